@@ -1,0 +1,171 @@
+"""The contract of an estimator, and everything that follows from it."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro.infer
+import torch
+from pyro import poutine
+from pyro.infer.elbo import ELBOModule
+from torch import Tensor, nn
+
+from pyrovae.particles import Particles, draw
+from pyrovae.programs import modules_of
+
+Program = Callable[..., Any]
+
+
+class Terms(NamedTuple):
+    """What an estimator makes of its particles, for each datum, in nats (higher is better)."""
+
+    bound: Tensor
+    """``(B,)``: what is reported."""
+    objective: Tensor
+    """``(B,)`` or a scalar: what is differentiated, ascending. Only its gradient counts."""
+
+
+class Estimator(pyro.infer.ELBO):
+    """Base of the estimators. A new one writes :meth:`terms` and is done::
+
+        class IWAE(Estimator):
+            importance_weighted = True
+
+            def terms(self, particles):
+                bound = log_mean_exp(particles.log_weights)      # (B,)
+                return Terms(bound, bound)                       # reported, differentiated
+
+    ``loss``, ``loss_and_grads``, ``differentiable_loss``, ``bound`` and ``estimator(model, guide)`` follow, so
+    it drops into :class:`pyro.infer.SVI`, Lightning, or a loop of one's own.
+
+    Class attributes that a subclass may set:
+
+    - ``importance_weighted``: the bound is not linear in the scores, so a scaled program (beta other than 1)
+      is refused.
+    - ``cut``: particles come detached from the guide, for estimators that build their own gradient (see
+      :meth:`~pyrovae.particles.Particles.pathwise`).
+    - ``needs_rsample``: every latent site must be reparameterised.
+
+    Args:
+        num_particles: Draws K for each datum.
+        max_plate_nesting: Batch dimensions that the programs use themselves; 1 is the data plate alone.
+
+    Raises:
+        ValueError: If K or ``max_plate_nesting`` is less than 1.
+    """
+
+    importance_weighted = False
+    cut = False
+    needs_rsample = False
+
+    def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1):
+        name = type(self).__name__
+        for label, value in {"num_particles": num_particles, "max_plate_nesting": max_plate_nesting}.items():
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} needs an integer {label}, found {value!r}.")
+            if value < 1:
+                raise ValueError(f"{name} needs {label} >= 1, found {value}.")
+        super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_particles={self.num_particles})"
+
+    @abstractmethod
+    def terms(self, particles: Particles) -> Terms:
+        """Reported bound and differentiated objective of one set of particles."""
+
+    def kl(self, particles: Particles) -> Tensor:
+        """``(B,)``: the KL term, or its estimate by the same particles, without KL scale."""
+        return (particles.log_q - particles.log_prior).mean(0)
+
+    def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
+        """Draw what :meth:`terms` works on, and check that the estimator fits it.
+
+        Raises:
+            ValueError: If a site is not reparameterised but must be, or if a handler scales a program whose
+                bound is importance-weighted.
+        """
+        particles = draw(
+            model,
+            guide,
+            self.num_particles,
+            args,
+            kwargs,
+            max_plate_nesting=int(self.max_plate_nesting),
+            cut=self.cut,
+        )
+        self.check(particles)
+        return particles
+
+    def check(self, particles: Particles) -> None:
+        """Raise if the estimator does not fit these particles."""
+        name = type(self).__name__
+        if self.needs_rsample:
+            for site in particles.latents.values():
+                if not site.reparameterized:
+                    raise ValueError(
+                        f"{name} differentiates through '{site.name}', but "
+                        f"{_base_name(site.posterior)} has no rsample. "
+                        "Use estimators.ELBO, whose score-function term handles discrete sites."
+                    )
+        if self.importance_weighted and particles.scaled:
+            raise ValueError(
+                f"{name} is importance-weighted: under a scaled program (KLScale or poutine.scale with a factor "
+                "other than 1) it bounds nothing. Use estimators.ELBO with the scale, or take the scale off."
+            )
+
+    def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """``(B,)`` estimates for each datum, in nats, without gradients and without subsampling scale."""
+        with torch.no_grad():
+            return self.terms(self.particles(model, guide, *args, **kwargs)).bound
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Negative bound summed over data, times the data plate's subsampling scale."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss as a tensor: its value is the negative bound, its gradient that of the objective."""
+        particles = self.particles(model, guide, *args, **kwargs)
+        return self.loss_of(self.terms(particles), particles.scale)
+
+    @staticmethod
+    def loss_of(terms: Terms, scale: float = 1.0) -> Tensor:
+        """Scalar whose value is the scaled negative bound and whose gradient is the objective's."""
+        if terms.objective is terms.bound:
+            return -scale * terms.bound.sum()
+        objective = terms.objective.sum()
+        return -scale * (terms.bound.sum().detach() + (objective - objective.detach()))
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The loss, with gradients added to the ``grad`` of every parameter."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return loss.item()
+
+    def __call__(self, model: Any, guide: Any) -> "EstimatorModule":
+        """A module that maps arguments to the differentiable loss and owns the parameters of both programs."""
+        return EstimatorModule(model, guide, self)
+
+    def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Any, Any]:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), guide_trace
+
+
+class EstimatorModule(ELBOModule):
+    """An estimator fixed to a model and a guide; ``module(x)`` is the differentiable loss."""
+
+    def __init__(self, model: Any, guide: Any, elbo: Estimator):
+        nn.Module.__init__(self)
+        self.owners = nn.ModuleList(modules_of(model, guide))
+        # Programs that are modules themselves stand in `owners` once; held here without a second registration.
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "guide", guide)
+        self.elbo = elbo
+
+
+def _base_name(distribution: Any) -> str:
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return type(distribution).__name__

@@ -1,0 +1,73 @@
+"""The contract of a likelihood."""
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyrovae.nets import Recipe
+from pyrovae.parts import Part, Sized
+
+
+class Likelihood(Part):
+    """Base of the likelihoods: ``likelihood(z)`` gives p(x | z), with event shape ``data_shape``.
+
+    A new one says how many decoder outputs each element of x takes and what distribution they make::
+
+        class Exponential(Likelihood):
+            num_outputs = 1
+
+            def distribution(self, outputs):                  # (*batch, 1, *data_shape)
+                return dist.Exponential(softplus(outputs.squeeze(self.output_dim)))
+
+    Elementwise distributions are made joint over the data shape here. ``discrete`` says that densities are
+    probabilities of values as stored, so that bits per dimension need no scaling.
+    """
+
+    num_outputs: int = 1
+    """Decoder outputs for each element of x."""
+    discrete: bool = False
+    """Whether x is discrete, and its density a probability."""
+
+    data_shape: tuple[int, ...]
+    decoder: Sized
+
+    def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], decoder: Recipe | nn.Module) -> "Likelihood":
+        """Take the sizes and the decoder; called once, by the VAE."""
+        self.data_shape = tuple(data_shape)
+        self.build()
+        self.decoder = Sized(decoder, (latent_dim,), self.output_shape(), f"The decoder for {self!r}")
+        return self
+
+    def build(self) -> None:
+        """Make parameters and buffers, now that ``data_shape`` is known."""
+
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the decoder's output for one datum: ``(num_outputs, *data_shape)``."""
+        return (self.num_outputs, *self.data_shape)
+
+    @property
+    def output_dim(self) -> int:
+        """The dimension of the decoder's output along which an element's ``num_outputs`` lie."""
+        return -1 - len(self.data_shape)
+
+    def forward(self, z: Tensor) -> Any:
+        """p(x | z) for z of shape ``(*batch, latent_dim)``."""
+        distribution = self.distribution(self.decoder(z))
+        rest = len(self.data_shape) - len(distribution.event_shape)
+        return distribution.to_event(rest) if rest else distribution
+
+    @abstractmethod
+    def distribution(self, outputs: Tensor) -> Any:
+        """The distribution made from decoder outputs ``(*batch, *output_shape)``, elementwise or joint."""
+
+    def mean(self, distribution: Any) -> Tensor:
+        """E[x | z], what a reconstruction shows."""
+        return distribution.mean
+
+    def check(self, x: Tensor) -> None:
+        """Raise a ValueError that names the alternatives if x lies outside the support."""
+
+    def initial_bias(self, mean: Tensor) -> Tensor | None:
+        """Decoder outputs ``output_shape`` whose distribution has this mean, or None where there is no such rule."""
+        return None

@@ -1,0 +1,375 @@
+r"""Run guide and model once with K particles; hand back every site's two densities.
+
+This is the only place where programs are traced. Estimators and evidence work on its result: log-densities of
+shape ``(K, B)``, one for each particle and datum, never summed over data.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+Program = Callable[..., Any]
+PARTICLE_PLATE = "_particles"
+
+
+class _Cut(Messenger):
+    """Hand the rest of the program a leaf in place of each drawn latent, and keep the pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or site_is_subsample(msg):
+            return
+        self.drawn[msg["name"]] = msg["value"]
+        leaf = msg["value"].detach()
+        if leaf.is_floating_point():
+            leaf.requires_grad_()
+        msg["value"] = leaf
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """One latent site: its value, its two distributions, and their scores, each ``(K, B)``.
+
+    Attributes:
+        name: Name of the site.
+        value: ``(K, B, *event)``; a leaf tensor where the particles were drawn with ``cut=True``.
+        drawn: The same numbers, still attached to the guide's parameters.
+        prior: Its distribution in the model, given the sites before it.
+        posterior: Its distribution in the guide, given the sites before it.
+        kl_weight: Product of the scales put on the site, beside the data plate's own; 1.0 without any.
+    """
+
+    name: str
+    value: Tensor
+    drawn: Tensor
+    prior: Any
+    posterior: Any
+    kl_weight: float | Tensor
+    _reduce: Callable[[Tensor], Tensor] = field(repr=False)
+    _masks: tuple[Any, Any] = field(repr=False)
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """``(K, B)``: log-density under the model."""
+        return self._reduce(scale_and_mask(self.prior.log_prob(self.value), mask=self._masks[0]))
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """``(K, B)``: log-density under the guide."""
+        return self._reduce(scale_and_mask(self.posterior.log_prob(self.value), mask=self._masks[1]))
+
+    @property
+    def reparameterized(self) -> bool:
+        """Whether gradients flow from the value to the guide."""
+        return bool(getattr(self.posterior, "has_rsample", False))
+
+    def reduce(self, per_site: Tensor) -> Tensor:
+        """Sum a tensor of this site's batch shape over inner plates, to ``(K, B)``, under the model's mask."""
+        return self._reduce(scale_and_mask(per_site, mask=self._masks[0]))
+
+
+@dataclass(frozen=True)
+class Particles:
+    """K draws from the guide for each of B data, scored under both programs.
+
+    Attributes:
+        latents: The latent sites by name, in the guide's order.
+        log_likelihood: ``(K, B)``, log p(x | z) summed over observed sites.
+        num_particles: K.
+        num_data: B.
+        scale: Subsampling scale of the data plate (full size over batch size); belongs outside any logsumexp.
+        likelihood_scaled: Whether a handler scales the observed sites.
+    """
+
+    latents: dict[str, LatentSite]
+    log_likelihood: Tensor
+    num_particles: int
+    num_data: int
+    scale: float
+    likelihood_scaled: bool
+
+    @cached_property
+    def log_prior(self) -> Tensor:
+        """``(K, B)``: log p(z), without KL scale."""
+        return self._sum(site.log_p for site in self.latents.values())
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """``(K, B)``: log q(z | x), without KL scale."""
+        return self._sum(site.log_q for site in self.latents.values())
+
+    @property
+    def log_p(self) -> Tensor:
+        """``(K, B)``: log p(x, z), without KL scale."""
+        return self.log_likelihood + self.log_prior
+
+    @property
+    def log_weights(self) -> Tensor:
+        """``(K, B)``: log p(x, z) - log q(z | x)."""
+        return self.log_p - self.log_q
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a handler scales any site, so that the weights are not those of the programs as declared."""
+        weights = (site.kl_weight for site in self.latents.values())
+        return self.likelihood_scaled or any(isinstance(w, Tensor) or w != 1.0 for w in weights)
+
+    def pathwise(self, objective: Tensor) -> Tensor:
+        r"""Surrogate for the gradient of ``objective`` that flows through the draws alone.
+
+        For particles drawn with ``cut=True`` and an objective f made of their scores, the result is a scalar
+        whose gradient is :math:`\sum_k (\partial f / \partial z_k)\, \partial z_k / \partial\phi`, all layers
+        included; the direct dependence of the scores on any parameter is left out. Its value has no meaning.
+        Without gradients enabled it is zero.
+        """
+        if not torch.is_grad_enabled():
+            return torch.zeros_like(objective)
+        sites = [s for s in self.latents.values() if s.drawn.requires_grad and s.value.is_floating_point()]
+        leaves = [site.value for site in sites]
+        if not leaves:
+            return torch.zeros_like(objective)
+        found = torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True)
+        slopes = [torch.zeros_like(z) if g is None else g for z, g in zip(leaves, found, strict=True)]
+        surrogate = torch.zeros_like(objective)
+        # A later layer was drawn from a distribution that the leaves of earlier layers shape: walk back.
+        for i in reversed(range(len(sites))):
+            drawn, slope = sites[i].drawn, slopes[i].detach()
+            if i and drawn.requires_grad:
+                upstream = torch.autograd.grad(drawn, leaves[:i], slope, retain_graph=True, allow_unused=True)
+                for j, g in enumerate(upstream):
+                    if g is not None:
+                        slopes[j] = slopes[j] + g
+            surrogate = surrogate + (slope * drawn).sum()
+        return surrogate
+
+    def _sum(self, terms: Any) -> Tensor:
+        total = torch.zeros_like(self.log_likelihood)
+        for term in terms:
+            total = total + term
+        return total
+
+
+def draw(
+    model: Program,
+    guide: Program,
+    num_particles: int,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+    cut: bool = False,
+) -> Particles:
+    """Draw ``num_particles`` from the guide for every datum and score them under model and guide.
+
+    Args:
+        model, guide: Pyro programs whose data plate is the right-most batch dimension.
+        num_particles: K; an outermost plate of that size vectorises both programs.
+        args, kwargs: Arguments of both programs.
+        max_plate_nesting: Number of batch dimensions that the programs use themselves.
+        cut: Detach each draw from the guide's parameters before it is scored (see :meth:`Particles.pathwise`).
+
+    Raises:
+        ValueError: If a site lies outside the data plate, is latent in one program only, is scaled in one
+            program only, or if the programs nest more plates than ``max_plate_nesting``.
+    """
+    kwargs = kwargs or {}
+    guide_trace, drawn = _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut)
+    return score(model, guide_trace, num_particles, args, kwargs, max_plate_nesting=max_plate_nesting, drawn=drawn)
+
+
+def _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
+    plated = _particle_plate(num_particles, max_plate_nesting)(guide)
+    tracer = poutine.trace(plated)
+    cutter = _Cut()
+    with _plate_errors(max_plate_nesting):
+        guide_trace = (poutine_cut(cutter, tracer) if cut else tracer.get_trace)(*args, **kwargs)
+    return guide_trace, cutter.drawn
+
+
+def poutine_cut(cutter: _Cut, tracer: Any) -> Callable[..., Any]:
+    """The tracer's ``get_trace`` inside ``cutter``, so that the trace holds the leaves."""
+
+    def get_trace(*args: Any, **kwargs: Any) -> Any:
+        with cutter:
+            return tracer.get_trace(*args, **kwargs)
+
+    return get_trace
+
+
+def score(
+    model: Program,
+    guide_trace: Any,
+    num_particles: int,
+    args: tuple,
+    kwargs: dict[str, Any],
+    *,
+    max_plate_nesting: int = 1,
+    drawn: dict[str, Tensor] | None = None,
+) -> Particles:
+    """Replay the model against a guide trace made under the particle plate, and score both."""
+    replayed = poutine.replay(_particle_plate(num_particles, max_plate_nesting)(model), trace=guide_trace)
+    with _plate_errors(max_plate_nesting):
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+    guide_sites = _sites(guide_trace, observed=False)
+    model_sites = _sites(model_trace, observed=False)
+    observed = _sites(model_trace, observed=True)
+    _check_names(guide_sites, model_sites, observed)
+    frames = {_data_frame(site) for site in (*guide_sites.values(), *model_sites.values(), *observed.values())}
+    sizes = {(frame.size, frame.full_size or frame.size) for frame in frames}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"The data plates disagree: (batch, full) sizes are {sorted(sizes)}. "
+            "Use one plate size in model and guide."
+        )
+    ((num_data, full_size),) = sizes
+    plate_scale = full_size / num_data if num_data else 1.0
+
+    def reduce(log_prob: Tensor) -> Tensor:
+        if log_prob.dim() > 2:
+            log_prob = log_prob.sum(tuple(range(1, log_prob.dim() - 1)))
+        return log_prob.expand(num_particles, num_data)
+
+    latents = {}
+    for name, site in guide_sites.items():
+        if name not in model_sites:
+            continue
+        weight = _handler_scale(model_sites[name], plate_scale)
+        _check_scale(name, model_sites[name], site, plate_scale)
+        latents[name] = LatentSite(
+            name=name,
+            value=site["value"],
+            drawn=(drawn or {}).get(name, site["value"]),
+            prior=model_sites[name]["fn"],
+            posterior=site["fn"],
+            kl_weight=weight,
+            _reduce=reduce,
+            _masks=(model_sites[name]["mask"], site["mask"]),
+        )
+    if is_validation_enabled():
+        for site in latents.values():
+            _check_event(site)
+    log_likelihood: Any = 0.0
+    likelihood_scaled = False
+    for name, site in observed.items():
+        scale = _handler_scale(site, plate_scale)
+        unscaled = isinstance(scale, float) and scale == 1.0
+        likelihood_scaled |= not unscaled
+        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        log_likelihood = log_likelihood + reduce(
+            scale_and_mask(log_prob, scale=1.0 if unscaled else scale, mask=site["mask"])
+        )
+    return Particles(
+        latents=latents,
+        log_likelihood=log_likelihood,
+        num_particles=num_particles,
+        num_data=num_data,
+        scale=plate_scale,
+        likelihood_scaled=likelihood_scaled,
+    )
+
+
+def _particle_plate(num_particles: int, max_plate_nesting: int) -> Any:
+    return pyro.plate(PARTICLE_PLATE, num_particles, dim=-1 - max_plate_nesting)
+
+
+class _plate_errors:
+    """Turn Pyro's words on colliding plates into what to do about them."""
+
+    def __init__(self, max_plate_nesting: int):
+        self.max_plate_nesting = max_plate_nesting
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if isinstance(error, ValueError) and "collide at dim" in str(error):
+            raise ValueError(
+                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates ({error}). "
+                f"Pass max_plate_nesting={self.max_plate_nesting + 1} or more."
+            ) from error
+
+
+def _sites(trace: Any, *, observed: bool) -> dict[str, Any]:
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and site["is_observed"] == observed and not site_is_subsample(site)
+    }
+
+
+def _check_names(guide_sites: dict, model_sites: dict, observed: dict) -> None:
+    missing = [name for name in model_sites if name not in guide_sites]
+    if missing:
+        raise ValueError(
+            f"Latent sites {missing} are in the model but not in the guide, which has {list(guide_sites)}. "
+            "Sample them in the guide, or observe them in the model."
+        )
+    surplus = [
+        name
+        for name, site in guide_sites.items()
+        if name not in model_sites and not site["infer"].get("is_auxiliary")
+    ]
+    if surplus:
+        raise ValueError(
+            f"Sites {surplus} are in the guide but not latent in the model, which has {list(model_sites)}. "
+            "Give both programs the same latent sites, or mark one infer={'is_auxiliary': True}."
+        )
+    if not observed:
+        raise ValueError("The model observes nothing. Give one site obs=..., inside the data plate.")
+
+
+def _data_frame(site: Any) -> Any:
+    for frame in site["cond_indep_stack"]:
+        if frame.dim == -1:
+            return frame
+    raise ValueError(
+        f"Site '{site['name']}' lies outside the data plate, so it has no density for each datum. "
+        "Put it inside pyro.plate('data', len(x)), the right-most batch dimension."
+    )
+
+
+def _handler_scale(site: Any, plate_scale: float) -> float | Tensor:
+    """What handlers multiply the site's score by, beside the data plate's subsampling."""
+    scale = site["scale"]
+    if plate_scale != 1.0:
+        scale = scale / plate_scale
+    if isinstance(scale, Tensor):
+        return scale
+    return 1.0 if abs(scale - 1.0) < 1e-12 else float(scale)
+
+
+def _check_scale(name: str, model_site: Any, guide_site: Any, plate_scale: float) -> None:
+    in_model, in_guide = (_handler_scale(site, plate_scale) for site in (model_site, guide_site))
+    if in_model is in_guide:
+        return
+    if isinstance(in_model, Tensor) and isinstance(in_guide, Tensor):
+        if len(model_site.get("kl_scale", ())) == len(guide_site.get("kl_scale", ())):
+            return
+    elif not isinstance(in_model, Tensor) and not isinstance(in_guide, Tensor) and abs(in_model - in_guide) < 1e-9:
+        return
+    raise ValueError(
+        f"Site '{name}' is scaled by {in_model} in the model but by {in_guide} in the guide. "
+        "Wrap both with the same factor: KLScale(beta)(model) and KLScale(beta)(guide)."
+    )
+
+
+def _check_event(site: LatentSite) -> None:
+    left, right = tuple(site.prior.event_shape), tuple(site.posterior.event_shape)
+    if left != right:
+        raise ValueError(
+            f"Site '{site.name}' has event shape {left} in the model but {right} in the guide. "
+            "Give both distributions the same event dimensions (to_event)."
+        )

@@ -1,0 +1,42 @@
+"""The contract of a prior."""
+
+from abc import abstractmethod
+from typing import Any
+
+from pyrovae.parts import Part
+
+
+class Prior(Part):
+    """Base of the priors: ``prior()`` gives p(z), with empty batch shape and event shape ``(latent_dim,)``.
+
+    A new one writes ``forward``, and ``build`` if it has parameters to size. This is a whole prior::
+
+        class Wide(Prior):
+            def __init__(self, scale=3.0):
+                super().__init__()
+                self.scale = scale
+
+            def forward(self):
+                return dist.Normal(self.zeros, self.scale).to_event(1)
+
+            def build(self):
+                self.register_buffer("zeros", torch.zeros(self.latent_dim))
+    """
+
+    latent_dim: int
+    data_shape: tuple[int, ...]
+
+    def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], posterior: Any = None) -> "Prior":
+        """Take the sizes, and the posterior for a prior that needs it; called once, by the VAE."""
+        self.latent_dim, self.data_shape = latent_dim, tuple(data_shape)
+        # Not a submodule: its parameters belong to the posterior alone.
+        object.__setattr__(self, "posterior", posterior)
+        self.build()
+        return self
+
+    def build(self) -> None:
+        """Make parameters and buffers, now that ``latent_dim`` and ``data_shape`` are known."""
+
+    @abstractmethod
+    def forward(self) -> Any:
+        """The distribution p(z)."""

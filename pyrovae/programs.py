@@ -1,0 +1,90 @@
+"""What belongs to a Pyro program: its modules, its parameters, its mode."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import unwrap
+from torch import Tensor, nn
+
+Program = Callable[..., Any]
+
+
+def modules_of(*programs: Program) -> list[nn.Module]:
+    """Modules behind programs: the program itself, the owner of a bound method, or what a function refers to."""
+    found: dict[int, nn.Module] = {}
+    for program in programs:
+        for module in _modules_of(program):
+            found.setdefault(id(module), module)
+    return list(found.values())
+
+
+def _modules_of(program: Any) -> list[nn.Module]:
+    program = unwrap(program)
+    if isinstance(program, nn.Module):
+        return [program]
+    if isinstance(program, partial):
+        values = [program.func, *program.args, *program.keywords.values()]
+        return [module for value in values for module in _modules_of(value)]
+    owner = getattr(program, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return [owner]
+    if owner is not None and not inspect.ismodule(owner):
+        return [value for value in getattr(owner, "__dict__", {}).values() if isinstance(value, nn.Module)]
+    if inspect.isfunction(program):
+        seen = inspect.getclosurevars(program)
+        return [v for v in {**seen.globals, **seen.nonlocals}.values() if isinstance(v, nn.Module)]
+    return []
+
+
+def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> list[Tensor]:
+    """Every unconstrained parameter that one run of guide and model meets, each once, guide first.
+
+    Runs the pair once on ``args`` without gradients or effect on the random state.
+    """
+    with torch.no_grad(), torch.random.fork_rng(), poutine.trace(param_only=True) as capture, poutine.block(hide_types=["sample"]):
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        poutine.replay(model, trace=guide_trace)(*args, **kwargs)
+    found = {id(p): p for p in (site["value"].unconstrained() for site in capture.trace.nodes.values())}
+    for module in modules_of(guide, model):
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                found.setdefault(id(parameter), parameter)
+    return list(found.values())
+
+
+def announce(module: nn.Module, prefix: str) -> None:
+    """Tell listening handlers (such as those of :class:`pyro.infer.SVI`) of a module's parameters.
+
+    Unlike :func:`pyro.module`, a stale entry of the same name in Pyro's global store gives way to the module's
+    own parameter, so two programs never share one by accident.
+    """
+    if not poutine.runtime.am_i_wrapped():
+        return
+    store = pyro.get_param_store()
+    for name, parameter in module.named_parameters():
+        # Tensors that stand in for parameters (functional calls, graph capture) are nobody's to optimise.
+        if not parameter.requires_grad or not isinstance(parameter, nn.Parameter):
+            continue
+        full_name = f"{prefix}.{name}"
+        if full_name in store and store.get_param(full_name) is not parameter:
+            del store[full_name]
+        pyro.param(full_name, parameter)
+
+
+@contextmanager
+def evaluation_mode(*programs: Program) -> Iterator[None]:
+    """Put every module behind the programs in eval mode, and each submodule back in its own mode afterwards."""
+    modes = [(m, m.training) for module in modules_of(*programs) for m in module.modules()]
+    try:
+        for module in modules_of(*programs):
+            module.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
