@@ -1,7 +1,7 @@
 """What belongs to a Pyro program: its modules, its parameters, its mode."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -88,3 +88,11 @@ def evaluation_mode(*programs: Program) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def check_data(programs: Sequence[Program], *data: Tensor) -> None:
+    """Let each module behind the programs that has a ``check`` method look at the data, and raise."""
+    for module in modules_of(*programs):
+        check = getattr(module, "check", None)
+        if callable(check):
+            check(*data)

@@ -13,11 +13,24 @@ def _check_beta(name: str, value: float) -> float:
 
 
 class Schedule(ABC):
-    """A function of the step, counted from zero. A new one is a subclass with ``__call__``."""
+    """A function of the step, counted from zero. A new one is a subclass with ``__call__``.
+
+    Attributes:
+        warmup_steps: Steps during which early stopping does not lose patience.
+    """
+
+    warmup_steps: int = 0
 
     @abstractmethod
     def __call__(self, step: int) -> float:
         """Value at ``step``."""
+
+    def state_dict(self) -> dict:
+        """What a schedule that listens to training must remember; nothing for a function of the step."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take back what :meth:`state_dict` gave."""
 
 
 class Constant(Schedule):
@@ -46,7 +59,7 @@ class Linear(Schedule):
         self.stop = _check_beta("stop", stop)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, found {steps}.")
-        self.steps = steps
+        self.steps = self.warmup_steps = steps
 
     def __call__(self, step: int) -> float:
         return self.start + (self.stop - self.start) * min(step / self.steps, 1.0)

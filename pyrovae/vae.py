@@ -97,7 +97,7 @@ class VAE(nn.Module):
 
     def model(self, x: Tensor) -> Tensor:
         """Generative program: z from the prior, x from the likelihood given z, observed."""
-        self._check(x)
+        self.check(x)
         announce(self.likelihood, f"vae{self._serial}.likelihood")
         announce(self.prior, f"vae{self._serial}.prior")
         with pyro.plate("data", x.shape[0], dim=-1):
@@ -106,7 +106,7 @@ class VAE(nn.Module):
 
     def guide(self, x: Tensor) -> Tensor:
         """Variational program: z from the posterior given x."""
-        self._check(x, support=False)
+        self.check(x, support=False)
         announce(self.posterior, f"vae{self._serial}.posterior")
         with pyro.plate("data", x.shape[0], dim=-1):
             return pyro.sample("z", self.posterior(x))                       # (*K, B, D)
@@ -125,7 +125,7 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> Any:
         """The distribution q(z | x), batch shape ``(B,)``."""
-        self._check(x, support=False)
+        self.check(x, support=False)
         return self.posterior(x)
 
     def decode(self, z: Tensor, *, mean: bool = True) -> Tensor:
@@ -167,12 +167,30 @@ class VAE(nn.Module):
         target.copy_(bias.reshape(-1) if target.numel() == bias.numel() else bias.mean())
         return self
 
+    def fit(self, train: Any, **kwargs: Any) -> Any:
+        """Short for :func:`pyrovae.fit` with this model and guide."""
+        from pyrovae.fit import fit
+
+        return fit(self.model, self.guide, train, **kwargs)
+
+    def log_marginal(self, data: Any, **kwargs: Any) -> Any:
+        """Short for :func:`pyrovae.log_marginal` with this model and guide."""
+        from pyrovae.evidence import log_marginal
+
+        return log_marginal(self.model, self.guide, data, **kwargs)
+
     @property
     def _like(self) -> Tensor:
         """A tensor of the VAE's dtype and device."""
         return next(self.parameters())
 
-    def _check(self, x: Any, *, support: bool = True) -> None:
+    def check(self, x: Any, *, support: bool = True) -> None:
+        """Raise if x is not data for this VAE: kind, shape, dtype and, with Pyro's validation on, support.
+
+        Raises:
+            TypeError: If x is no floating tensor.
+            ValueError: If its shape is not ``(B, *data_shape)`` or a value lies outside the support.
+        """
         if not isinstance(x, Tensor):
             raise TypeError(f"The VAE takes tensors, found {type(x).__name__}. Use torch.as_tensor(x).")
         if x.dim() != 1 + len(self.data_shape) or tuple(x.shape[1:]) != self.data_shape:
