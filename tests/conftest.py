@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-DEBIAN_FASHION_MNIST = Path("/usr/share/dataset-fashion-mnist")
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,7 +39,7 @@ def data_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Mapping[str, np.ndarray]]:
-    """``real_data("mnist.npz")`` opens a file of :func:`data_folder`, or skips the test where it is missing."""
+    """``real_data("mnist.npz")`` opens a file of :func:`data_folder`, or skips the test."""
 
     def load(name: str) -> Mapping[str, np.ndarray]:
         return np.load(real_file(name), allow_pickle=False)
