@@ -25,8 +25,17 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `import pyrovae` and `pyrovae --help` do not wait for torch.
 _MODULES = (
-    "data", "estimators", "evidence", "handlers", "likelihoods", "nets", "posteriors", "priors", "schedules",
-    "testing", "weights",
+    "data",
+    "estimators",
+    "evidence",
+    "handlers",
+    "likelihoods",
+    "nets",
+    "posteriors",
+    "priors",
+    "schedules",
+    "testing",
+    "weights",
 )
 _NAMES = {
     "Evidence": "evidence",

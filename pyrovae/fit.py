@@ -70,9 +70,15 @@ class History:
             if row is None:
                 lines.append(f"{'...':>15}")
             else:
-                lines.append("".join(f"{row[c]:>15.0f}" if c in ("epoch", "step") else f"{row[c]:>15.5g}" for c in COLUMNS))
+                lines.append(
+                    "".join(
+                        f"{row[c]:>15.0f}" if c in ("epoch", "step") else f"{row[c]:>15.5g}" for c in COLUMNS
+                    )
+                )
         if self.best_epoch is not None:
-            lines.append(f"weights of epoch {self.best_epoch} kept" + (", stopped early" * self.stopped_early))
+            lines.append(
+                f"weights of epoch {self.best_epoch} kept" + (", stopped early" * self.stopped_early)
+            )
         return "\n".join(lines)
 
 
@@ -129,7 +135,7 @@ def fit(
         beta: Factor on the KL term, or a schedule of it over steps.
         epochs: Passes over the data.
         batch_size: Data in a batch; the last batch of an epoch may be smaller.
-        lr: Learning rate, or a schedule of it over steps.
+        lr: Learning rate of the default optimiser, or a schedule of it over steps for any optimiser.
         optimizer: Makes a torch optimiser from a list of parameters; default Adam.
         clip_norm: Largest norm of all gradients together.
         seed: Of batch order, draws and ``transform``; the global random state is left as it was.
@@ -176,16 +182,24 @@ def fit(
         dtype = torch.get_default_dtype() if like is None else like.dtype
         make = {"device": where, "dtype": dtype, "programs": (model, guide)}
         train_data = as_batches(train, batch_size, shuffle=shuffle, transform=transform, name="train", **make)
-        valid_data = None if valid is None else as_batches(valid, batch_size, shuffle=False, name="valid", **make)
+        valid_data = (
+            None if valid is None else as_batches(valid, batch_size, shuffle=False, name="valid", **make)
+        )
         for data in (train_data, valid_data):
             if data is not None:
                 check_data((model, guide), *data.sample())
         parameters = parameters_of(model, guide, *train_data.first())
         if not parameters:
-            raise ValueError("The programs have no parameters to train. Declare them by nn.Module or pyro.param.")
+            raise ValueError(
+                "The programs have no parameters to train. Declare them by nn.Module or pyro.param."
+            )
         # Validation of distributions would cost more than the step, and was done above once.
         stack.enter_context(pyro.validation_enabled(False))
-        optim = optimizer(parameters) if optimizer else torch.optim.Adam(parameters, lr=lr_schedule(0), fused=True)
+        optim = (
+            optimizer(parameters)
+            if optimizer
+            else torch.optim.Adam(parameters, lr=lr_schedule(0), fused=True)
+        )
         trainer = _Trainer(
             model=model,
             guide=guide,
@@ -193,7 +207,7 @@ def fit(
             train=train_data,
             valid=valid_data,
             beta=beta_schedule,
-            lr=lr_schedule,
+            lr=None if optimizer and not isinstance(lr, Schedule) else lr_schedule,
             seed=seed,
         )
         return trainer.run(
@@ -219,7 +233,7 @@ class _Trainer:
         train: Batches,
         valid: Batches | None,
         beta: Schedule,
-        lr: Schedule,
+        lr: Schedule | None,
         seed: int,
     ):
         self.model, self.guide, self.step = model, guide, step
@@ -249,7 +263,9 @@ class _Trainer:
 
         first = len(self.history)
         hidden = None if progress is None else not progress
-        with tqdm(total=epochs, initial=first, desc="fit", unit="epoch", disable=hidden, dynamic_ncols=True) as bar:
+        with tqdm(
+            total=epochs, initial=first, desc="fit", unit="epoch", disable=hidden, dynamic_ncols=True
+        ) as bar:
             for epoch in range(first, epochs):
                 if self.history.stopped_early:
                     break
@@ -264,7 +280,9 @@ class _Trainer:
                     self._save(checkpoint)
                 bar.update()
                 shown = {"train": f"{row['train_bound']:.2f}", "kl": f"{row['kl']:.2f}"}
-                bar.set_postfix(shown if self.valid is None else {**shown, "valid": f"{row['valid_bound']:.2f}"})
+                bar.set_postfix(
+                    shown if self.valid is None else {**shown, "valid": f"{row['valid_bound']:.2f}"}
+                )
         if self.valid is not None:
             self._restore(self.best)
         else:
@@ -282,7 +300,9 @@ class _Trainer:
         checked = 0
         for batch in self.train:
             betas.append(self.beta(self.count))
-            self._set_lr(self.lr(self.count))
+            if self.lr is not None:
+                for group in self.step.optimizer.param_groups:
+                    group["lr"] = self.lr(self.count)
             reports.append(self.step(*batch, beta=betas[-1]))
             sizes.append(batch[0].shape[0])
             self.count += 1
@@ -303,15 +323,11 @@ class _Trainer:
             "reconstruction": (reconstructions.sum() / total).item(),
             "kl": (kls.sum() / total).item(),
             "beta": betas[-1],
-            "lr": self.lr(self.count - 1),
+            "lr": float(self.step.optimizer.param_groups[0]["lr"]),
             "seconds": seconds,
         }
         self.history.rows.append(row)
         return row
-
-    def _set_lr(self, lr: float) -> None:
-        for group in self.step.optimizer.param_groups:
-            group["lr"] = lr
 
     def _validate(self) -> float:
         """Mean bound over the validation data at beta = 1; every epoch sees the same draws."""
@@ -345,7 +361,9 @@ class _Trainer:
         if not reports:
             return
         values = torch.stack([torch.stack(tuple(report)) for report in reports])
-        known = values[:, :1] if values[:, 1:].isnan().all() else values  # a stock ELBO reports its loss alone
+        known = (
+            values[:, :1] if values[:, 1:].isnan().all() else values
+        )  # a stock ELBO reports its loss alone
         bad = ~torch.isfinite(known).all(1)
         if not bad.any() and all(torch.isfinite(p).all() for p in self.step.parameters):
             self.good = self._snapshot()
@@ -353,7 +371,9 @@ class _Trainer:
         if bad.any():
             index = int(bad.nonzero()[0])
             names = ("bound", "reconstruction", "kl")
-            term = next(names[i] for i in (1, 2, 0) if i < known.shape[1] and not torch.isfinite(known[index, i]))
+            term = next(
+                names[i] for i in (1, 2, 0) if i < known.shape[1] and not torch.isfinite(known[index, i])
+            )
             value = known[index, names.index(term)].item()
         else:
             index, term, value = len(reports) - 1, "weights", math.nan
@@ -390,7 +410,9 @@ class _Trainer:
             "best_bound": self.best_bound,
             "beta": self.beta.state_dict(),
             "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.train.device) if self.train.device.type == "cuda" else None,
+            "cuda_random": torch.cuda.get_rng_state(self.train.device)
+            if self.train.device.type == "cuda"
+            else None,
         }
         part = path.with_name(path.name + ".part")
         torch.save(state, part)
@@ -401,9 +423,13 @@ class _Trainer:
             state = torch.load(path, map_location="cpu", weights_only=True)
             weights, best = state["weights"], state["best"]
         except Exception as error:
-            raise ValueError(f"{path} is not a checkpoint of fit ({type(error).__name__}). Remove it.") from error
+            raise ValueError(
+                f"{path} is not a checkpoint of fit ({type(error).__name__}). Remove it."
+            ) from error
         if [w.shape for w in weights] != [t.shape for t in self.state]:
-            raise ValueError(f"{path} holds the weights of another model. Remove it, or give another checkpoint.")
+            raise ValueError(
+                f"{path} holds the weights of another model. Remove it, or give another checkpoint."
+            )
         self._restore(weights)
         self.best = [b.to(t.device) for b, t in zip(best, self.state, strict=True)]
         self.good = self._snapshot()
@@ -429,7 +455,9 @@ def _default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check_arguments(*, epochs: int, batch_size: int, patience: int | None, clip_norm: float | None, lr: Any) -> None:
+def _check_arguments(
+    *, epochs: int, batch_size: int, patience: int | None, clip_norm: float | None, lr: Any
+) -> None:
     for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a positive integer, found {value!r}.")
@@ -437,5 +465,3 @@ def _check_arguments(*, epochs: int, batch_size: int, patience: int | None, clip
         raise ValueError(f"clip_norm must be positive, found {clip_norm}.")
     if not isinstance(lr, Schedule) and not (math.isfinite(lr) and lr > 0):
         raise ValueError(f"lr must be finite and positive, found {lr}.")
-
-

@@ -49,7 +49,9 @@ class KLScale(Messenger):
         super().__init__()
         if isinstance(beta, Tensor):
             if beta.numel() != 1:
-                raise ValueError(f"KLScale needs one beta for all data, found a tensor of shape {tuple(beta.shape)}.")
+                raise ValueError(
+                    f"KLScale needs one beta for all data, found a tensor of shape {tuple(beta.shape)}."
+                )
         elif not (math.isfinite(beta) and beta >= 0):
             raise ValueError(f"KLScale needs a finite beta >= 0, found {beta}.")
         self.beta = beta

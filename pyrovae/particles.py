@@ -187,7 +187,9 @@ def draw(
     """
     kwargs = kwargs or {}
     guide_trace, drawn = _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut)
-    return score(model, guide_trace, num_particles, args, kwargs, max_plate_nesting=max_plate_nesting, drawn=drawn)
+    return score(
+        model, guide_trace, num_particles, args, kwargs, max_plate_nesting=max_plate_nesting, drawn=drawn
+    )
 
 
 def _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
@@ -195,11 +197,11 @@ def _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
     tracer = poutine.trace(plated)
     cutter = _Cut()
     with _plate_errors(max_plate_nesting):
-        guide_trace = (poutine_cut(cutter, tracer) if cut else tracer.get_trace)(*args, **kwargs)
+        guide_trace = (_cutting(cutter, tracer) if cut else tracer.get_trace)(*args, **kwargs)
     return guide_trace, cutter.drawn
 
 
-def poutine_cut(cutter: _Cut, tracer: Any) -> Callable[..., Any]:
+def _cutting(cutter: _Cut, tracer: Any) -> Callable[..., Any]:
     """The tracer's ``get_trace`` inside ``cutter``, so that the trace holds the leaves."""
 
     def get_trace(*args: Any, **kwargs: Any) -> Any:
@@ -227,7 +229,9 @@ def score(
     model_sites = _sites(model_trace, observed=False)
     observed = _sites(model_trace, observed=True)
     _check_names(guide_sites, model_sites, observed)
-    frames = {_data_frame(site) for site in (*guide_sites.values(), *model_sites.values(), *observed.values())}
+    frames = {
+        _data_frame(site) for site in (*guide_sites.values(), *model_sites.values(), *observed.values())
+    }
     sizes = {(frame.size, frame.full_size or frame.size) for frame in frames}
     if len(sizes) > 1:
         raise ValueError(
@@ -247,11 +251,12 @@ def score(
         if name not in model_sites:
             continue
         weight = _handler_scale(model_sites[name], plate_scale)
+        value: Any = site["value"]
         _check_scale(name, model_sites[name], site, plate_scale)
         latents[name] = LatentSite(
             name=name,
-            value=site["value"],
-            drawn=(drawn or {}).get(name, site["value"]),
+            value=value,
+            drawn=(drawn or {}).get(name, value),
             prior=model_sites[name]["fn"],
             posterior=site["fn"],
             kl_weight=weight,
@@ -263,8 +268,8 @@ def score(
             _check_event(site)
     log_likelihood: Any = 0.0
     likelihood_scaled = False
-    for name, site in observed.items():
-        scale = _handler_scale(site, plate_scale)
+    for site in observed.values():
+        scale: Any = _handler_scale(site, plate_scale)
         unscaled = isinstance(scale, float) and scale == 1.0
         likelihood_scaled |= not unscaled
         log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
@@ -279,6 +284,38 @@ def score(
         scale=plate_scale,
         likelihood_scaled=likelihood_scaled,
     )
+
+
+def dream(model: Program, guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Tensor:
+    """``(B,)``: log q(z' | x') of a pair that the model itself draws, one for each datum of a batch.
+
+    The guide sees x' in place of the positional arguments that the model observes.
+
+    Raises:
+        ValueError: If an observed site's value is not one of the arguments.
+    """
+    kwargs = kwargs or {}
+    with torch.no_grad():
+        dreamt = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
+    sites = _sites(dreamt, observed=False)
+    fresh = list(args)
+    for name, site in sites.items():
+        if not site["infer"].get("was_observed"):
+            continue
+        places = [i for i, arg in enumerate(args) if arg is site["infer"]["obs"]]
+        if not places:
+            raise ValueError(
+                f"Site '{name}' observes none of the programs' positional arguments as given, so no dream can "
+                "take its place. Pass the observed tensor itself, or use a wake update."
+            )
+        fresh[places[0]] = site["value"]
+    replayed = poutine.trace(poutine.replay(guide, trace=dreamt)).get_trace(*fresh, **kwargs)
+    log_q: Any = 0.0
+    for site in _sites(replayed, observed=False).values():
+        size = _data_frame(site).size
+        log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+        log_q = log_q + log_prob.expand(log_prob.shape[:-1] + (size,)).reshape(-1, size).sum(0)
+    return log_q
 
 
 def _particle_plate(num_particles: int, max_plate_nesting: int) -> Any:
@@ -358,7 +395,11 @@ def _check_scale(name: str, model_site: Any, guide_site: Any, plate_scale: float
     if isinstance(in_model, Tensor) and isinstance(in_guide, Tensor):
         if len(model_site.get("kl_scale", ())) == len(guide_site.get("kl_scale", ())):
             return
-    elif not isinstance(in_model, Tensor) and not isinstance(in_guide, Tensor) and abs(in_model - in_guide) < 1e-9:
+    elif (
+        not isinstance(in_model, Tensor)
+        and not isinstance(in_guide, Tensor)
+        and abs(in_model - in_guide) < 1e-9
+    ):
         return
     raise ValueError(
         f"Site '{name}' is scaled by {in_model} in the model but by {in_guide} in the guide. "

@@ -32,7 +32,9 @@ class Part(nn.Module):
         arguments = []
         for name, value in changed.items():
             short = _short(value)
-            arguments.extend(map(_short, value) if name == "args" and isinstance(value, tuple) else [f"{name}={short}"])
+            arguments.extend(
+                map(_short, value) if name == "args" and isinstance(value, tuple) else [f"{name}={short}"]
+            )
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
@@ -55,7 +57,9 @@ class Sized(nn.Module):
         role: What to call it in errors.
     """
 
-    def __init__(self, net: Recipe | nn.Module, in_shape: tuple[int, ...], out_shape: tuple[int, ...], role: str):
+    def __init__(
+        self, net: Recipe | nn.Module, in_shape: tuple[int, ...], out_shape: tuple[int, ...], role: str
+    ):
         super().__init__()
         if isinstance(net, Recipe):
             net = net.build(in_shape, out_shape)
@@ -77,7 +81,9 @@ class Sized(nn.Module):
 def _check_sizes(net: nn.Module, in_shape: tuple[int, ...], out_shape: tuple[int, ...], role: str) -> None:
     modes = [(module, module.training) for module in net.modules()]
     like = next(net.parameters(), torch.zeros(()))
-    probe = torch.zeros(2, *in_shape, dtype=like.dtype if like.is_floating_point() else None, device=like.device)
+    probe = torch.zeros(
+        2, *in_shape, dtype=like.dtype if like.is_floating_point() else None, device=like.device
+    )
     try:
         net.eval()
         with torch.no_grad():

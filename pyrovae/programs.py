@@ -47,10 +47,16 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
 
     Runs the pair once on ``args`` without gradients or effect on the random state.
     """
-    with torch.no_grad(), torch.random.fork_rng(), poutine.trace(param_only=True) as capture, poutine.block(hide_types=["sample"]):
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(),
+        poutine.trace(param_only=True) as capture,
+        poutine.block(hide_types=["sample"]),
+    ):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         poutine.replay(model, trace=guide_trace)(*args, **kwargs)
-    found = {id(p): p for p in (site["value"].unconstrained() for site in capture.trace.nodes.values())}
+    sites: list[Any] = list(capture.trace.nodes.values())
+    found = {id(p): p for p in (site["value"].unconstrained() for site in sites)}
     for module in modules_of(guide, model):
         for parameter in module.parameters():
             if parameter.requires_grad:

@@ -72,13 +72,17 @@ class LinearGaussian(nn.Module):
         zeros = torch.zeros_like(self.offset)
         with pyro.plate("data", x.shape[0], dim=-1):
             z = pyro.sample("z", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
-            return pyro.sample("x", dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1), obs=x)
+            return pyro.sample(
+                "x", dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1), obs=x
+            )
 
     def guide(self, x: Tensor) -> Tensor:
         """The diagonal Gaussian guide."""
         announce(self, f"linear_gaussian{id(self)}")
         with pyro.plate("data", x.shape[0], dim=-1):
-            return pyro.sample("z", dist.Normal(x @ self.gain.T + self.offset, self.log_scale.exp()).to_event(1))
+            return pyro.sample(
+                "z", dist.Normal(x @ self.gain.T + self.offset, self.log_scale.exp()).to_event(1)
+            )
 
     def log_prob(self, x: Tensor) -> Tensor:
         """``(B,)``: log p(x), exact."""
@@ -106,7 +110,11 @@ class LinearGaussian(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         like = {"generator": generator, "dtype": self.bias.dtype}
         z = torch.randn(num_data, len(self.offset), **like)
-        return z @ self.weight.T + self.bias + self.log_noise.exp() * torch.randn(num_data, len(self.bias), **like)
+        return (
+            z @ self.weight.T
+            + self.bias
+            + self.log_noise.exp() * torch.randn(num_data, len(self.bias), **like)
+        )
 
 
 class DiscreteMixture(nn.Module):
@@ -212,12 +220,14 @@ def quadrature(
     p_z = prior()
     dim = latent_dim or p_z.event_shape[-1]
     if dim not in (1, 2):
-        raise ValueError(f"Quadrature covers one- and two-dimensional z, found {dim} dimensions. Use log_marginal.")
+        raise ValueError(
+            f"Quadrature covers one- and two-dimensional z, found {dim} dimensions. Use log_marginal."
+        )
     like = p_z.sample()
     axis = torch.linspace(low, high, num_points, dtype=like.dtype, device=like.device)
-    z = torch.cartesian_prod(*[axis] * dim).reshape(-1, 1, dim)                  # (points, 1, D)
+    z = torch.cartesian_prod(*[axis] * dim).reshape(-1, 1, dim)  # (points, 1, D)
     log_step = dim * math.log((high - low) / (num_points - 1))
-    log_z = p_z.log_prob(z).double()                                             # (points, 1)
+    log_z = p_z.log_prob(z).double()  # (points, 1)
     log_z = log_z.nan_to_num(nan=-math.inf)
     p_x = likelihood(z)
     results = [

@@ -67,8 +67,10 @@ class VAE(nn.Module):
         self.latent_dim = latent_dim
         encoder = MLP(300, 300) if encoder is None else encoder
         decoder = MLP(300, 300) if decoder is None else decoder
-        self._nets = (repr(encoder) if isinstance(encoder, Recipe) else type(encoder).__name__,
-                      repr(decoder) if isinstance(decoder, Recipe) else type(decoder).__name__)
+        self._nets = (
+            repr(encoder) if isinstance(encoder, Recipe) else type(encoder).__name__,
+            repr(decoder) if isinstance(decoder, Recipe) else type(decoder).__name__,
+        )
         sizes = {"latent_dim": latent_dim, "data_shape": self.data_shape}
         self.posterior = _own(posterior, Posterior, DiagonalNormal).bind(encoder=encoder, **sizes)
         self.likelihood = _own(likelihood, Likelihood, Bernoulli).bind(decoder=decoder, **sizes)
@@ -88,7 +90,8 @@ class VAE(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         for parameter in self.parameters():  # Pyro's store leaves a weak reference, which no pickle can hold
-            parameter.__dict__.pop("unconstrained", None)
+            if hasattr(parameter, "unconstrained"):
+                del parameter.unconstrained
         return self.__dict__.copy()
 
     def forward(self, x: Tensor) -> Any:
@@ -101,7 +104,7 @@ class VAE(nn.Module):
         announce(self.likelihood, f"vae{self._serial}.likelihood")
         announce(self.prior, f"vae{self._serial}.prior")
         with pyro.plate("data", x.shape[0], dim=-1):
-            z = pyro.sample("z", self.prior())                               # (*K, B, D)
+            z = pyro.sample("z", self.prior())  # (*K, B, D)
             return pyro.sample("x", self.likelihood(z), obs=x)
 
     def guide(self, x: Tensor) -> Tensor:
@@ -109,7 +112,7 @@ class VAE(nn.Module):
         self.check(x, support=False)
         announce(self.posterior, f"vae{self._serial}.posterior")
         with pyro.plate("data", x.shape[0], dim=-1):
-            return pyro.sample("z", self.posterior(x))                       # (*K, B, D)
+            return pyro.sample("z", self.posterior(x))  # (*K, B, D)
 
     @torch.no_grad()
     def sample(self, num_samples: int = 1, *, mean: bool = False) -> Tensor:
@@ -205,7 +208,11 @@ class VAE(nn.Module):
 
 def _check_shape(data_shape: Sequence[int] | int) -> tuple[int, ...]:
     shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
-    if not shape or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in shape) or not math.prod(shape):
+    if (
+        not shape
+        or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in shape)
+        or not math.prod(shape)
+    ):
         raise ValueError(f"data_shape must be one or more positive integers, found {data_shape!r}.")
     return shape
 
