@@ -90,8 +90,7 @@ class VAE(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         for parameter in self.parameters():  # Pyro's store leaves a weak reference, which no pickle can hold
-            if hasattr(parameter, "unconstrained"):
-                del parameter.unconstrained
+            vars(parameter).pop("unconstrained", None)
         return self.__dict__.copy()
 
     def forward(self, x: Tensor) -> Any:
