@@ -314,7 +314,7 @@ def dream(model: Program, guide: Program, args: tuple = (), kwargs: dict[str, An
     for site in _sites(replayed, observed=False).values():
         size = _data_frame(site).size
         log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-        log_q = log_q + log_prob.expand(log_prob.shape[:-1] + (size,)).reshape(-1, size).sum(0)
+        log_q = log_q + log_prob.expand(*log_prob.shape[:-1], size).reshape(-1, size).sum(0)
     return log_q
 
 

@@ -33,3 +33,14 @@ def standard_error(log_w: Tensor, dim: int = 0) -> Tensor:
         return torch.full_like(log_w.select(dim, 0), math.inf)
     relative = torch.exp(log_w - torch.logsumexp(log_w, dim, keepdim=True)) * num  # mean one
     return ((relative - 1).square().sum(dim) / (num * (num - 1))).sqrt()
+
+
+def leave_one_out(log_w: Tensor) -> Tensor:
+    r"""``(K, B)``: :math:`\log \sum_{j \neq k} e^{\log w_j}` for each k, along the first dimension, in O(K).
+
+    Running sums from both ends leave k out, so that a dominant weight is never subtracted again.
+    """
+    edge = torch.full_like(log_w[:1], -math.inf)
+    before = torch.cat([edge, log_w.logcumsumexp(0)[:-1]])
+    after = torch.cat([log_w.flip(0).logcumsumexp(0).flip(0)[1:], edge])
+    return torch.logaddexp(before, after)

@@ -2,6 +2,28 @@
 
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import ELBO, AnalyticKL
-from pyrovae.estimators.iwae import IWAE
+from pyrovae.estimators.iwae import CIWAE, IWAE, MIWAE, PIWAE
+from pyrovae.estimators.path import STL, STLIWAE, DReG
+from pyrovae.estimators.renyi import Renyi
+from pyrovae.estimators.rws import RWS
+from pyrovae.estimators.score import VIMCO, ScoreELBO
+from pyrovae.estimators.tvo import TVO
 
-__all__ = ["AnalyticKL", "ELBO", "Estimator", "IWAE", "Terms"]
+__all__ = [
+    "AnalyticKL",
+    "CIWAE",
+    "DReG",
+    "ELBO",
+    "Estimator",
+    "IWAE",
+    "MIWAE",
+    "PIWAE",
+    "RWS",
+    "Renyi",
+    "STL",
+    "STLIWAE",
+    "ScoreELBO",
+    "TVO",
+    "Terms",
+    "VIMCO",
+]

@@ -1,5 +1,6 @@
 """The contract of an estimator, and everything that follows from it."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -59,20 +60,35 @@ class Estimator(pyro.infer.ELBO):
     needs_rsample = False
 
     def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1):
-        name = type(self).__name__
         for label, value in {"num_particles": num_particles, "max_plate_nesting": max_plate_nesting}.items():
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} needs an integer {label}, found {value!r}.")
-            if value < 1:
-                raise ValueError(f"{name} needs {label} >= 1, found {value}.")
+            check_count(type(self).__name__, label, value)
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_particles={self.num_particles})"
 
+    @property
+    def num_draws(self) -> int:
+        """Draws from the guide for each datum in all, which is what a gradient costs."""
+        return self.num_particles
+
+    def with_draws(self, num_draws: int) -> Any:
+        """A copy that makes ``num_draws`` draws for each datum."""
+        copied = copy.copy(self)
+        check_count(type(self).__name__, "num_particles", num_draws)
+        copied.num_particles = num_draws
+        return copied
+
+    def target(self) -> "Estimator":
+        """The estimator by plain differentiation whose expected gradient this one means to have; itself if none."""
+        return self
+
     @abstractmethod
     def terms(self, particles: Particles) -> Terms:
-        """Reported bound and differentiated objective of one set of particles."""
+        """Reported bound and differentiated objective of one set of particles.
+
+        Works on tensors alone: no ``.item()`` and no branch on values, so that a training step can be captured.
+        """
 
     def kl(self, particles: Particles) -> Tensor:
         """``(B,)``: the KL term, or its estimate by the same particles, without KL scale."""
@@ -88,7 +104,7 @@ class Estimator(pyro.infer.ELBO):
         particles = draw(
             model,
             guide,
-            self.num_particles,
+            self.num_draws,
             args,
             kwargs,
             max_plate_nesting=int(self.max_plate_nesting),
@@ -163,6 +179,20 @@ class EstimatorModule(ELBOModule):
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "guide", guide)
         self.elbo = elbo
+
+
+def check_count(owner: str, label: str, value: Any) -> None:
+    """Raise unless ``value`` is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{owner} needs an integer {label}, found {value!r}.")
+    if value < 1:
+        raise ValueError(f"{owner} needs {label} >= 1, found {value}.")
+
+
+def needs_two(owner: str, num_particles: int, why: str) -> None:
+    """Raise where a gradient compares particles with one another and there is one alone."""
+    if num_particles < 2:
+        raise ValueError(f"{owner} needs num_particles >= 2, found {num_particles}. {why}")
 
 
 def _base_name(distribution: Any) -> str:

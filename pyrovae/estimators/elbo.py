@@ -1,6 +1,7 @@
 """The evidence lower bound: by Monte Carlo, and with its KL in closed form."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.distributions import kl_divergence
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.particles import LatentSite, Particles
 
-__all__ = ["ELBO", "AnalyticKL"]
+__all__ = ["AnalyticKL", "ELBO"]
 
 
 class ELBO(Estimator):
@@ -31,9 +32,11 @@ class ELBO(Estimator):
     """
 
     def terms(self, particles: Particles) -> Terms:
-        integrand = particles.log_likelihood + _weighted(particles, lambda site: site.log_p - site.log_q)  # (K, B)
+        integrand = particles.log_likelihood + weighted(
+            particles, lambda site: site.log_p - site.log_q
+        )  # (K, B)
         bound = integrand.mean(0)
-        return Terms(bound, bound + _score_function(particles, integrand))
+        return Terms(bound, bound + _discrete_score(particles, integrand))
 
 
 class AnalyticKL(Estimator):
@@ -74,7 +77,10 @@ class AnalyticKL(Estimator):
             torch.zeros_like(particles.log_likelihood),
         )
         bound = integrand.mean(0)
-        return Terms(bound, bound + _score_function(particles, integrand))
+        return Terms(bound, bound + _discrete_score(particles, integrand))
+
+    def target(self) -> Estimator:
+        return ELBO(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))
 
     def kl(self, particles: Particles) -> Tensor:
         return sum(self._divergences(particles).values(), torch.zeros_like(particles.log_likelihood)).mean(0)
@@ -121,7 +127,7 @@ def _inner(distribution: Any) -> Any:
     return distribution
 
 
-def _weighted(particles: Particles, term: Any) -> Tensor:
+def weighted(particles: Particles, term: Callable[[LatentSite], Tensor]) -> Tensor:
     """Sum of a term over latent sites, each times its KL weight, ``(K, B)``."""
     total = torch.zeros_like(particles.log_likelihood)
     for site in particles.latents.values():
@@ -133,12 +139,15 @@ def _is_one(weight: float | Tensor) -> bool:
     return isinstance(weight, float) and weight == 1.0
 
 
-def _score_function(particles: Particles, integrand: Tensor) -> Tensor | float:
-    """Zero-valued where every site is reparameterised; else the REINFORCE term of the others, ``(B,)``."""
+def _discrete_score(particles: Particles, integrand: Tensor) -> Tensor | float:
+    """The score term of the sites that are not reparameterised, ``(B,)``; zero where there is none."""
     log_q = [site.log_q for site in particles.latents.values() if not site.reparameterized]
-    if not log_q:
-        return 0.0
-    learned = integrand.detach()
-    if particles.num_particles > 1:
-        learned = learned - (learned.sum(0) - learned) / (particles.num_particles - 1)
+    return score_term(integrand, log_q) if log_q else 0.0
+
+
+def score_term(integrand: Tensor, log_q: list[Tensor]) -> Tensor:
+    """``(B,)``: mean of log q times what a draw's integrand ``(K, B)`` exceeds the mean of the others by."""
+    learned, num = integrand.detach(), len(integrand)
+    if num > 1:
+        learned = learned - (learned.sum(0) - learned) / (num - 1)
     return (sum(log_q[1:], log_q[0]) * learned).mean(0)

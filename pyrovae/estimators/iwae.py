@@ -1,10 +1,14 @@
-"""Importance-weighted bounds."""
+"""Importance-weighted bounds, and their combinations over groups of particles."""
 
-from pyrovae.estimators.base import Estimator, Terms
+from typing import Any
+
+from torch import Tensor
+
+from pyrovae.estimators.base import Estimator, Terms, check_count
 from pyrovae.particles import Particles
 from pyrovae.weights import log_mean_exp
 
-__all__ = ["IWAE"]
+__all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
 
 class IWAE(Estimator):
@@ -12,7 +16,8 @@ class IWAE(Estimator):
 
     .. math:: \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q
 
-    It rises with K to log p(x). K = 1 is the ELBO.
+    It rises with K to log p(x). K = 1 is the ELBO. The signal-to-noise ratio of the guide's gradient falls like
+    :math:`1/\sqrt K`; :class:`DReG` has the same expected gradient without that.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), equation 8.
@@ -28,6 +33,131 @@ class IWAE(Estimator):
     importance_weighted = True
     needs_rsample = True
 
+    def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+
     def terms(self, particles: Particles) -> Terms:
         bound = log_mean_exp(particles.log_weights)
         return Terms(bound, bound)
+
+
+class CIWAE(Estimator):
+    r"""A straight line between the ELBO and the importance-weighted bound, in nats per datum.
+
+    .. math:: \beta \,\frac1K \sum_{k=1}^K \log w_k + (1 - \beta) \log \frac1K \sum_{k=1}^K w_k
+
+    This beta is the weight of the ELBO, from 0 (:class:`IWAE`) to 1 (:class:`ELBO`); it does not scale the KL.
+
+    References:
+        Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), equation 14.
+
+    Args:
+        beta: Weight of the ELBO.
+        num_particles: Draws K for each datum, shared by both.
+        max_plate_nesting: Batch dimensions that the programs use themselves.
+
+    Raises:
+        ValueError: If beta is not in [0, 1]; on use, as for :class:`IWAE`.
+    """
+
+    importance_weighted = True
+    needs_rsample = True
+
+    def __init__(self, beta: float = 0.5, num_particles: int = 10, *, max_plate_nesting: int = 1):
+        if not 0 <= beta <= 1:
+            raise ValueError(f"CIWAE needs a beta in [0, 1], the weight of the ELBO, found {beta}.")
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+        self.beta = float(beta)
+
+    def __repr__(self) -> str:
+        return f"CIWAE(beta={self.beta}, num_particles={self.num_particles})"
+
+    def terms(self, particles: Particles) -> Terms:
+        log_w = particles.log_weights
+        bound = self.beta * log_w.mean(0) + (1 - self.beta) * log_mean_exp(log_w)
+        return Terms(bound, bound)
+
+
+class _Grouped(Estimator):
+    """M groups of K particles each: M x K draws for each datum."""
+
+    importance_weighted = True
+    needs_rsample = True
+
+    def __init__(self, num_bounds: int = 4, num_particles: int = 10, *, max_plate_nesting: int = 1):
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+        check_count(type(self).__name__, "num_bounds", num_bounds)
+        self.num_bounds = num_bounds
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_bounds={self.num_bounds}, num_particles={self.num_particles})"
+
+    @property
+    def num_draws(self) -> int:
+        return self.num_bounds * self.num_particles
+
+    def with_draws(self, num_draws: int) -> Any:
+        if num_draws % self.num_bounds:
+            raise ValueError(f"{self!r} needs a multiple of {self.num_bounds} draws, found {num_draws}.")
+        return super().with_draws(num_draws // self.num_bounds)
+
+    def grouped(self, log_w: Tensor) -> Tensor:
+        """``(M, K, B)``: log-weights of the particles of each group."""
+        return log_w.unflatten(0, (self.num_bounds, self.num_particles))
+
+
+class MIWAE(_Grouped):
+    r"""Mean of M independent importance-weighted bounds of K particles each, in nats per datum.
+
+    .. math:: \frac1M \sum_{m=1}^M \log \frac1K \sum_{k=1}^K w_{mk}
+
+    ``MIWAE(M, 1)`` is the ELBO with M draws; ``MIWAE(1, K)`` is ``IWAE(K)``.
+
+    References:
+        Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), equation 13.
+
+    Args:
+        num_bounds: How many bounds M are averaged.
+        num_particles: Draws K within each; M x K draws for each datum in all.
+        max_plate_nesting: Batch dimensions that the programs use themselves.
+
+    Raises:
+        ValueError: As for :class:`IWAE`.
+    """
+
+    def terms(self, particles: Particles) -> Terms:
+        bound = log_mean_exp(self.grouped(particles.log_weights), 1).mean(0)
+        return Terms(bound, bound)
+
+
+class PIWAE(_Grouped):
+    r"""The model follows ``IWAE(M K)``, the guide ``MIWAE(M, K)``; reported is the former, in nats per datum.
+
+    .. math:: \nabla_\theta \log \frac1{MK} \sum_{m,k} w_{mk}, \qquad
+              \nabla_\phi \frac1M \sum_m \log \frac1K \sum_k w_{mk}
+
+    The model gets the tighter bound, the guide the better signal-to-noise ratio. Parameters of the guide that
+    the prior shares (as in a Vamp prior) get the model's gradient through the prior.
+
+    References:
+        Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), section 5.3.
+
+    Args:
+        num_bounds: Groups M.
+        num_particles: Draws K in each; M x K draws for each datum in all.
+        max_plate_nesting: Batch dimensions that the programs use themselves.
+
+    Raises:
+        ValueError: As for :class:`IWAE`.
+    """
+
+    cut = True
+
+    def terms(self, particles: Particles) -> Terms:
+        log_w = particles.log_weights
+        bound = log_mean_exp(log_w)
+        within = self.grouped(log_w)
+        shares = within.detach().softmax(1).flatten(0, 1) / self.num_bounds  # (MK, B)
+        model = (log_w.detach().softmax(0) * particles.log_p).sum()
+        guide = particles.pathwise(log_mean_exp(within, 1).mean(0).sum()) - (shares * particles.log_q).sum()
+        return Terms(bound, model + guide)

@@ -1,0 +1,81 @@
+"""Reweighted wake-sleep."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from pyrovae.estimators.base import Estimator, Terms
+from pyrovae.particles import Particles, dream
+from pyrovae.weights import log_mean_exp
+
+__all__ = ["RWS"]
+
+UPDATES = ("wake", "sleep", "both")
+
+
+class RWS(Estimator):
+    r"""Reweighted wake-sleep: the model climbs the importance-weighted bound, the guide fits the posterior.
+
+    .. math:: \nabla_\theta = \sum_k \tilde w_k \nabla_\theta \log p(x, z_k), \qquad
+              \nabla_\phi = \sum_k \tilde w_k \nabla_\phi \log q(z_k \mid x) \;\text{(wake)} \quad\text{or}\quad
+              \nabla_\phi \log q(z' \mid x'),\; (x', z') \sim p \;\text{(sleep)}
+
+    The guide minimises KL(p || q), not KL(q || p): it follows no bound, so that it never starves the model, and
+    any latent site will do. Reported is the bound of :class:`IWAE`, in nats per datum.
+
+    The sleep phase dreams one pair for each datum of the batch, and runs the guide with x' in place of the
+    argument that the model observes; that must be one of the programs' positional arguments, as given.
+
+    References:
+        Reweighted Wake-Sleep (Bornschein and Bengio, 2015), equations 6, 8 and 9;
+        Revisiting Reweighted Wake-Sleep for Models with Stochastic Control Flow (Le et al., 2019).
+
+    Args:
+        num_particles: Draws K for each datum.
+        update: The guide's: ``"wake"``, ``"sleep"``, or ``"both"``, their mean.
+        max_plate_nesting: Batch dimensions that the programs use themselves.
+
+    Raises:
+        ValueError: If ``update`` is none of these; on use, if the programs are scaled, or if the sleep phase
+            cannot tell which argument is observed.
+    """
+
+    importance_weighted = True
+    cut = True
+
+    def __init__(self, num_particles: int = 10, *, update: str = "wake", max_plate_nesting: int = 1):
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+        if update not in UPDATES:
+            raise ValueError(
+                f"RWS needs an update of the guide among {', '.join(UPDATES)}, found {update!r}."
+            )
+        self.update = update
+
+    def __repr__(self) -> str:
+        return f"RWS(num_particles={self.num_particles}, update={self.update!r})"
+
+    def particles(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Particles:
+        particles = super().particles(model, guide, *args, **kwargs)
+        if self.update == "wake":
+            return particles
+        kept = {item.name: getattr(particles, item.name) for item in fields(particles)}
+        return _Dreaming(**kept, sleep=dream(model, guide, args, kwargs))
+
+    def terms(self, particles: Particles) -> Terms:
+        log_w = particles.log_weights
+        shares = log_w.detach().softmax(0)
+        model = (shares * particles.log_p).sum()
+        guide = (shares * particles.log_q).sum() if self.update != "sleep" else 0.0
+        if self.update != "wake":
+            if not isinstance(particles, _Dreaming):
+                raise TypeError(f"{self!r} needs the dreams that its own method `particles` makes.")
+            guide = particles.sleep.sum() if self.update == "sleep" else 0.5 * (guide + particles.sleep.sum())
+        return Terms(log_mean_exp(log_w), model + guide)
+
+
+@dataclass(frozen=True)
+class _Dreaming(Particles):
+    """Particles, and the score of dreamt latents under the guide, ``(B,)``."""
+
+    sleep: Tensor

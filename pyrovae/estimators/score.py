@@ -1,0 +1,83 @@
+"""Score-function gradients: for any latent site, discrete ones included."""
+
+import torch
+
+from pyrovae.estimators.base import Estimator, Terms, needs_two
+from pyrovae.estimators.elbo import score_term, weighted
+from pyrovae.particles import Particles
+from pyrovae.weights import leave_one_out, log_mean_exp
+
+__all__ = ["ScoreELBO", "VIMCO"]
+
+
+class ScoreELBO(Estimator):
+    r"""Evidence lower bound with score-function gradients at every site, in nats per datum.
+
+    .. math:: \nabla_\phi \approx \frac1K \sum_k \left(f_k - \frac{1}{K-1} \sum_{j \neq k} f_j\right)
+              \nabla_\phi \log q(z_k \mid x), \qquad f_k = \log p(x, z_k) - \log q(z_k \mid x)
+
+    The same bound as :class:`ELBO`, which does this at discrete sites only. The mean of the other draws is the
+    baseline; K = 1 has none. Under :class:`~pyrovae.handlers.KLScale` the latent scores are multiplied by beta.
+
+    References:
+        Black Box Variational Inference (Ranganath et al., 2014), equation 2; the baseline: Buy 4 REINFORCE
+        Samples, Get a Baseline for Free! (Kool et al., 2019), equation 8.
+
+    Args:
+        num_particles: Draws K for each datum.
+        max_plate_nesting: Batch dimensions that the programs use themselves.
+    """
+
+    cut = True
+
+    def __init__(self, num_particles: int = 2, *, max_plate_nesting: int = 1):
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+
+    def terms(self, particles: Particles) -> Terms:
+        integrand = particles.log_likelihood + weighted(particles, lambda site: site.log_p - site.log_q)
+        bound = integrand.mean(0)
+        return Terms(
+            bound, bound + score_term(integrand, [site.log_q for site in particles.latents.values()])
+        )
+
+
+class VIMCO(Estimator):
+    r"""Importance-weighted bound with a leave-one-out score-function gradient, in nats per datum.
+
+    .. math:: \nabla_\phi \approx \sum_k (\hat L - \hat L_{-k}) \nabla_\phi \log q(z_k \mid x)
+              + \sum_k \tilde w_k \nabla_\phi \log w_k
+
+    where :math:`\hat L` is the bound of :class:`IWAE` and :math:`\hat L_{-k}` the same with log w_k replaced by
+    the mean of the other log-weights. Any latent site will do; draws are not differentiated.
+
+    References:
+        Variational Inference for Monte Carlo Objectives (Mnih and Rezende, 2016), equations 8 to 10, with the
+        geometric mean.
+
+    Args:
+        num_particles: Draws K >= 2 for each datum.
+        max_plate_nesting: Batch dimensions that the programs use themselves.
+
+    Raises:
+        ValueError: If K is 1, or, on use, if the programs are scaled.
+    """
+
+    importance_weighted = True
+    cut = True
+
+    def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+        needs_two(
+            "VIMCO",
+            num_particles,
+            "The others make each particle's baseline; use estimators.ScoreELBO for one.",
+        )
+
+    def terms(self, particles: Particles) -> Terms:
+        log_w, num = particles.log_weights, particles.num_particles
+        bound = log_mean_exp(log_w)
+        with torch.no_grad():
+            stand_in = (log_w.sum(0) - log_w) / (num - 1)
+            without = torch.logaddexp(leave_one_out(log_w), stand_in) - log_w.new_tensor(num).log()
+            learned = bound - without  # (K, B)
+        return Terms(bound, bound + (learned * particles.log_q).sum(0))

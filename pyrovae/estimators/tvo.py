@@ -1,0 +1,94 @@
+"""The thermodynamic variational objective."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+
+from pyrovae.estimators.base import Estimator, Terms, needs_two
+from pyrovae.particles import Particles
+
+__all__ = ["TVO"]
+
+
+class TVO(Estimator):
+    r"""Thermodynamic variational objective: a Riemann sum under the path from q to p, in nats per datum.
+
+    .. math:: \log p(x) = \int_0^1 \mathbb E_{\pi_\beta}[\log w]\, d\beta
+              \;\ge\; \sum_{i=0}^{T-1} (\beta_{i+1} - \beta_i)\, \mathbb E_{\pi_{\beta_i}}[\log w], \qquad
+              \pi_\beta \propto q(z \mid x)^{1 - \beta}\, p(x, z)^\beta
+
+    The integrand rises with beta, so left ends give a lower bound and right ends an upper one. Expectations are
+    those of K draws from q weighted by :math:`w^\beta`, which biases each of them for small K. One interval of
+    left ends is the ELBO. The gradient is the covariance form, which takes any latent site:
+
+    .. math:: \nabla \mathbb E_{\pi_\beta}[f] = \mathbb E_{\pi_\beta}[\nabla f]
+              + \mathrm{Cov}_{\pi_\beta}(\nabla \log \tilde\pi_\beta, f)
+
+    with the sample covariance's factor K / (K - 1).
+
+    References:
+        The Thermodynamic Variational Objective (Masrani et al., 2019), equations 7, 8 and 11.
+
+    Args:
+        num_particles: Draws K >= 2 for each datum.
+        partition: Number T of intervals, whose inner ends are spaced evenly in log beta from ``first``; or the
+            increasing ends themselves, from 0 to 1.
+        first: The smallest positive end where ``partition`` is a number.
+        upper: Use right ends.
+        max_plate_nesting: Batch dimensions that the programs use themselves.
+
+    Raises:
+        ValueError: If K is 1, if the ends do not increase from 0 to 1, or, on use, if the programs are scaled.
+    """
+
+    importance_weighted = True
+    cut = True
+
+    def __init__(
+        self,
+        num_particles: int = 10,
+        *,
+        partition: int | Sequence[float] = 5,
+        first: float = 0.1,
+        upper: bool = False,
+        max_plate_nesting: int = 1,
+    ):
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+        needs_two("TVO", num_particles, "Its gradient is a covariance over particles.")
+        self.partition = _ends(partition, first)
+        self.upper = upper
+
+    def __repr__(self) -> str:
+        ends = ", ".join(f"{end:.3g}" for end in self.partition)
+        upper = ", upper=True" if self.upper else ""
+        return f"TVO(num_particles={self.num_particles}, partition=({ends}){upper})"
+
+    def terms(self, particles: Particles) -> Terms:
+        log_w, log_p, log_q = particles.log_weights, particles.log_p, particles.log_q
+        correction = particles.num_particles / (particles.num_particles - 1)
+        frozen = log_w.detach()
+        bound, objective = torch.zeros_like(log_w[0]), torch.zeros_like(log_w[0])
+        for left, right in pairwise(self.partition):
+            beta = right if self.upper else left
+            shares = (beta * frozen).softmax(0)  # (K, B)
+            mean = (shares * frozen).sum(0)
+            path = beta * log_p + (1 - beta) * log_q
+            slope = (shares * log_w).sum(0) + correction * (shares * (frozen - mean) * path).sum(0)
+            bound = bound + (right - left) * mean
+            objective = objective + (right - left) * slope
+        return Terms(bound, objective)
+
+
+def _ends(partition: int | Sequence[float], first: float) -> tuple[float, ...]:
+    if isinstance(partition, int):
+        if partition < 1:
+            raise ValueError(f"TVO needs at least one interval, found partition={partition}.")
+        if not 0 < first < 1:
+            raise ValueError(f"TVO needs 0 < first < 1, found {first}.")
+        inner = [first ** (1 - i / (partition - 1)) for i in range(partition - 1)] if partition > 1 else []
+        return (0.0, *inner, 1.0)
+    ends = tuple(float(end) for end in partition)
+    if len(ends) < 2 or ends[0] != 0 or ends[-1] != 1 or any(a >= b for a, b in pairwise(ends)):
+        raise ValueError(f"TVO needs ends that increase from 0 to 1, found partition={ends}.")
+    return ends
