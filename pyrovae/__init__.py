@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         weights,
     )
     from pyrovae.evidence import Evidence, ImportanceSampling, log_marginal
-    from pyrovae.fit import History, fit
+    from pyrovae.training import History, fit
     from pyrovae.vae import VAE
 
 # Loaded on first use, so that `import pyrovae` and `pyrovae --help` do not wait for torch.
@@ -39,10 +39,10 @@ _MODULES = (
 )
 _NAMES = {
     "Evidence": "evidence",
-    "History": "fit",
+    "History": "training",
     "ImportanceSampling": "evidence",
     "VAE": "vae",
-    "fit": "fit",
+    "fit": "training",
     "log_marginal": "evidence",
 }
 

@@ -171,7 +171,7 @@ class VAE(nn.Module):
 
     def fit(self, train: Any, **kwargs: Any) -> Any:
         """Short for :func:`pyrovae.fit` with this model and guide."""
-        from pyrovae.fit import fit
+        from pyrovae.training import fit
 
         return fit(self.model, self.guide, train, **kwargs)
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pyrovae import likelihoods, nets, schedules
 from pyrovae.estimators import ELBO, IWAE, AnalyticKL
-from pyrovae.fit import NonFiniteLoss, fit
+from pyrovae.training import NonFiniteLoss, fit
 from pyrovae.testing import LinearGaussian
 from pyrovae.vae import VAE
 
@@ -316,3 +316,11 @@ def test_bad_arguments(x, kwargs, kind, message):
     vae = make()
     with pytest.raises(kind, match=message):
         fit(vae.model, vae.guide, x, **kwargs)
+
+
+def test_fit_is_a_function_however_it_was_imported():
+    import pyrovae.training
+    from pyrovae import fit as imported
+
+    assert imported is pyrovae.training.fit
+    assert callable(imported)

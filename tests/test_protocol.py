@@ -1,0 +1,137 @@
+"""Promises that hold for the package as a whole."""
+
+import ast
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyrovae as pv
+from pyrovae import estimators, likelihoods, nets, posteriors, priors, schedules
+
+ROOT = Path(pv.__file__).parent
+
+# From the bottom up: each layer may import those before it, and its own package.
+LAYERS = [
+    ["weights", "schedules", "nets", "handlers", "programs", "distributions", "catalog"],
+    ["parts"],
+    ["priors", "likelihoods", "posteriors"],
+    ["vae", "hierarchical", "conditional", "clustering", "shapes", "testing"],
+    ["particles", "batches"],
+    ["estimators"],
+    ["kl_control", "matmul", "capture"],
+    ["svi"],
+    ["evidence"],
+    ["data"],
+    ["training"],
+    ["compare"],
+    ["report"],
+    ["cli"],
+    ["__main__", "__init__"],
+]
+HEAVY = {"matplotlib", "torchvision", "sklearn", "arviz_base", "arviz_stats", "arviz_plots", "zuko", "xarray"}
+
+
+def modules():
+    return [info.name for info in pkgutil.walk_packages([str(ROOT)], "pyrovae.") if not info.name.endswith("__main__")]
+
+
+def top(module):
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def run(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_imports_only_go_down():
+    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    wrong, unplaced = [], set()
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        here = parts[0]
+        if here not in level:
+            unplaced.add(here)
+            continue
+        if here == "__init__":
+            continue
+        for node in ast.parse(path.read_text()).body:  # module level; sugar may reach up inside a function
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyrovae"):
+                names = [node.module] if node.module != "pyrovae" else [f"pyrovae.{a.name}" for a in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name.startswith("pyrovae.")]
+            else:
+                continue
+            for name in map(top, names):
+                if name != here and level.get(name, 99) >= level[here]:
+                    wrong.append(f"{'.'.join(parts)} imports {name}")
+    assert not unplaced
+    assert not wrong
+
+
+def test_importing_has_no_effects():
+    """Every module imported, and nothing global has moved: dtype, random state, validation, threads, store."""
+    code = f"""
+import torch, pyro, torch.distributions as td
+def state():
+    return (torch.get_default_dtype(), torch.get_rng_state().sum().item(), td.Distribution._validate_args,
+            torch.get_num_threads(), torch.is_grad_enabled(), len(pyro.get_param_store()), pyro.settings.get(),
+            td.Independent.__init__, td.TransformedDistribution.__init__, td.Distribution.__init__,
+            td.Distribution.__repr__, torch.backends.mkldnn.enabled)
+before = state()
+import importlib
+for name in {modules()!r}:
+    importlib.import_module(name)
+assert state() == before, (before, state())
+"""
+    run(code)
+
+
+def test_package_import_is_light():
+    assert run("import sys, pyrovae; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_heavy_packages_wait_until_they_are_used():
+    loaded = run("import sys, pyrovae as pv; pv.VAE; pv.fit; pv.estimators; print(*sys.modules)").split()
+    assert not HEAVY & {name.split(".")[0] for name in loaded}
+
+
+@pytest.mark.parametrize("module", [priors, likelihoods, posteriors, estimators, nets, schedules, pv])
+def test_all_names_exist_and_are_documented(module):
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if inspect.ismodule(thing):
+            continue
+        assert thing.__doc__, f"{name} has no docstring"
+        assert len(thing.__doc__.split()) > 5, f"{name} says too little"
+
+
+@pytest.mark.parametrize("module", [priors, likelihoods, posteriors, estimators])
+def test_every_variant_is_exported_once(module):
+    base = {
+        priors: priors.Prior,
+        likelihoods: likelihoods.Likelihood,
+        posteriors: posteriors.Posterior,
+        estimators: estimators.Estimator,
+    }[module]
+    here = {
+        name
+        for info in pkgutil.walk_packages(module.__path__, module.__name__ + ".")
+        for name, thing in vars(__import__(info.name, fromlist=["_"])).items()
+        if inspect.isclass(thing) and issubclass(thing, base) and thing.__module__ == info.name and name[0] != "_"
+    }
+    assert here <= set(module.__all__)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'VEA'"):
+        _ = pv.VEA
+
+
+def test_dir_lists_the_public_names():
+    assert set(pv.__all__) <= set(dir(pv))
