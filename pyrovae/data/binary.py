@@ -1,0 +1,61 @@
+"""Grey values in [0, 1] to black and white."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["binarize", "resample"]
+
+
+def binarize(x: Tensor, how: str = "threshold", *, threshold: float = 0.5, seed: int = 0) -> Tensor:
+    """Black and white pixels, 0 or 1, from grey values in [0, 1].
+
+    The result depends on the arguments alone, not on the state of any random generator: the same data
+    binarised twice are the same data.
+
+    Args:
+        x: Grey values, any shape.
+        how: ``"threshold"``: 1 where x >= threshold; ``"stochastic"``: 1 with probability x.
+        threshold: For ``"threshold"``.
+        seed: For ``"stochastic"``.
+
+    Raises:
+        ValueError: If x leaves [0, 1], or ``how`` is another word.
+
+    References:
+        On the Quantitative Analysis of Deep Belief Networks (Salakhutdinov and Murray, 2008), for MNIST drawn
+        once with the grey values as probabilities.
+    """
+    x = torch.as_tensor(x)
+    _check_unit(x)
+    if how == "threshold":
+        return (x >= threshold).to(x.dtype)
+    if how == "stochastic":
+        generator = torch.Generator(x.device).manual_seed(seed)
+        return torch.bernoulli(x, generator=generator)
+    raise ValueError(f"how must be 'threshold' or 'stochastic', found {how!r}.")
+
+
+def resample(x: Tensor) -> Tensor:
+    """A fresh black and white version of a batch of grey values: 1 with probability x.
+
+    Given to :func:`pyrovae.fit` as ``transform=``, this is dynamic binarisation: training images are drawn
+    anew for each batch. It uses torch's global generator, so it follows the seed of the training.
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), section 5: images binarised anew for each
+        batch.
+    """
+    return torch.bernoulli(x)
+
+
+def _check_unit(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise ValueError(
+            f"Binarisation takes floating-point grey values in [0, 1], found {x.dtype}. Divide first."
+        )
+    # Written so that NaN fails too.
+    if x.numel() and not bool(((x >= 0) & (x <= 1)).all()):
+        raise ValueError(
+            f"Binarisation takes grey values in [0, 1], found values from {x.min().item():.4g} to "
+            f"{x.max().item():.4g}. Divide integer grey levels by the largest level."
+        )

@@ -1,0 +1,177 @@
+"""A data set in three parts."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.data.binary import binarize, resample
+
+__all__ = ["Splits", "split"]
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, repr=False)
+class Splits:
+    """Training, validation and test data, each ``(N, *data_shape)``.
+
+    Args:
+        train, valid, test: Floating-point tensors of one shape a datum.
+        name: What to call the data set.
+        levels: Number of grey levels that were scaled to [0, 1], such as 256; None for data used as they are.
+            The distance between neighbouring levels, ``1 / (levels - 1)``, is the ``data_scale`` that bits
+            per dimension of a density need.
+        labels: Class labels of the three parts, where there are any.
+        transform: What :func:`pyrovae.fit` applies to each training batch (``transform=``), or None.
+
+    Raises:
+        ValueError: If a part is empty or not finite, or shapes differ.
+    """
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    name: str = "data"
+    levels: int | None = None
+    labels: tuple[Tensor, Tensor, Tensor] | None = None
+    transform: Any = None
+
+    def __post_init__(self) -> None:
+        for part in PARTS:
+            check(getattr(self, part), f"the {part} part of {self.name}")
+        shapes = {part: tuple(getattr(self, part).shape[1:]) for part in PARTS}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"The parts of {self.name} must have one shape a datum, found {shapes}.")
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part} {getattr(self, part).shape[0]:,}" for part in PARTS)
+        return f"Splits({self.name}: {sizes}; each {self.data_shape})"
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of one datum."""
+        return tuple(self.train.shape[1:])
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether values are in [0, 1] but not all 0 or 1."""
+        inside = all(bool(((x >= 0) & (x <= 1)).all()) for x in (self.train, self.valid, self.test))
+        return inside and not bool(((self.train == 0) | (self.train == 1)).all())
+
+    def binarize(self, how: str = "dynamic", *, seed: int = 0) -> "Splits":
+        """Black and white versions of the three parts.
+
+        Args:
+            how: ``"threshold"`` or ``"stochastic"`` (static): as :func:`binarize`, each part once;
+                ``"dynamic"``: validation and test once as by ``"stochastic"``, training anew for each batch
+                through :attr:`transform`.
+            seed: Of the draws. The bits of each part depend on this and on that part alone.
+
+        Raises:
+            ValueError: If values leave [0, 1], or ``how`` is another word.
+        """
+        if how not in ("threshold", "stochastic", "dynamic"):
+            raise ValueError(f"how must be 'threshold', 'stochastic' or 'dynamic', found {how!r}.")
+        once = "threshold" if how == "threshold" else "stochastic"
+        parts = {part: binarize(getattr(self, part), once, seed=seed + i) for i, part in enumerate(PARTS)}
+        if how != "dynamic":
+            return replace(self, **parts, levels=None)
+        return replace(self, valid=parts["valid"], test=parts["test"], levels=None, transform=resample)
+
+    def take(self, limit: int, *, seed: int = 0) -> "Splits":
+        """At most ``limit`` data of each part, chosen at random: files are often sorted by class."""
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, found {limit}.")
+        chosen = [_shuffled(getattr(self, part).shape[0], seed)[:limit].sort().values for part in PARTS]
+        parts = {part: getattr(self, part)[index] for part, index in zip(PARTS, chosen, strict=True)}
+        labels = self.labels and tuple(y[index] for y, index in zip(self.labels, chosen, strict=True))
+        return replace(self, **parts, labels=labels)
+
+
+def split(
+    x: Any,
+    y: Any = None,
+    *,
+    test: Any = None,
+    test_labels: Any = None,
+    valid_size: float | int | None = None,
+    test_size: float | int | None = None,
+    seed: int = 0,
+    name: str = "data",
+    levels: int | None = None,
+) -> Splits:
+    """Cut data into training, validation and test parts, at random with a fixed seed.
+
+    Args:
+        x: All data, or all but the test data, ``(N, *data_shape)``.
+        y: Labels ``(N,)``.
+        test, test_labels: A test part given beforehand; then only a validation part is cut from ``x``.
+        valid_size: Share (a float in (0, 1)) or number (an integer) of data for validation; by default one in
+            six of what is not test data, as in MNIST's usual 50,000 and 10,000.
+        test_size: Likewise, by default one in six.
+        seed: Of the shuffle.
+        name, levels: As in :class:`Splits`.
+
+    Raises:
+        ValueError: If a size leaves a part empty.
+    """
+    x = check(torch.as_tensor(x), name)
+    labels = None if y is None else torch.as_tensor(y)
+    if labels is not None and labels.shape[0] != x.shape[0]:
+        raise ValueError(f"{name} has {x.shape[0]} data but {labels.shape[0]} labels.")
+    order = _shuffled(x.shape[0], seed)
+    if test is None:
+        size = _size(test_size, x.shape[0], "test_size")
+        held, order = order[:size], order[size:]
+        test, test_labels = x[held], None if labels is None else labels[held]
+    size = _size(valid_size, order.shape[0], "valid_size")
+    # Parts keep the order of the file, so that they do not depend on how the shuffle was cut.
+    valid_index, train_index = order[:size].sort().values, order[size:].sort().values
+    parts = None
+    if labels is not None and test_labels is not None:
+        parts = labels[train_index], labels[valid_index], torch.as_tensor(test_labels)
+    return Splits(x[train_index], x[valid_index], torch.as_tensor(test), name, levels, parts)
+
+
+def check(x: Tensor, what: str) -> Tensor:
+    """``x``, if it is a non-empty, finite, floating-point tensor of data.
+
+    Raises:
+        ValueError: If not.
+    """
+    if x.dim() < 2:
+        raise ValueError(f"Data must have shape (N, *data_shape), found {tuple(x.shape)} in {what}.")
+    if x.numel() == 0:
+        raise ValueError(f"No data in {what}: found shape {tuple(x.shape)}.")
+    if not x.is_floating_point():
+        raise ValueError(f"Data must be floating point, found {x.dtype} in {what}. Use x.float().")
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        first = int(bad.flatten(1).any(1).nonzero()[0])
+        raise ValueError(
+            f"Found {int(bad.sum())} NaN or infinite values in {what}, first in datum {first}. "
+            "Remove or fill them; they have no likelihood."
+        )
+    return x
+
+
+def _shuffled(size: int, seed: int) -> Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+
+
+def _size(wanted: float | int | None, total: int, label: str) -> int:
+    if wanted is None:
+        size = max(round(total / 6), 1)
+    elif isinstance(wanted, float):
+        if not 0 < wanted < 1:
+            raise ValueError(
+                f"{label} as a share must lie in (0, 1), found {wanted}. Give an integer for a number."
+            )
+        size = max(round(wanted * total), 1)
+    else:
+        size = wanted
+    if not 1 <= size < total:
+        raise ValueError(f"{label}={wanted} leaves a part empty: {total} data to cut.")
+    return size
