@@ -74,7 +74,7 @@ class RWS(Estimator):
         return Terms(log_mean_exp(log_w), model + guide)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Dreaming(Particles):
     """Particles, and the score of dreamt latents under the guide, ``(B,)``."""
 
