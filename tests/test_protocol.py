@@ -36,7 +36,11 @@ HEAVY = {"matplotlib", "torchvision", "sklearn", "arviz_base", "arviz_stats", "a
 
 
 def modules():
-    return [info.name for info in pkgutil.walk_packages([str(ROOT)], "pyrovae.") if not info.name.endswith("__main__")]
+    return [
+        info.name
+        for info in pkgutil.walk_packages([str(ROOT)], "pyrovae.")
+        if not info.name.endswith("__main__")
+    ]
 
 
 def top(module):
@@ -62,7 +66,9 @@ def test_imports_only_go_down():
             continue
         for node in ast.parse(path.read_text()).body:  # module level; sugar may reach up inside a function
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyrovae"):
-                names = [node.module] if node.module != "pyrovae" else [f"pyrovae.{a.name}" for a in node.names]
+                names = (
+                    [node.module] if node.module != "pyrovae" else [f"pyrovae.{a.name}" for a in node.names]
+                )
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names if alias.name.startswith("pyrovae.")]
             else:
@@ -123,7 +129,10 @@ def test_every_variant_is_exported_once(module):
         name
         for info in pkgutil.walk_packages(module.__path__, module.__name__ + ".")
         for name, thing in vars(__import__(info.name, fromlist=["_"])).items()
-        if inspect.isclass(thing) and issubclass(thing, base) and thing.__module__ == info.name and name[0] != "_"
+        if inspect.isclass(thing)
+        and issubclass(thing, base)
+        and thing.__module__ == info.name
+        and name[0] != "_"
     }
     assert here <= set(module.__all__)
 
