@@ -11,6 +11,7 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
+from pyrovae import posteriors, priors
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.nets import MLP, Recipe, last_bias
 from pyrovae.posteriors import DiagonalNormal, Posterior
@@ -43,7 +44,8 @@ class VAE(nn.Module):
 
     Raises:
         TypeError: If a part or network is of another kind.
-        ValueError: If sizes are not positive, or a network's sizes do not fit.
+        ValueError: If sizes are not positive, a network's sizes do not fit, or prior and posterior live on
+            different spaces.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
@@ -75,6 +77,7 @@ class VAE(nn.Module):
         self.posterior = _own(posterior, Posterior, DiagonalNormal).bind(encoder=encoder, **sizes)
         self.likelihood = _own(likelihood, Likelihood, Bernoulli).bind(decoder=decoder, **sizes)
         self.prior = _own(prior, Prior, StandardNormal).bind(posterior=self.posterior, **sizes)
+        check_spaces(self.prior, self.posterior)
         self._serial = next(_serial)
 
     def __repr__(self) -> str:
@@ -203,6 +206,29 @@ class VAE(nn.Module):
             raise TypeError(f"Data must be floating point, found {x.dtype}. Use x.float().")
         if support and is_validation_enabled():
             self.likelihood.check(x)
+
+
+def check_spaces(prior: Prior, posterior: Posterior) -> None:
+    """Raise a ValueError that names the alternatives unless prior and posterior live on the same space."""
+    blocks = [getattr(part, "block_shape", None) for part in (prior, posterior)]
+    if prior.space == posterior.space:
+        if prior.space in ("one-hot", "simplex") and None not in blocks and blocks[0] != blocks[1]:
+            raise ValueError(
+                f"{prior!r} has {blocks[0][0]} latents of {blocks[0][1]} categories, {posterior!r} has "
+                f"{blocks[1][0]} of {blocks[1][1]}. Give both the same num_categories."
+            )
+        return
+    fitting_priors = [name for name in priors.__all__ if getattr(priors, name).space == posterior.space]
+    fitting = [name for name in posteriors.__all__ if getattr(posteriors, name).space == prior.space]
+    raise ValueError(
+        f"{prior!r} lives on the space {prior.space!r}, but {posterior!r} on {posterior.space!r}. "
+        f"With this prior take one of posteriors: {_names(fitting, 'Posterior')}; with this posterior one of "
+        f"priors: {_names([*fitting_priors, 'Vamp'], 'Prior')}."
+    )
+
+
+def _names(found: list[str], base: str) -> str:
+    return ", ".join(name for name in found if name != base) or f"a {base} of your own"
 
 
 def _check_shape(data_shape: Sequence[int] | int) -> tuple[int, ...]:

@@ -20,13 +20,22 @@ class Posterior(Part):
 
             def distribution(self, outputs):                  # (*batch, output_size)
                 return dist.Normal(outputs, 1.0).to_event(1)
+
+    A posterior that does not live on all of R^D says so in ``space``; the VAE pairs it with priors of that space.
     """
+
+    space: str = "real"
+    """Where z lives: "real", "sphere", "one-hot", "simplex", or a name of one's own."""
+    has_density: bool = True
+    """Whether q(z | x) is a density (or probability), not a point mass."""
 
     latent_dim: int
     data_shape: tuple[int, ...]
     encoder: Sized
 
-    def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], encoder: Recipe | nn.Module) -> "Posterior":
+    def bind(
+        self, *, latent_dim: int, data_shape: tuple[int, ...], encoder: Recipe | nn.Module
+    ) -> "Posterior":
         """Take the sizes and the encoder; called once, by the VAE."""
         self.latent_dim, self.data_shape = latent_dim, tuple(data_shape)
         self.build()

@@ -16,6 +16,8 @@ class Delta(Posterior):
     evidence follows from it: nothing keeps the codes where the prior puts its mass, and samples fail.
     """
 
+    has_density = False
+
     def output_size(self) -> int:
         return self.latent_dim
 

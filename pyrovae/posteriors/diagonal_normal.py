@@ -37,7 +37,9 @@ class DiagonalNormal(Posterior):
         super().__init__()
         if scale not in ("softplus", "exp"):
             raise ValueError(f"DiagonalNormal scale must be 'softplus' or 'exp', found {scale!r}.")
-        if log_variance_range is not None and (scale != "exp" or not log_variance_range[0] < log_variance_range[1]):
+        if log_variance_range is not None and (
+            scale != "exp" or not log_variance_range[0] < log_variance_range[1]
+        ):
             raise ValueError(
                 f"log_variance_range must be (low, high) with low < high and scale='exp', found "
                 f"{log_variance_range} with scale={scale!r}."
@@ -48,9 +50,11 @@ class DiagonalNormal(Posterior):
         return 2 * self.latent_dim
 
     def distribution(self, outputs: Tensor):
-        loc, raw = outputs.chunk(2, dim=-1)                                  # (*batch, D) each
+        loc, raw = outputs.chunk(2, dim=-1)  # (*batch, D) each
         if self.scale == "softplus":
             sigma = softplus(raw) + self.min_scale
         else:
-            sigma = (0.5 * (raw if self.log_variance_range is None else raw.clamp(*self.log_variance_range))).exp()
+            sigma = (
+                0.5 * (raw if self.log_variance_range is None else raw.clamp(*self.log_variance_range))
+            ).exp()
         return dist.Normal(loc, sigma, validate_args=False).to_event(1)

@@ -3,6 +3,8 @@
 from abc import abstractmethod
 from typing import Any
 
+from torch import Tensor
+
 from pyrovae.parts import Part
 
 
@@ -21,7 +23,12 @@ class Prior(Part):
 
             def build(self):
                 self.register_buffer("zeros", torch.zeros(self.latent_dim))
+
+    A prior that does not live on all of R^D says so in ``space``; the VAE pairs it with posteriors of that space.
     """
+
+    space: str = "real"
+    """Where z lives: "real", "sphere", "one-hot", "simplex", or a name of one's own."""
 
     latent_dim: int
     data_shape: tuple[int, ...]
@@ -36,6 +43,9 @@ class Prior(Part):
 
     def build(self) -> None:
         """Make parameters and buffers, now that ``latent_dim`` and ``data_shape`` are known."""
+
+    def initialize_from(self, data: Tensor) -> None:
+        """Start from data, ``(N, *data_shape)``, where the prior has a rule for it; else do nothing."""
 
     @abstractmethod
     def forward(self) -> Any:

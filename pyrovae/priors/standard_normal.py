@@ -24,4 +24,4 @@ class StandardNormal(Prior):
         self.register_buffer("ones", torch.ones(self.latent_dim), persistent=False)
 
     def forward(self):
-        return dist.Normal(self.zeros, self.ones).to_event(1)                # (D,)
+        return dist.Normal(self.zeros, self.ones).to_event(1)  # (D,)

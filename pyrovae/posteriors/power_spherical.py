@@ -1,0 +1,46 @@
+"""A directional encoder."""
+
+from torch import Tensor
+from torch.nn.functional import normalize, softplus
+
+from pyrovae.distributions import spherical
+from pyrovae.posteriors.base import Posterior
+
+__all__ = ["PowerSpherical"]
+
+
+class PowerSpherical(Posterior):
+    r"""Power spherical on the unit sphere, :math:`q(z \mid x) \propto (1 + \mu(x)^\top z)^{\kappa(x)}`.
+
+    Draws are exact and reparameterised. The encoder gives D + 1 outputs: the direction before normalisation and
+    the concentration before softplus. Pairs with ``priors.HypersphericalUniform`` and ``priors.Vamp``.
+
+    Args:
+        min_concentration: Added to kappa.
+
+    Raises:
+        ValueError: If ``min_concentration`` is not positive, or D < 2.
+
+    References:
+        The Power Spherical distribution (De Cao and Aziz, 2020).
+    """
+
+    space = "sphere"
+
+    def __init__(self, min_concentration: float = 1e-3):
+        super().__init__()
+        if not min_concentration > 0:
+            raise ValueError(f"min_concentration must be positive, found {min_concentration}.")
+        self.min_concentration = min_concentration
+
+    def build(self) -> None:
+        if self.latent_dim < 2:
+            raise ValueError(f"A sphere needs latent_dim >= 2, found {self.latent_dim}.")
+
+    def output_size(self) -> int:
+        return self.latent_dim + 1
+
+    def distribution(self, outputs: Tensor) -> spherical.PowerSpherical:
+        direction, raw = outputs.split([self.latent_dim, 1], -1)
+        concentration = softplus(raw.squeeze(-1)) + self.min_concentration
+        return spherical.PowerSpherical(normalize(direction, dim=-1), concentration, validate_args=False)
