@@ -2,6 +2,30 @@
 
 from pyrovae.likelihoods.base import Likelihood
 from pyrovae.likelihoods.bernoulli import Bernoulli
+from pyrovae.likelihoods.beta import Beta
+from pyrovae.likelihoods.categorical import Categorical
+from pyrovae.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from pyrovae.likelihoods.discretized_logistic import DiscretizedLogistic
+from pyrovae.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyrovae.likelihoods.gaussian import Gaussian
+from pyrovae.likelihoods.laplace import Laplace
+from pyrovae.likelihoods.negative_binomial import NegativeBinomial
+from pyrovae.likelihoods.poisson import Poisson
+from pyrovae.likelihoods.student_t import StudentT
+from pyrovae.likelihoods.zero_inflated_negative_binomial import ZeroInflatedNegativeBinomial
 
-__all__ = ["Bernoulli", "Gaussian", "Likelihood"]
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Gaussian",
+    "Laplace",
+    "Likelihood",
+    "NegativeBinomial",
+    "Poisson",
+    "StudentT",
+    "ZeroInflatedNegativeBinomial",
+]

@@ -1,8 +1,10 @@
 """The contract of a likelihood."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pyrovae.nets import Recipe
@@ -32,7 +34,9 @@ class Likelihood(Part):
     data_shape: tuple[int, ...]
     decoder: Sized
 
-    def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], decoder: Recipe | nn.Module) -> "Likelihood":
+    def bind(
+        self, *, latent_dim: int, data_shape: tuple[int, ...], decoder: Recipe | nn.Module
+    ) -> "Likelihood":
         """Take the sizes and the decoder; called once, by the VAE."""
         self.data_shape = tuple(data_shape)
         self.build()
@@ -71,3 +75,32 @@ class Likelihood(Part):
     def initial_bias(self, mean: Tensor) -> Tensor | None:
         """Decoder outputs ``output_shape`` whose distribution has this mean, or None where there is no such rule."""
         return None
+
+
+def refuse(x: Tensor, outside: Tensor, domain: str, advice: str) -> None:
+    """Raise a ValueError with the first value outside and how many there are, if there is any.
+
+    Args:
+        x: Data.
+        outside: Which of its values lie outside the support.
+        domain: What the likelihood is, as "Beta is a density on (0, 1)".
+        advice: What to do, with the alternatives by name.
+    """
+    if outside.any():
+        share = outside.float().mean().item()
+        raise ValueError(
+            f"{domain}, found {x[outside][0].item():.6g} among the data ({share:.2%} of values). {advice}."
+        )
+
+
+def solve_increasing(
+    function: Callable[[Tensor], Tensor], target: Tensor, low: float = -100.0, high: float = 100.0
+) -> Tensor:
+    """Where an increasing elementwise function takes the values ``target``, by bisection to rounding."""
+    left, right = torch.full_like(target, low), torch.full_like(target, high)
+    with torch.no_grad():
+        for _ in range(60):
+            middle = (left + right) / 2
+            below = function(middle) < target
+            left, right = torch.where(below, middle, left), torch.where(below, right, middle)
+    return (left + right) / 2

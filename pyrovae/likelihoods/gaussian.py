@@ -1,72 +1,65 @@
 """Real values with Gaussian noise."""
 
-import math
-
-import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch import Tensor
 
-from pyrovae.likelihoods.base import Likelihood
+from pyrovae.distributions.location_scale import FittedNormal, Normal
+from pyrovae.likelihoods.location_scale import LocationScale
+from pyrovae.likelihoods.positive import Positive
 
 __all__ = ["Gaussian"]
 
-_MODES = ("learned", "per-element", "decoder")
 
-
-class Gaussian(Likelihood):
+class Gaussian(LocationScale):
     r"""Independent Gaussian elements; the decoder gives the mean.
 
     .. math:: p(x \mid z) = \prod_i N(x_i;\ \mu_i(z),\ \sigma_i^2)
 
+    With ``scale="optimal"`` one sigma for all elements is fitted in closed form,
+    :math:`\sigma^2 = \operatorname{mean} (x - \mu(z))^2` over the elements, data and particles of each training
+    batch (its gradient vanishes at the optimum, so none is taken). That looks at x, so it serves training alone:
+    the running average of sigma squared is kept, and whatever runs without gradients or in eval mode (bounds,
+    evidence, samples) has a frozen sigma, under which p(x | z) is a density like any other. The bound reported
+    by a training step is that of its own fitted sigma.
+
     Args:
         scale: Where sigma comes from: a positive number (fixed); ``"learned"`` (one for all elements);
-            ``"per-element"`` (one each); ``"decoder"`` (a second output of the decoder, for each x).
-        initial_scale: Where a learned scale starts.
-        min_scale: Added to a learned or decoded scale, so that a perfect reconstruction has a finite density.
+            ``"per-element"`` (one each); ``"decoder"`` (a second output of the decoder, for each x);
+            ``"optimal"``.
+        initial_scale: Where a scale that is not fixed starts.
+        min_scale: Lower limit of such a scale, so that a perfect reconstruction has a finite density.
 
     Raises:
-        ValueError: If the scale is neither positive and finite nor one of the names, or min_scale is negative.
+        ValueError: If the scale is neither positive and finite nor one of the names, or not
+            0 <= min_scale < initial_scale; on use, if x is not finite.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix C.2; Simple and Effective VAE
-        Training with Calibrated Decoders (Rybkin et al., 2021) for a learned scale.
+        Training with Calibrated Decoders (Rybkin et al., 2021), section 3, for learned and optimal scales.
     """
 
-    fixed_scale: Tensor
+    running_variance: Tensor
+    num_updates: Tensor
 
     def __init__(self, scale: float | str = 1.0, initial_scale: float = 1.0, min_scale: float = 1e-3):
         super().__init__()
-        if isinstance(scale, str):
-            if scale not in _MODES:
-                raise ValueError(f"Gaussian scale must be a positive number or one of {_MODES}, found {scale!r}.")
-        elif not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"Gaussian scale must be finite and positive, found {scale}.")
-        if not 0 <= min_scale < initial_scale < math.inf:
-            raise ValueError(f"Need 0 <= min_scale < initial_scale, found {min_scale} and {initial_scale}.")
-        self.scale, self.initial_scale, self.min_scale = scale, initial_scale, min_scale
-        self.num_outputs = 2 if scale == "decoder" else 1
-        self.raw_scale: nn.Parameter | None = None
+        self.optimal = scale == "optimal"
+        source = initial_scale if self.optimal else scale
+        self.use_scale(Positive("Gaussian scale", source, initial_scale, min_scale))
+        if self.optimal:
+            self.register_buffer("running_variance", torch.tensor(float(initial_scale) ** 2))
+            self.register_buffer("num_updates", torch.zeros(()))
 
-    def build(self) -> None:
-        if self.scale in ("learned", "per-element"):
-            shape = self.data_shape if self.scale == "per-element" else ()
-            start = self.initial_scale - self.min_scale
-            self.raw_scale = nn.Parameter(torch.full(shape, math.log(math.expm1(start)) if start < 30 else start))
-        elif not isinstance(self.scale, str):
-            self.register_buffer("fixed_scale", torch.tensor(float(self.scale)), persistent=False)
+    def noise(self, loc: Tensor, scale: Tensor):
+        if not self.optimal:
+            return Normal(loc, scale)
+        scale = self.running_variance.sqrt()
+        if self.training and torch.is_grad_enabled():
+            return FittedNormal(loc, scale, min_scale=self.scale_of.floor, report=self._update)
+        return Normal(loc, scale)
 
-    def distribution(self, outputs: Tensor):
-        loc, *raw = outputs.unbind(self.output_dim)
-        if raw:
-            scale = softplus(raw[0]) + self.min_scale
-        elif self.raw_scale is not None:
-            scale = softplus(self.raw_scale) + self.min_scale
-        else:
-            scale = self.fixed_scale
-        return dist.Normal(loc, scale, validate_args=False)
-
-    def initial_bias(self, mean: Tensor) -> Tensor:
-        bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
-        bias.select(self.output_dim, 0).copy_(mean)
-        return bias
+    def _update(self, variance: Tensor) -> None:
+        """Mean of the first 100 variances, exponential average from there on."""
+        with torch.no_grad():
+            self.num_updates += 1
+            self.running_variance += (variance - self.running_variance) / self.num_updates.clamp(max=100)

@@ -1,0 +1,112 @@
+"""Counts: Poisson, negative binomial, and its zero-inflated form, by the logarithm of the mean."""
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn.functional import softplus
+
+from pyrovae.distributions.elementwise import Elementwise
+
+__all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
+
+
+class Poisson(Elementwise):
+    r"""Counts with :math:`\log p(x) = x \log\mu - \mu - \log x!`.
+
+    :math:`\log x!` is evaluated once for each datum, not for each particle.
+
+    Args:
+        log_mean: :math:`\log\mu`.
+    """
+
+    support = constraints.nonnegative_integer
+    log_mean: Tensor
+
+    def __init__(self, log_mean: Tensor):
+        super().__init__(log_mean=log_mean)
+
+    def density(self, value: Tensor) -> Tensor:
+        return value * self.log_mean - self.log_mean.exp() - torch.lgamma(value + 1)
+
+    def draw(self, log_mean: Tensor) -> Tensor:
+        return torch.poisson(log_mean.exp())
+
+    @property
+    def mean(self) -> Tensor:
+        return self.log_mean.exp().expand(self._batch_shape)
+
+
+class NegativeBinomial(Elementwise):
+    r"""Counts with mean :math:`\mu` and variance :math:`\mu + \mu^2/\theta`.
+
+    .. math:: \log p(x) = x \log\mu - (x + \theta) \log(1 + \mu/\theta)
+              + \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x\, x!}
+
+    The last term tends to :math:`-\log x!` as :math:`\theta \to \infty`, and the whole to the Poisson. Its
+    log-gammas cancel to many digits, so it is evaluated in float64 (at the shape of x and theta alone: with one
+    theta for each element, once for each datum and not for each particle).
+
+    Args:
+        log_mean: :math:`\log\mu`.
+        theta: Inverse dispersion, positive; the number of failures in the textbook form.
+    """
+
+    support = constraints.nonnegative_integer
+    log_mean: Tensor
+    theta: Tensor
+
+    def __init__(self, log_mean: Tensor, theta: Tensor):
+        super().__init__(log_mean=log_mean, theta=theta)
+
+    def density(self, value: Tensor) -> Tensor:
+        log_theta = self.theta.log()
+        x, theta = value.double(), self.theta.double()
+        constant = torch.lgamma(x + theta) - torch.lgamma(theta) - x * theta.log() - torch.lgamma(x + 1)
+        spread = softplus(self.log_mean - log_theta)  # log(1 + mu/theta)
+        return value * self.log_mean - (value + self.theta) * spread + constant.to(log_theta.dtype)
+
+    def draw(self, log_mean: Tensor, theta: Tensor) -> Tensor:
+        rate = torch.distributions.Gamma(theta, torch.ones_like(theta), validate_args=False).sample()
+        return torch.poisson(rate * (log_mean - theta.log()).exp())
+
+    @property
+    def mean(self) -> Tensor:
+        return self.log_mean.exp().expand(self._batch_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        mean = self.log_mean.exp()
+        return (mean + mean.square() / self.theta).expand(self._batch_shape)
+
+
+class ZeroInflatedNegativeBinomial(Elementwise):
+    r"""A negative binomial, or with probability :math:`\pi` a zero.
+
+    .. math:: p(x) = \pi\, 1[x = 0] + (1 - \pi)\, \mathrm{NB}(x; \mu, \theta)
+
+    Args:
+        log_mean, theta: Of the negative binomial.
+        gate_logits: :math:`\log\pi/(1 - \pi)`.
+    """
+
+    support = constraints.nonnegative_integer
+    log_mean: Tensor
+    theta: Tensor
+    gate_logits: Tensor
+
+    def __init__(self, log_mean: Tensor, theta: Tensor, gate_logits: Tensor):
+        super().__init__(log_mean=log_mean, theta=theta, gate_logits=gate_logits)
+
+    def density(self, value: Tensor) -> Tensor:
+        counts = NegativeBinomial(self.log_mean, self.theta).density(value)
+        # log(1 - pi) = -softplus(gate) is common to both branches.
+        inflated = torch.where(value == 0, torch.logaddexp(self.gate_logits, counts), counts)
+        return inflated - softplus(self.gate_logits)
+
+    def draw(self, log_mean: Tensor, theta: Tensor, gate_logits: Tensor) -> Tensor:
+        counts = NegativeBinomial(log_mean, theta).draw(log_mean, theta)
+        return counts * torch.bernoulli(torch.sigmoid(-gate_logits))
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.log_mean.exp() * torch.sigmoid(-self.gate_logits)).expand(self._batch_shape)

@@ -1,0 +1,60 @@
+"""Counts whose means scale with the datum's own total."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+__all__ = ["GivenTotal"]
+
+
+class GivenTotal(TorchDistribution):
+    r"""p(x | n) for an exposure n that is read off the datum: :math:`n = \max(1, \sum_i x_i)`.
+
+    For each n this is a distribution over all counts x, those with another total included; ``log_prob(x)``
+    evaluates it at the x whose total gave n. The total is thus conditioned on as a covariate, not modelled.
+
+    Args:
+        given: From log n, ``(*batch, 1, ..., 1)``, to the distribution, batch shape ``(*batch, *event)``.
+        event_dim: Dimensions of one datum.
+        typical: The n used by ``sample`` and ``mean``, which have no datum to read it from.
+        like: A tensor of shape ``(*batch, *event)``, which gives shapes, dtype and device.
+    """
+
+    arg_constraints: dict = {}  # noqa: RUF012  # torch asks for this very attribute
+
+    def __init__(self, given: Callable[[Tensor], Any], event_dim: int, typical: Tensor, like: Tensor):
+        self.given, self.typical = given, typical
+        self._like_ones = (1,) * event_dim
+        split = like.dim() - event_dim
+        super().__init__(like.shape[:split], like.shape[split:], validate_args=False)
+
+    @property
+    def support(self):
+        return self._typical().support
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "GivenTotal":
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new._batch_shape = torch.Size(torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape)))
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        dims = len(self._event_shape)
+        total = value.flatten(value.dim() - dims).sum(-1).clamp(min=1)
+        result = (
+            self.given(total.log().reshape(*total.shape, *self._like_ones)).to_event(dims).log_prob(value)
+        )
+        return result.expand(torch.broadcast_shapes(result.shape, self._batch_shape))
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008  # torch's own signature
+        return self._typical().expand(self._batch_shape).sample(sample_shape)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._typical().mean.expand(self._batch_shape + self._event_shape)
+
+    def _typical(self) -> Any:
+        return self.given(self.typical.log()).to_event(len(self._event_shape))

@@ -1,0 +1,68 @@
+r"""Grey levels, and a free probability for each.
+
+The one convention of this library: level k of L, k = 0, ..., L - 1, is stored as the float k / (L - 1), so that
+black is 0 and white is 1. Eight-bit images have L = 256, binary ones L = 2, scikit-learn's digits L = 17.
+"""
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyrovae.distributions.elementwise import Elementwise
+
+__all__ = ["LevelCategorical", "from_levels", "off_level", "to_levels"]
+
+
+def to_levels(x: Tensor, num_levels: int) -> Tensor:
+    """The level k of each stored value k / (L - 1), as a whole float, clamped to 0, ..., L - 1."""
+    return (x * (num_levels - 1)).round().clamp(0, num_levels - 1)
+
+
+def from_levels(levels: Tensor, num_levels: int) -> Tensor:
+    """The stored value k / (L - 1) of each level k."""
+    return levels / (num_levels - 1)
+
+
+def off_level(x: Tensor, num_levels: int) -> Tensor:
+    """Which values are no grey level: outside [0, 1], NaN, or more than 1 % of a step from the nearest."""
+    distance = (x * (num_levels - 1) - to_levels(x, num_levels)).abs()
+    return ~(distance < 0.01)
+
+
+class LevelCategorical(Elementwise):
+    r"""A categorical over the L grey levels of each element, :math:`\log p(k) = l_k - \log\sum_j e^{l_j}`.
+
+    Args:
+        logits: ``(*batch, L)``; the levels along the last dimension.
+    """
+
+    support = constraints.unit_interval
+    logits: Tensor
+
+    def __init__(self, logits: Tensor):
+        super().__init__(log_normalizer=logits.logsumexp(-1))
+        self.logits = logits
+        self.num_levels = logits.shape[-1]
+
+    def density(self, value: Tensor) -> Tensor:
+        index = to_levels(value, self.num_levels).long().unsqueeze(-1)
+        logits = self.logits
+        shape = torch.broadcast_shapes(index.shape[:-1], logits.shape[:-1])
+        chosen = logits.expand(*shape, self.num_levels).gather(-1, index.expand(*shape, 1)).squeeze(-1)
+        return chosen - self.log_normalizer
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008  # torch's own signature
+        shape = torch.Size(sample_shape) + self._batch_shape
+        with torch.no_grad():
+            # The largest of logits plus Gumbel noise; -log of an exponential is one.
+            noise = torch.empty(*shape, self.num_levels, dtype=self.logits.dtype, device=self.logits.device)
+            levels = (self.logits - noise.exponential_().log_()).argmax(-1)
+            return from_levels(levels.to(self.logits.dtype), self.num_levels)
+
+    def draw(self, *parameters: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def mean(self) -> Tensor:
+        levels = torch.arange(self.num_levels, dtype=self.logits.dtype, device=self.logits.device)
+        return (self.logits.softmax(-1) @ from_levels(levels, self.num_levels)).expand(self._batch_shape)

@@ -1,0 +1,58 @@
+"""Fractions strictly between 0 and 1."""
+
+import torch
+from torch import Tensor
+
+from pyrovae.distributions import beta
+from pyrovae.likelihoods.base import Likelihood, refuse
+from pyrovae.likelihoods.positive import Positive
+
+__all__ = ["Beta"]
+
+
+class Beta(Likelihood):
+    r"""Independent beta elements, 0 < x < 1, by mean m and concentration c.
+
+    .. math:: p(x \mid z) = \prod_i \mathrm{Beta}(x_i;\ m_i c_i,\ (1 - m_i) c_i), \qquad m = \sigma(l(z))
+
+    The variance is :math:`m (1 - m) / (c + 1)`. At 0 and 1 themselves the density is zero or infinite, so such
+    values are refused.
+
+    Args:
+        concentration: Where c comes from: a positive number, ``"learned"``, ``"per-element"`` or ``"decoder"``.
+        initial_concentration: Where a concentration that is not fixed starts.
+
+    Raises:
+        ValueError: If the concentration is neither positive and finite nor one of the names; on use, if x holds
+            values outside the open interval.
+
+    References:
+        Beta regression for modelling rates and proportions (Ferrari and Cribari-Neto, 2004), for the
+        parameters.
+    """
+
+    def __init__(self, concentration: float | str = "decoder", initial_concentration: float = 2.0):
+        super().__init__()
+        self.concentration_of = Positive(
+            "Beta concentration", concentration, initial_concentration, floor=1e-2
+        )
+        self.num_outputs = 1 + self.concentration_of.num_outputs
+
+    def build(self) -> None:
+        self.concentration_of.build(self.data_shape)
+
+    def distribution(self, outputs: Tensor):
+        logits, *raw = outputs.unbind(self.output_dim)
+        concentration = self.concentration_of(*raw)
+        tiny = torch.finfo(logits.dtype).eps
+        return beta.Beta(logits.sigmoid() * concentration + tiny, (-logits).sigmoid() * concentration + tiny)
+
+    def check(self, x: Tensor) -> None:
+        refuse(x, ~((x > 0) & (x < 1)), "Beta is a density on the open interval (0, 1)",
+               "Use likelihoods.ContinuousBernoulli, which takes 0 and 1, or likelihoods.DiscretizedLogistic for "
+               "grey levels")  # fmt: skip
+
+    def initial_bias(self, mean: Tensor) -> Tensor:
+        bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
+        bias.select(self.output_dim, 0).copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
+        return bias

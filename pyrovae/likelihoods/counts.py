@@ -1,0 +1,87 @@
+"""What likelihoods of counts share: a mean from the decoder, and an exposure."""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from pyrovae.distributions.given_total import GivenTotal
+from pyrovae.likelihoods.base import Likelihood, refuse
+
+__all__ = ["Counts"]
+
+
+class Counts(Likelihood):
+    r"""Base of :class:`Poisson`, :class:`NegativeBinomial` and :class:`ZeroInflatedNegativeBinomial`.
+
+    Without exposure the means are :math:`\mu = \mathrm{softplus}(o(z))` or :math:`e^{o(z)}`, by ``link``, and
+    p(x | z) is a distribution over counts with nothing else given.
+
+    With ``exposure="total"`` they are :math:`\mu = n\, \mathrm{softmax}(o(z))`, where n is the datum's own
+    total (the library size), max(1, sum of x): p(x | z, n), which conditions on n as on any covariate. All its
+    evidence is log p(x | n): compare it with that of models given the same n, not with models that had to
+    explain the totals too. Draws and means, which have no x to read n from, take ``typical_total``.
+
+    A subclass calls :meth:`use_exposure` and writes :meth:`counts`.
+    """
+
+    discrete = True
+    typical_total: Tensor
+
+    def use_exposure(self, exposure: str | None, typical_total: float, link: str) -> None:
+        """Take and check what the three have in common."""
+        name = type(self).__name__
+        if exposure not in (None, "total"):
+            raise ValueError(
+                f"{name} exposure must be None or 'total', found {exposure!r}. For an exposure of your own, call "
+                "distribution(outputs, exposure) in a model of your own."
+            )
+        if not (math.isfinite(typical_total) and typical_total > 0):
+            raise ValueError(f"{name} typical_total must be finite and positive, found {typical_total}.")
+        if link not in ("softplus", "exp"):
+            raise ValueError(f"{name} link must be 'softplus' or 'exp', found {link!r}.")
+        self.exposure, self.link = exposure, link
+        self.register_buffer("typical_total", torch.tensor(float(typical_total)), persistent=False)
+
+    def distribution(self, outputs: Tensor, exposure: Tensor | None = None):
+        """The distribution; ``exposure``, which broadcasts over x, multiplies the means and overrides totals."""
+        raw, *rest = outputs.unbind(self.output_dim)
+        if self.exposure == "total":
+            dims = tuple(range(-len(self.data_shape), 0))
+            log_mean = raw - raw.logsumexp(dims, keepdim=True)
+            if exposure is None:
+                return GivenTotal(
+                    lambda log_n: self.counts(log_mean + log_n, *rest), len(dims), self.typical_total, raw
+                )
+        elif self.link == "exp":
+            log_mean = raw
+        else:
+            log_mean = log_softplus(raw)
+        return self.counts(log_mean if exposure is None else log_mean + exposure.log(), *rest)
+
+    @abstractmethod
+    def counts(self, log_mean: Tensor, *rest: Tensor) -> Any:
+        """Elementwise distribution with these means, and the decoder's further outputs."""
+
+    def check(self, x: Tensor) -> None:
+        refuse(x, ~((x >= 0) & (x == x.floor()) & torch.isfinite(x)),
+               f"{type(self).__name__} is a distribution over counts 0, 1, 2, ...",
+               "Give the counts as they were published, neither normalised nor logged, or use "
+               "likelihoods.Gaussian for real values")  # fmt: skip
+
+    def initial_bias(self, mean: Tensor) -> Tensor:
+        bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
+        mean = mean.clamp(min=1e-4)
+        softplus_inverse = mean + torch.log(-torch.expm1(-mean))
+        log_link = self.link == "exp" or self.exposure == "total"
+        bias.select(self.output_dim, 0).copy_(mean.log() if log_link else softplus_inverse)
+        return bias
+
+
+def log_softplus(raw: Tensor) -> Tensor:
+    """log(softplus(raw)), which is raw itself far below zero, where softplus underflows."""
+    low = raw < -60
+    return torch.where(low, raw, softplus(raw.masked_fill(low, 0.0)).log())

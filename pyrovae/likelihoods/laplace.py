@@ -1,0 +1,33 @@
+"""Real values with Laplace noise."""
+
+from torch import Tensor
+
+from pyrovae.distributions import location_scale
+from pyrovae.likelihoods.location_scale import LocationScale
+from pyrovae.likelihoods.positive import Positive
+
+__all__ = ["Laplace"]
+
+
+class Laplace(LocationScale):
+    r"""Independent Laplace elements: absolute errors, so that single outliers weigh less than under a Gaussian.
+
+    .. math:: \log p(x \mid z) = -\sum_i \frac{|x_i - \mu_i(z)|}{b_i} + \log 2 b_i
+
+    Args:
+        scale: Where b comes from: a positive number, ``"learned"``, ``"per-element"`` or ``"decoder"``; as in
+            :class:`~pyrovae.likelihoods.Gaussian`.
+        initial_scale: Where a scale that is not fixed starts.
+        min_scale: Lower limit of such a scale.
+
+    Raises:
+        ValueError: If the scale is neither positive and finite nor one of the names, or not
+            0 <= min_scale < initial_scale; on use, if x is not finite.
+    """
+
+    def __init__(self, scale: float | str = 1.0, initial_scale: float = 1.0, min_scale: float = 1e-3):
+        super().__init__()
+        self.use_scale(Positive("Laplace scale", scale, initial_scale, min_scale))
+
+    def noise(self, loc: Tensor, scale: Tensor):
+        return location_scale.Laplace(loc, scale)

@@ -1,0 +1,63 @@
+"""Counts with more zeros than a negative binomial has."""
+
+import math
+
+from torch import Tensor
+
+from pyrovae.distributions import counts
+from pyrovae.likelihoods.counts import Counts
+from pyrovae.likelihoods.positive import Positive
+
+__all__ = ["ZeroInflatedNegativeBinomial"]
+
+_START = 0.05
+
+
+class ZeroInflatedNegativeBinomial(Counts):
+    r"""Independent elements that are zero with probability :math:`\pi`, and else negative binomial.
+
+    .. math:: p(x \mid z) = \prod_i \pi_i\, 1[x_i = 0] + (1 - \pi_i)\, \mathrm{NB}(x_i;\ \mu_i, \alpha_i)
+
+    The decoder gives the mean, the logit of pi (which starts at 5 %) and, on request, the dispersion.
+
+    Args:
+        dispersion: Where alpha comes from: a positive number, ``"learned"``, ``"per-element"`` (one for each
+            gene, say) or ``"decoder"``.
+        initial_dispersion: Where a dispersion that is not fixed starts.
+        exposure: None, or ``"total"`` to condition on each datum's total n (its library size): means are then
+            n times a softmax of the decoder, and bounds and evidence are those of log p(x | n).
+        typical_total: With ``"total"``, the n of draws and means.
+        link: Without exposure, ``"softplus"`` or ``"exp"``: how a decoder output becomes a mean.
+
+    Raises:
+        ValueError: If an argument is another word or not positive; on use, if x holds anything but counts.
+
+    References:
+        Deep generative modeling for single-cell transcriptomics (Lopez et al., 2018), methods; Single-cell
+        RNA-seq denoising using a deep count autoencoder (Eraslan et al., 2019).
+    """
+
+    def __init__(
+        self,
+        dispersion: float | str = "per-element",
+        initial_dispersion: float = 1.0,
+        exposure: str | None = None,
+        typical_total: float = 1000.0,
+        link: str = "softplus",
+    ):
+        super().__init__()
+        self.use_exposure(exposure, typical_total, link)
+        name = f"{type(self).__name__} dispersion"
+        self.dispersion_of = Positive(name, dispersion, initial_dispersion, floor=1e-8, link="exp")
+        self.num_outputs = 2 + self.dispersion_of.num_outputs
+
+    def build(self) -> None:
+        self.dispersion_of.build(self.data_shape)
+
+    def counts(self, log_mean: Tensor, *rest: Tensor):
+        gate, *raw = rest
+        theta = 1 / self.dispersion_of(*raw)
+        return counts.ZeroInflatedNegativeBinomial(log_mean, theta, gate + math.log(_START / (1 - _START)))
+
+    def initial_bias(self, mean: Tensor) -> Tensor:
+        return super().initial_bias(mean if self.exposure == "total" else mean / (1 - _START))
