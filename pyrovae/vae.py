@@ -210,12 +210,12 @@ class VAE(nn.Module):
 
 def check_spaces(prior: Prior, posterior: Posterior) -> None:
     """Raise a ValueError that names the alternatives unless prior and posterior live on the same space."""
-    blocks = [getattr(part, "block_shape", None) for part in (prior, posterior)]
     if prior.space == posterior.space:
-        if prior.space in ("one-hot", "simplex") and None not in blocks and blocks[0] != blocks[1]:
+        left, right = (getattr(part, "block_shape", None) for part in (prior, posterior))
+        if left is not None and right is not None and left != right:
             raise ValueError(
-                f"{prior!r} has {blocks[0][0]} latents of {blocks[0][1]} categories, {posterior!r} has "
-                f"{blocks[1][0]} of {blocks[1][1]}. Give both the same num_categories."
+                f"{prior!r} has {left[0]} latents of {left[1]} categories, {posterior!r} has {right[0]} of "
+                f"{right[1]}. Give both the same num_categories."
             )
         return
     fitting_priors = [name for name in priors.__all__ if getattr(priors, name).space == posterior.space]

@@ -51,7 +51,8 @@ class AutoregressiveSteps(nn.Module):
             univariate, shapes = MonotonicRQSTransform, [(bins,), (bins,), (bins - 1,)]
         else:
             univariate, shapes = MonotonicAffineTransform, [(), ()]
-        order = torch.arange(dim)
+        order: Any = torch.arange(dim)
+        shapes = [torch.Size(shape) for shape in shapes]
         self.steps = nn.ModuleList(
             MaskedAutoregressiveTransform(
                 dim,
@@ -162,7 +163,7 @@ class FlowDistribution(TorchDistribution):
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     def expand(self, batch_shape, _instance=None):
-        new = self._get_checked_instance(FlowDistribution, _instance)
+        new: Any = self._get_checked_instance(FlowDistribution, _instance)
         new.base, new.steps, new.context, new.fast = (
             self.base.expand(batch_shape),
             self.steps,
@@ -170,7 +171,7 @@ class FlowDistribution(TorchDistribution):
             self.fast,
         )
         new._last = None
-        super(FlowDistribution, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         return new
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -199,8 +200,8 @@ class FlowDistribution(TorchDistribution):
 @contextmanager
 def _untouched_torch():
     """Take back what importing zuko does to every torch distribution."""
-    distribution = torch.distributions.Distribution
-    inverse = torch.distributions.transforms._InverseTransform
+    distribution: Any = torch.distributions.Distribution
+    inverse: Any = torch.distributions.transforms._InverseTransform
     before = distribution._validate_args, distribution.__dict__["arg_constraints"], inverse.__name__
     try:
         yield

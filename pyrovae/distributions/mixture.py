@@ -45,12 +45,10 @@ class DiagonalNormalMixture(TorchDistribution):
         super().__init__(batch_shape, self.locs.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None):
-        new = self._get_checked_instance(DiagonalNormalMixture, _instance)
+        new: Any = self._get_checked_instance(DiagonalNormalMixture, _instance)
         # The parameters stay as they are: they broadcast, and shared components stay recognisable.
         new.locs, new.scales, new.logits = self.locs, self.scales, self.logits
-        super(DiagonalNormalMixture, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
+        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
@@ -127,9 +125,9 @@ class ComponentMixture(TorchDistribution):
         return self.components.support
 
     def expand(self, batch_shape, _instance=None):
-        new = self._get_checked_instance(ComponentMixture, _instance)
+        new: Any = self._get_checked_instance(ComponentMixture, _instance)
         new.components, new.max_elements = self.components, self.max_elements
-        super(ComponentMixture, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class _Product(TorchDistribution):
         super().__init__(logits.shape[:-2], event_shape, validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None):
-        new = self._get_checked_instance(type(self), _instance)
+        new: Any = self._get_checked_instance(type(self), _instance)
         batch_shape = torch.Size(batch_shape)
         new.logits = self.logits.expand(batch_shape + self.logits.shape[-2:])
         TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
@@ -154,7 +154,7 @@ class RelaxedOneHotProduct(_Product):
         super().__init__(logits, validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None):
-        new = super().expand(batch_shape, _instance)
+        new: Any = super().expand(batch_shape, _instance)
         new.temperature = self.temperature
         return new
 

@@ -37,11 +37,9 @@ class HypersphericalUniform(TorchDistribution):
         super().__init__(like.shape[:-1], like.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None):
-        new = self._get_checked_instance(HypersphericalUniform, _instance)
+        new: Any = self._get_checked_instance(HypersphericalUniform, _instance)
         new._like = self._like
-        super(HypersphericalUniform, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
+        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
@@ -53,7 +51,7 @@ class HypersphericalUniform(TorchDistribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         noise = torch.randn(
-            self._extended_shape(sample_shape), dtype=self._like.dtype, device=self._like.device
+            self._extended_shape(torch.Size(sample_shape)), dtype=self._like.dtype, device=self._like.device
         )
         return torch.nn.functional.normalize(noise, dim=-1)
 
@@ -98,11 +96,11 @@ class PowerSpherical(TorchDistribution):
         super().__init__(batch_shape, direction.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None):
-        new = self._get_checked_instance(PowerSpherical, _instance)
+        new: Any = self._get_checked_instance(PowerSpherical, _instance)
         batch_shape = torch.Size(batch_shape)
         new.direction = self.direction.expand(batch_shape + self.event_shape)
         new.concentration = self.concentration.expand(batch_shape)
-        super(PowerSpherical, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

@@ -32,6 +32,7 @@ class Prior(Part):
 
     latent_dim: int
     data_shape: tuple[int, ...]
+    posterior: Any
 
     def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], posterior: Any = None) -> "Prior":
         """Take the sizes, and the posterior for a prior that needs it; called once, by the VAE."""

@@ -106,8 +106,7 @@ class Vamp(Prior):
 
     def _mixture(self) -> DiagonalNormalMixture | ComponentMixture:
         components = self.posterior(self.pseudo_inputs())  # batch (C,), event (D,)
-        base = getattr(components, "base_dist", None)
-        if isinstance(components, Independent) and isinstance(base, Normal):
+        if isinstance(components, Independent) and isinstance(base := components.base_dist, Normal):
             weights = torch.zeros_like(base.loc[:, 0])
             return DiagonalNormalMixture(base.loc, base.scale, weights, validate_args=False)
         return ComponentMixture(components)
