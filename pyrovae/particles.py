@@ -4,6 +4,7 @@ This is the only place where programs are traced. Estimators and evidence work o
 shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,6 +51,8 @@ class LatentSite:
         prior: Its distribution in the model, given the sites before it.
         posterior: Its distribution in the guide, given the sites before it.
         kl_weight: Product of the scales put on the site, beside the data plate's own; 1.0 without any.
+        in_order: Whether every site before it in the model is before it in the guide too. If not, its prior may
+            depend on sites drawn *given* it, and KL(posterior || prior) is no term of the bound.
     """
 
     name: str
@@ -58,6 +61,7 @@ class LatentSite:
     prior: Any
     posterior: Any
     kl_weight: float | Tensor
+    in_order: bool
     _reduce: Callable[[Tensor], Tensor] = field(repr=False)
     _masks: tuple[Any, Any] = field(repr=False)
 
@@ -92,6 +96,8 @@ class Particles:
         num_data: B.
         scale: Subsampling scale of the data plate (full size over batch size); belongs outside any logsumexp.
         likelihood_scaled: Whether a handler scales the observed sites.
+        num_dims: Observed elements of one datum, over all observed sites.
+        discrete: Whether every observed site is discrete, so that log p(x) is a log-probability.
     """
 
     latents: dict[str, LatentSite]
@@ -100,6 +106,8 @@ class Particles:
     num_data: int
     scale: float
     likelihood_scaled: bool
+    num_dims: int = 0
+    discrete: bool = False
 
     @cached_property
     def log_prior(self) -> Tensor:
@@ -192,6 +200,36 @@ def draw(
     )
 
 
+def encode(guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    """Trace of the guide, run once on a batch without particles, for :func:`draw_encoded`.
+
+    ``None`` if the guide has not exactly one latent site: its later distributions depend on earlier draws, so each
+    particle needs a run of its own, as :func:`draw` does it.
+    """
+    trace = poutine.trace(guide).get_trace(*args, **(kwargs or {}))
+    return trace if len(_sites(trace, observed=False)) == 1 else None
+
+
+def draw_encoded(
+    model: Program,
+    encoded: Any,
+    num_particles: int,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+) -> Particles:
+    """As :func:`draw`, from the distribution that one run of the guide gave (:func:`encode`)."""
+    ((name, site),) = _sites(encoded, observed=False).items()
+    fn = site["fn"]
+    # A fresh copy: some flows remember each draw in their distribution for as long as it lives.
+    fn = fn.expand(fn.batch_shape)
+    singleton = (1,) * (max_plate_nesting - len(fn.batch_shape))
+    trace = encoded.copy()
+    trace.nodes[name] = {**site, "fn": fn, "value": fn(torch.Size((num_particles, *singleton)))}
+    return score(model, trace, num_particles, args, kwargs or {}, max_plate_nesting=max_plate_nesting)
+
+
 def _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
     plated = _particle_plate(num_particles, max_plate_nesting)(guide)
     tracer = poutine.trace(plated)
@@ -246,7 +284,8 @@ def score(
             log_prob = log_prob.sum(tuple(range(1, log_prob.dim() - 1)))
         return log_prob.expand(num_particles, num_data)
 
-    latents = {}
+    latents: dict[str, LatentSite] = {}
+    order = list(model_sites)
     for name, site in guide_sites.items():
         if name not in model_sites:
             continue
@@ -256,10 +295,11 @@ def score(
         latents[name] = LatentSite(
             name=name,
             value=value,
-            drawn=(drawn or {}).get(name, value),
+            drawn=drawn[name] if drawn else value,
             prior=model_sites[name]["fn"],
             posterior=site["fn"],
             kl_weight=weight,
+            in_order=set(order[: order.index(name)]) <= set(latents),
             _reduce=reduce,
             _masks=(model_sites[name]["mask"], site["mask"]),
         )
@@ -283,6 +323,8 @@ def score(
         num_data=num_data,
         scale=plate_scale,
         likelihood_scaled=likelihood_scaled,
+        num_dims=sum(_numel(site) for site in observed.values()) // max(num_data, 1),
+        discrete=all(_discrete(site["fn"]) for site in observed.values()),
     )
 
 
@@ -366,6 +408,21 @@ def _check_names(guide_sites: dict, model_sites: dict, observed: dict) -> None:
         )
     if not observed:
         raise ValueError("The model observes nothing. Give one site obs=..., inside the data plate.")
+
+
+def _numel(site: Any) -> int:
+    """Elements of an observed site for all data, one particle."""
+    frames = [
+        frame.size for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != PARTICLE_PLATE
+    ]
+    return math.prod([*site["fn"].event_shape, *frames])
+
+
+def _discrete(distribution: Any) -> bool:
+    try:
+        return bool(distribution.support.is_discrete)
+    except (AttributeError, NotImplementedError):
+        return False
 
 
 def _data_frame(site: Any) -> Any:

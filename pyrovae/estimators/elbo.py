@@ -47,10 +47,11 @@ class AnalyticKL(Estimator):
 
     For a diagonal normal posterior and a standard normal prior,
     :math:`-\mathrm{KL} = \frac12 \sum_d (1 + \log\sigma_d^2 - \mu_d^2 - \sigma_d^2)`. In a hierarchy the KL of a
-    layer given the one above is in closed form, and averaged over the draws above.
+    layer given the one above is in closed form, and averaged over the draws above; that takes a guide which draws
+    the sites in the model's order. A bottom-up guide conditions a prior's parent on the very draw it scores.
 
-    A site without a closed form is estimated by the same draws; :attr:`fallbacks` names those of the last run,
-    and the first time each is met there is one warning.
+    A site without a closed form, or out of order, is estimated by the same draws; :attr:`fallbacks` names those
+    of the last run, and the first time each is met there is one warning.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014), equation 7 and appendix B.
@@ -100,20 +101,25 @@ class AnalyticKL(Estimator):
 
     def _report(self, site: LatentSite) -> None:
         pair = f"KL({type(_inner(site.posterior)).__name__} || {type(_inner(site.prior)).__name__})"
+        why = f"no closed form for {pair} at site '{site.name}'"
+        if not site.in_order:
+            why = f"the guide draws site '{site.name}' before a site that precedes it in the model"
         if self.strict:
             raise ValueError(
-                f"AnalyticKL(strict=True): site '{site.name}' has no closed form for {pair}. "
+                f"AnalyticKL(strict=True): {why}. "
                 "Use estimators.ELBO, or strict=False to estimate this site by Monte Carlo."
             )
         if site.name not in self._warned:
             self._warned.add(site.name)
             warnings.warn(
-                f"AnalyticKL: no closed form for {pair} at site '{site.name}'; estimated by Monte Carlo.",
+                f"AnalyticKL: {why}; its KL is estimated by Monte Carlo.",
                 stacklevel=2,
             )
 
 
 def _closed_form(site: LatentSite) -> Tensor | None:
+    if not site.in_order:
+        return None
     try:
         return site.reduce(kl_divergence(site.posterior, site.prior))
     except NotImplementedError:
