@@ -84,8 +84,8 @@ def pareto_tail(log_w: Tensor, num_particles: int | None = None) -> tuple[Tensor
     r"""k as :func:`pareto_k`, and the tail's possible share of the mean that K draws did not meet, each ``(B,)``.
 
     The second is in nats: :math:`\log(1 + \Delta / \bar w)`, with :math:`\Delta` the rise of the mean weight if
-    the fitted tail were followed as far as 100 K draws would follow it. It is zero where :math:`k = -\infty`, and
-    ``inf`` where there is no diagnosis.
+    the fitted tail were followed as far as 100 K draws would follow it. It is zero where k is not positive (the tail
+    ends), and ``inf`` where there is no diagnosis.
     """
     num = num_particles or log_w.shape[0]
     size = tail_size(num)
@@ -127,7 +127,7 @@ def _fit_tail(top: Tensor, num: int) -> tuple[Tensor, Tensor]:
     # All weights but the tail count for no less than nothing and the tail itself for what it was seen to be.
     unseen = torch.log1p(missing * num / relative[:-1].sum(0))
     unseen = torch.where(k.isinf(), math.inf, unseen)
-    return torch.where(flat, -math.inf, k), torch.where(flat, 0.0, unseen)
+    return torch.where(flat, -math.inf, k), torch.where(flat | (k <= 0), 0.0, unseen)
 
 
 def _generalized_pareto(excess: Tensor, quartile: Tensor) -> tuple[Tensor, Tensor]:
