@@ -1,0 +1,219 @@
+"""Estimators of discrete sites, against sums over every outcome of every particle."""
+
+import itertools
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from pyrovae.estimators import RWS, TVO, VIMCO, ScoreELBO
+from pyrovae.estimators.base import Estimator
+from pyrovae.testing import DiscreteMixture, LinearGaussian
+from pyrovae.weights import leave_one_out, log_mean_exp
+
+
+def outcomes(oracle, x, num):
+    """Every assignment of ``num`` particles: log p, log q ``(outcomes, num, B)`` and probability ``(outcomes, B)``."""
+    log_p, log_q = oracle.log_joint(x), oracle.log_guide(x)
+    index = torch.tensor(list(itertools.product(range(len(log_p)), repeat=num)))
+    return log_p[index], log_q[index], log_q[index].sum(1).exp()
+
+
+def expected_bound(oracle, x, num):
+    log_p, log_q, probability = outcomes(oracle, x, num)
+    return (probability * log_mean_exp(log_p - log_q, 1)).sum(0)
+
+
+@pytest.mark.parametrize("estimator", [VIMCO(3), RWS(3)], ids=repr)
+def test_reported_bound_has_the_enumerated_mean(estimator, mixture, lab):
+    oracle, x = mixture
+    many = x.repeat(20_000, 1)
+    torch.manual_seed(0)
+    found = estimator.bound(oracle.model, oracle.guide, many).reshape(20_000, -1)
+    lab.assert_within(found.mean(0), found.std(0) / 20_000**0.5, expected_bound(oracle, x, 3).detach())
+
+
+@pytest.mark.parametrize("num_particles", [2, 3])
+def test_vimco_has_the_enumerated_gradient_of_iwae(num_particles, mixture, lab):
+    oracle, x = mixture
+    mean, error = lab.spread(VIMCO(num_particles), oracle, x, copies=1_000)
+    lab.assert_within(mean, error, lab.gradient(oracle, expected_bound(oracle, x, num_particles).sum()))
+
+
+def test_vimco_learning_signal_follows_its_formula(mixture):
+    oracle, x = mixture
+    estimator = VIMCO(4)
+    particles = estimator.particles(oracle.model, oracle.guide, x)
+    log_w = particles.log_weights.detach()
+    objective = estimator.terms(particles).objective
+    site = particles.latents["c"]
+    (found,) = torch.autograd.grad(objective.sum(), site.log_q)
+    expected = torch.empty_like(log_w)
+    for k in range(4):
+        others = [log_w[j] for j in range(4) if j != k]
+        stand_in = sum(others) / 3
+        without = torch.stack([*others, stand_in]).exp().mean(0).log()
+        expected[k] = log_w.exp().mean(0).log() - without - log_w.softmax(0)[k]  # the last is of log w itself
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("num_particles", [1, 4])
+def test_score_elbo_has_the_enumerated_gradient(num_particles, mixture, lab):
+    oracle, x = mixture
+    log_q = oracle.log_guide(x)
+    exact = (log_q.exp() * (oracle.log_joint(x) - log_q)).sum()
+    mean, error = lab.spread(ScoreELBO(num_particles), oracle, x)
+    lab.assert_within(mean, error, lab.gradient(oracle, exact))
+
+
+def test_baseline_lowers_the_variance(mixture, lab):
+    oracle, x = mixture
+    _, alone = lab.spread(ScoreELBO(1), oracle, x)
+    _, four = lab.spread(ScoreELBO(4), oracle, x)
+    assert four.norm() < 0.5 * alone.norm() / 1.05  # a mean of four without a baseline would give a half
+
+
+def test_score_functions_at_reparameterised_sites_have_the_exact_gradient(spoilt, lab):
+    oracle, x = spoilt
+    mean, error = lab.spread(ScoreELBO(3), oracle, x, copies=2_000)
+    lab.assert_within(mean, error, lab.gradient(oracle, lab.exact_elbo(oracle, x).sum()))
+
+
+def test_wake_gradients_have_the_enumerated_mean(mixture, lab):
+    oracle, x = mixture
+    log_p, log_q, probability = outcomes(oracle, x, 3)
+    shares = (probability[:, None] * (log_p - log_q).softmax(1)).detach()
+    mean, error = lab.spread(RWS(3), oracle, x)
+    lab.assert_within(mean, error, lab.gradient(oracle, (shares * (log_p + log_q)).sum()))
+
+
+def dreams(oracle):
+    """Expected log q(c | x) of dreamt pairs, by summing over all 64 data and all classes."""
+    x = torch.tensor(list(itertools.product((0.0, 1.0), repeat=6)), dtype=torch.float64)
+    return (oracle.log_joint(x).exp().detach() * oracle.log_guide(x)).sum()
+
+
+@pytest.mark.parametrize(("update", "wake", "sleep"), [("sleep", 0.0, 1.0), ("both", 0.5, 0.5)])
+def test_sleep_gradients_have_the_enumerated_mean(update, wake, sleep, mixture, lab):
+    oracle, x = mixture
+    log_p, log_q, probability = outcomes(oracle, x, 3)
+    shares = (probability[:, None] * (log_p - log_q).softmax(1)).detach()
+    exact = (shares * (log_p + wake * log_q)).sum() + sleep * len(x) * dreams(oracle)
+    mean, error = lab.spread(RWS(3, update=update), oracle, x)
+    lab.assert_within(mean, error, lab.gradient(oracle, exact))
+
+
+def test_sleep_does_not_train_the_model_on_its_dreams(mixture, lab):
+    oracle, x = mixture
+    found = []
+    for update in ("wake", "sleep"):
+        torch.manual_seed(1)
+        found.append(
+            lab.gradient(oracle, RWS(5, update=update).differentiable_loss(oracle.model, oracle.guide, x))
+        )
+    model = oracle.class_logits.numel() + oracle.pixel_logits.numel()
+    assert_close(found[0][:model], found[1][:model])
+    assert not torch.allclose(found[0][model:], found[1][model:])
+
+
+def test_sleep_says_when_it_cannot_place_its_dream(mixture):
+    oracle, x = mixture
+    with pytest.raises(ValueError, match="observes none of the programs' positional arguments"):
+        RWS(2, update="sleep").bound(lambda data: oracle.model(data + 0), oracle.guide, x)
+
+
+def test_sleep_of_two_latent_layers_scores_both(lab):
+    """At the exact posterior the sleep gradient of the guide has mean zero."""
+    module, x = lab.TwoLayers(), torch.zeros(3, dtype=torch.float64)
+    mean, error = lab.spread(RWS(2, update="sleep"), module, x)
+    part = module.guide_slice
+    assert (error[part] > 0).all()
+    lab.assert_within(mean[part], error[part], torch.zeros(4, dtype=x.dtype))
+
+
+def test_tvo_gradient_tends_to_the_enumerated_one(mixture, lab):
+    oracle, x = mixture
+    ends = (0.0, 0.1, 0.4, 1.0)
+    log_p, log_q = oracle.log_joint(x), oracle.log_guide(x)
+    exact = 0.0
+    for left, right in itertools.pairwise(ends):
+        path = (left * log_p + (1 - left) * log_q).softmax(0)
+        exact = exact + (right - left) * (path * (log_p - log_q)).sum()
+    mean, error = lab.spread(TVO(4_000, partition=ends), oracle, x, copies=5)
+    # Self-normalising leaves a bias of order 1 / K, far below the error here.
+    lab.assert_within(mean, error, lab.gradient(oracle, exact))
+
+
+def test_tvo_gradient_at_the_left_end_alone_is_unbiased_for_two_particles(mixture, lab):
+    """One interval: the ELBO, with the covariance's K / (K - 1) making its score term exact."""
+    oracle, x = mixture
+    log_q = oracle.log_guide(x)
+    mean, error = lab.spread(TVO(2, partition=1), oracle, x)
+    lab.assert_within(mean, error, lab.gradient(oracle, (log_q.exp() * (oracle.log_joint(x) - log_q)).sum()))
+
+
+def test_one_particle_is_refused_where_others_make_the_baseline():
+    with pytest.raises(ValueError, match="VIMCO needs num_particles >= 2"):
+        VIMCO(1)
+
+
+def test_unknown_update_is_refused():
+    with pytest.raises(ValueError, match="wake, sleep, both"):
+        RWS(update="dream")
+
+
+def test_leave_one_out_survives_a_dominant_weight():
+    log_w = torch.tensor([[0.0], [-800.0], [-801.0]], dtype=torch.float64)
+    expected = torch.stack([torch.cat([log_w[:k], log_w[k + 1 :]]).logsumexp(0) for k in range(3)])
+    assert_close(leave_one_out(log_w), expected)
+
+
+@pytest.mark.parametrize(
+    "estimator", [VIMCO(4), RWS(4), RWS(4, update="both"), TVO(4), ScoreELBO(4)], ids=repr
+)
+def test_exact_discrete_guide_makes_the_bound_tight(estimator: Estimator):
+    oracle = DiscreteMixture(exact_guide=True)
+    x = oracle.sample(5)
+    assert_close(estimator.bound(oracle.model, oracle.guide, x), oracle.log_prob(x).detach())
+
+
+def test_continuous_sites_work_too(lab):
+    oracle = LinearGaussian(shift=0.4)
+    x = oracle.sample(2)
+    mean, error = lab.spread(VIMCO(3), oracle, x, copies=2_000)
+    from pyrovae.estimators import IWAE
+
+    other, other_error = lab.spread(IWAE(3), oracle, x, copies=2_000, seed=1_000)
+    lab.assert_within(mean, error, other, other_error)
+
+
+def test_inner_plates_sum_to_one_number_a_datum(lab):
+    class Pairs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+        def model(self, x):
+            with pyro.plate("data", x.shape[-1], dim=-1), pyro.plate("inner", 2, dim=-2):
+                z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", x.shape[-1], dim=-1), pyro.plate("inner", 2, dim=-2):
+                pyro.sample("z", dist.Normal(self.gain * x, 0.5**0.5))
+
+    module, x = Pairs(), torch.tensor([[0.3, -1.0, 2.0], [0.7, 0.1, -0.4]], dtype=torch.float64)
+    estimator = RWS(2, update="sleep", max_plate_nesting=2)
+    assert_close(estimator.bound(module.model, module.guide, x), dist.Normal(0.0, 2**0.5).log_prob(x).sum(0))
+    # E log q(z | x) falls by (gain - 1/2)^2 E[x^2] over each of two pairs: its slope at 0.6 is -0.4 a pair.
+    module.gain.data.fill_(0.6)
+    torch.manual_seed(0)
+    sums = []
+    for _ in range(40):
+        loss = estimator.differentiable_loss(module.model, module.guide, x.repeat(1, 500))
+        sums.append(-lab.gradient(module, loss) / 1_500)
+    found = torch.stack(sums)
+    lab.assert_within(found.mean(0), found.std(0) / 40**0.5, torch.tensor([-0.8], dtype=x.dtype))
