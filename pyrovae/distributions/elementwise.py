@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions import constraints
 
 __all__ = ["Elementwise"]
 
@@ -34,6 +35,7 @@ class Elementwise(TorchDistribution):
     """
 
     arg_constraints: dict = {}  # noqa: RUF012  # torch asks for this very attribute
+    support: Any = constraints.real
     _names: tuple[str, ...]
 
     def __init__(self, **parameters: Tensor):
