@@ -3,6 +3,7 @@
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import ELBO, AnalyticKL
 from pyrovae.estimators.iwae import CIWAE, IWAE, MIWAE, PIWAE
+from pyrovae.estimators.jackknife import Jackknife
 from pyrovae.estimators.path import STL, STLIWAE, DReG
 from pyrovae.estimators.renyi import Renyi
 from pyrovae.estimators.rws import RWS
@@ -16,6 +17,7 @@ __all__ = [
     "ELBO",
     "Estimator",
     "IWAE",
+    "Jackknife",
     "MIWAE",
     "PIWAE",
     "RWS",

@@ -46,22 +46,24 @@ class Estimator(pyro.infer.ELBO):
     - ``cut``: particles come detached from the guide, for estimators that build their own gradient (see
       :meth:`~pyrovae.particles.Particles.pathwise`).
     - ``needs_rsample``: every latent site must be reparameterised.
+    - ``least_particles``: fewer make no estimate, as where particles are compared with one another.
 
     Args:
         num_particles: Draws K for each datum.
         max_plate_nesting: Batch dimensions that the programs use themselves; 1 is the data plate alone.
 
     Raises:
-        ValueError: If K or ``max_plate_nesting`` is less than 1.
+        ValueError: If K or ``max_plate_nesting`` is too small.
     """
 
     importance_weighted = False
     cut = False
     needs_rsample = False
+    least_particles = 1
 
     def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1):
-        for label, value in {"num_particles": num_particles, "max_plate_nesting": max_plate_nesting}.items():
-            check_count(type(self).__name__, label, value)
+        check_count(type(self).__name__, "num_particles", num_particles, self.least_particles)
+        check_count(type(self).__name__, "max_plate_nesting", max_plate_nesting)
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)
 
     def __repr__(self) -> str:
@@ -75,7 +77,7 @@ class Estimator(pyro.infer.ELBO):
     def with_draws(self, num_draws: int) -> Any:
         """A copy that makes ``num_draws`` draws for each datum."""
         copied = copy.copy(self)
-        check_count(type(self).__name__, "num_particles", num_draws)
+        check_count(type(self).__name__, "num_particles", num_draws, self.least_particles)
         copied.num_particles = num_draws
         return copied
 
@@ -181,18 +183,12 @@ class EstimatorModule(ELBOModule):
         self.elbo = elbo
 
 
-def check_count(owner: str, label: str, value: Any) -> None:
-    """Raise unless ``value`` is a positive integer."""
+def check_count(owner: str, label: str, value: Any, least: int = 1) -> None:
+    """Raise unless ``value`` is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{owner} needs an integer {label}, found {value!r}.")
-    if value < 1:
-        raise ValueError(f"{owner} needs {label} >= 1, found {value}.")
-
-
-def needs_two(owner: str, num_particles: int, why: str) -> None:
-    """Raise where a gradient compares particles with one another and there is one alone."""
-    if num_particles < 2:
-        raise ValueError(f"{owner} needs num_particles >= 2, found {num_particles}. {why}")
+    if value < least:
+        raise ValueError(f"{owner} needs {label} >= {least}, found {value}.")
 
 
 def _base_name(distribution: Any) -> str:

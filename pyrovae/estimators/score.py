@@ -2,7 +2,7 @@
 
 import torch
 
-from pyrovae.estimators.base import Estimator, Terms, needs_two
+from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import score_term, weighted
 from pyrovae.particles import Particles
 from pyrovae.weights import leave_one_out, log_mean_exp
@@ -64,14 +64,10 @@ class VIMCO(Estimator):
 
     importance_weighted = True
     cut = True
+    least_particles = 2  # the others make each one's baseline
 
     def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
-        needs_two(
-            "VIMCO",
-            num_particles,
-            "The others make each particle's baseline; use estimators.ScoreELBO for one.",
-        )
 
     def terms(self, particles: Particles) -> Terms:
         log_w, num = particles.log_weights, particles.num_particles

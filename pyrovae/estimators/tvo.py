@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch
 
-from pyrovae.estimators.base import Estimator, Terms, needs_two
+from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.particles import Particles
 
 __all__ = ["TVO"]
@@ -44,6 +44,7 @@ class TVO(Estimator):
 
     importance_weighted = True
     cut = True
+    least_particles = 2  # its gradient is a covariance over particles
 
     def __init__(
         self,
@@ -55,7 +56,6 @@ class TVO(Estimator):
         max_plate_nesting: int = 1,
     ):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
-        needs_two("TVO", num_particles, "Its gradient is a covariance over particles.")
         self.partition = _ends(partition, first)
         self.upper = upper
 
