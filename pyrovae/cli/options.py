@@ -1,0 +1,180 @@
+"""What can be said on the command line: one dataclass a command, with the chosen parts' own options."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from pyrovae import catalog
+
+__all__ = ["COMMANDS", "PARTS", "Chosen", "DataOptions", "command", "options_of"]
+
+PARTS = {
+    "train": ("prior", "likelihood", "posterior", "encoder", "decoder", "estimator", "beta", "method"),
+    "evaluate": ("method",),
+    "sample": (),
+}
+"""The parts that each command lets one choose."""
+
+# What `*hidden` and `*channels` start from on the command line; in Python they start empty.
+_VARIADIC = {"hidden": (300, 300), "channels": (32, 64)}
+# Arguments about plates are for programs of one's own.
+_HIDDEN = {"max_plate_nesting"}
+
+_DATA = (
+    "digits, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, ...; an .npy, .npz or .pt file; "
+    "or a folder of images."
+)
+_BINARIZE = (
+    "Grey to black and white. threshold: at one half. stochastic: drawn once. dynamic: training images drawn anew "
+    "for each batch, the others once. auto: dynamic if the likelihood is Bernoulli and the data are grey."
+)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A part as it was chosen: its entry in the catalog, and its arguments."""
+
+    entry: catalog.Entry
+    values: dict[str, Any]
+
+    def build(self) -> Any:
+        """The part itself."""
+        return self.entry.build(**self.values)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How to find and cut the data."""
+
+    root: Path | None = None
+    """Folder of named data sets; default $PYROVAE_DATA, else ~/.cache/pyrovae."""
+    download: bool = False
+    """Fetch a named data set that is not there."""
+    size: int | None = None
+    """Shrink square images to this edge (Omniglot, folders)."""
+    valid_size: float | int | None = None
+    """Validation data: a share such as 0.1, or a number; default one in six."""
+    test_size: float | int | None = None
+    """Test data where the set has none of its own: likewise."""
+    limit: int | None = None
+    """Use at most this many data of each part."""
+    seed: int = 0
+    """Of the cut, of the binarisation, and of which data are taken."""
+
+
+@dataclass(frozen=True)
+class _Train:
+    """Declare, fit and evaluate a VAE, and write it all to a run folder.
+
+    Without options: a small VAE on the embedded digits.
+    """
+
+    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A TOML file such as RUN/config.toml; options given here win over it."""
+    resume: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Go on with an interrupted run, in its folder."""
+    out: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Folder to write to, new or empty; default runs/DATA-1, -2, ..."""
+    data: Annotated[str, arg(metavar="NAME|PATH", help=_DATA)] = "digits"
+    binarize: Annotated[
+        Literal["auto", "none", "threshold", "stochastic", "dynamic"], arg(help=_BINARIZE)
+    ] = "auto"
+    latent_dim: int = 16
+    """Dimension D of z."""
+    epochs: int = 300
+    """Passes over the training data, at most."""
+    batch_size: int = 128
+    lr: float = 1e-3
+    """Learning rate of Adam."""
+    patience: int | None = 30
+    """Stop after so many epochs without a better validation bound; None never stops."""
+    clip_norm: float | None = None
+    """Largest norm of the gradients."""
+    bias_from_data: bool = False
+    """Start the decoder's output bias where the likelihood's mean is the data mean."""
+    seed: int = 0
+    device: str | None = None
+    """cpu, cuda, ...; default CUDA where there is any."""
+    data_options: Annotated[DataOptions, arg(name="data")] = field(default_factory=DataOptions)
+
+
+@dataclass(frozen=True)
+class _Evaluate:
+    """Estimate the held-out log-likelihood of a run, and save it there."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A folder that `pyrovae train` wrote."""
+    part: Literal["test", "valid", "train"] = "test"
+    """Which data."""
+    limit: int | None = None
+    """At most this many of them, at random."""
+    seed: int = 0
+    device: str | None = None
+    """cpu, cuda, ...; default CUDA where there is any."""
+    out: Annotated[Path | None, arg(metavar="FILE.nc")] = None
+    """Where to save the evidence; default the next free RUN/evidence-N.nc."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw from the model of a run."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A folder that `pyrovae train` wrote."""
+    num: int = 64
+    """How many."""
+    mean: bool = False
+    """Show E[x | z] of each drawn z, not a draw of x."""
+    seed: int = 0
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A new .png (a grid) or .npy (an array); default the next free RUN/samples-N.png or .npy."""
+
+
+_BASES = {"train": _Train, "evaluate": _Evaluate, "sample": Sample}
+
+COMMANDS = tuple(_BASES)
+
+
+def command(name: str, chosen: dict[str, str]) -> type:
+    """The dataclass of a command, with a field for each part and one for the options of the part chosen."""
+    base, fields = _BASES[name], []
+    for kind in PARTS[name]:
+        entry = catalog.find(kind, chosen.get(kind, catalog.KINDS[kind].default))
+        fields += _fields_of(kind, entry)
+    made = dataclasses.make_dataclass(
+        base.__name__.lstrip("_"), fields, bases=(base,), frozen=True, kw_only=True
+    )
+    made.__doc__ = base.__doc__
+    return made
+
+
+def _fields_of(kind: str, entry: catalog.Entry) -> list[tuple[str, Any, Any]]:
+    names = ", ".join(catalog.choices(kind))
+    example = "a number, or one of " if kind == "beta" else ""
+    help_ = f"{example}{names}; or module:Class"
+    part = (kind, Annotated[str, arg(metavar="PART", help=help_)], field(default=entry.name))
+    made = options_of(kind, entry)
+    needed = any(_is_required(f) for f in dataclasses.fields(made))
+    options = field() if needed else field(default_factory=made)
+    return [part, (f"{kind}_options", Annotated[made, arg(name=kind)], options)]
+
+
+def options_of(kind: str, entry: catalog.Entry) -> type:
+    """A dataclass of a part's arguments."""
+    fields = []
+    for a in entry.arguments:
+        if a.name in _HIDDEN:
+            continue
+        default = _VARIADIC.get(a.name, ()) if a.variadic else a.default
+        given = field() if default is catalog.REQUIRED else field(default=default)
+        fields.append((a.name, Annotated[a.type, arg(help=a.help)], given))
+    made = dataclasses.make_dataclass(entry.qualname, fields, frozen=True, kw_only=True)
+    made.__doc__ = entry.summary
+    return made
+
+
+def _is_required(item: Any) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING

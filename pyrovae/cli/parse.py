@@ -1,0 +1,193 @@
+"""From arguments to a command: first which parts, then their options, by one typed parser."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+
+from pyrovae import catalog
+from pyrovae.cli import options
+
+__all__ = ["UsageError", "chosen_parts", "parse", "to_config"]
+
+
+class UsageError(Exception):
+    """The arguments make no command; the message is one line."""
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The command that the arguments spell: a dataclass of :mod:`pyrovae.cli.options`.
+
+    Raises:
+        UsageError: If they spell none.
+        SystemExit: After ``--help``.
+    """
+    arguments = list(arguments) or ["--help"]
+    name = arguments[0]
+    if name in options.COMMANDS:
+        arguments = [name, *_with_config(name, arguments[1:])]
+    chosen = {kind: _value(arguments, f"--{kind}") for kind in options.PARTS.get(name, ())}
+    chosen = {kind: value for kind, value in chosen.items() if value is not None}
+    if _is_number(chosen.get("beta")):  # --beta 0.5 is short for a constant
+        at = max(i for i, a in enumerate(arguments) if a == "--beta" or a.startswith("--beta="))
+        value = chosen.pop("beta")
+        arguments[at : at + (1 if "=" in arguments[at] else 2)] = ["--beta.value", value]
+    try:
+        commands = {n: options.command(n, chosen if n == name else {}) for n in options.COMMANDS}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return _tyro(commands, arguments)
+
+
+def _tyro(commands: dict[str, type], arguments: list[str]) -> Any:
+    union = Union[  # noqa: UP007
+        tuple(Annotated[cls, tyro.conf.subcommand(n, description=_about(cls))] for n, cls in commands.items())
+    ]
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                union,  # type: ignore[arg-type]
+                prog="pyrovae",
+                description="Variational autoencoders as Pyro programs: train, evaluate, sample.",
+                args=arguments,
+                config=(tyro.conf.OmitSubcommandPrefixes,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_one_line(errors.getvalue())) from stop
+
+
+def _about(cls: type) -> str:
+    return " ".join((cls.__doc__ or "").split())
+
+
+def _one_line(box: str) -> str:
+    """The message inside the frame that tyro draws, with its first suggestion, on one line."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip(" │") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
+    blocks = [b.strip() for b in re.split(r"─{3,}", " ".join(lines)) if b.strip()]
+    blocks = [b for b in blocks if not b.startswith("For full helptext")]
+    message = re.sub(r"\s+", " ", ". ".join(b.rstrip(".") for b in blocks[:2]))
+    return f"{message}. See --help."
+
+
+def _value(arguments: Sequence[str], flag: str) -> str | None:
+    """What follows a flag, the last time it is given."""
+    found = None
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            found = arguments[i + 1]
+        elif argument.startswith(f"{flag}="):
+            found = argument.partition("=")[2]
+    return found
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "")
+    except ValueError:
+        return False
+    return True
+
+
+# Config files are arguments too: one parser reads both.
+
+
+def _with_config(name: str, arguments: list[str]) -> list[str]:
+    path = _value(arguments, "--config") if name == "train" else None
+    resumed = _value(arguments, "--resume") if name == "train" else None
+    if path is None and resumed is None:
+        return arguments
+    if path is not None and resumed is not None:
+        raise UsageError("Give --config or --resume, not both: a run goes on with its own config.toml.")
+    file = Path(path) if path is not None else Path(resumed or "") / "config.toml"
+    content = _read(file)
+    given = {re.split(r"=", a[2:])[0].replace("_", "-") for a in arguments if a.startswith("--")}
+    before: list[str] = []
+    for key, value in _flatten(content).items():
+        flag = key.replace("_", "-")
+        kind = flag.partition(".")[0]
+        overridden = flag in given or flag.replace(".", ".no-", 1) in given or f"no-{flag}" in given
+        # Another part was chosen: the options of the one in the file do not belong to it.
+        if overridden or ("." in flag and kind in given and kind != "data"):
+            continue
+        before += _as_arguments(flag, value, file)
+    return [*before, *arguments]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"No config file at {file}.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"Cannot read the config {file}: {error}.") from error
+
+
+def _flatten(content: dict[str, Any]) -> dict[str, Any]:
+    """``{"prior": {"name": "vamp", "bins": 3}}`` to ``{"prior": "vamp", "prior.bins": 3}``."""
+    flat = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat.update({key if k == "name" else f"{key}.{k}": v for k, v in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _as_arguments(flag: str, value: Any, file: Path) -> list[str]:
+    if isinstance(value, bool):
+        head, dot, last = flag.rpartition(".")
+        return [f"--{flag}" if value else f"--{head}{dot}no-{last}"]
+    if isinstance(value, list):
+        return [f"--{flag}", *map(_as_text, value)]
+    if isinstance(value, str | int | float):
+        return [f"--{flag}", _as_text(value)]
+    raise UsageError(f"{file}: {flag} must be text, a number, true or false, or a list, found {value!r}.")
+
+
+def _as_text(value: Any) -> str:
+    return "None" if value == "none" else str(value)
+
+
+def to_config(given: Any) -> dict[str, Any]:
+    """The content of a config file that gives this command again."""
+    content: dict[str, Any] = {}
+    for item in dataclasses.fields(given):
+        value = getattr(given, item.name)
+        if item.name in ("config", "resume", "out"):
+            continue
+        if dataclasses.is_dataclass(value):
+            part = item.name.removesuffix("_options")
+            inner = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            content[part] = {"name": content.pop(part, getattr(given, part)), **inner}
+        else:
+            content[item.name] = _plain(value)
+    # TOML wants plain keys before tables.
+    return dict(sorted(content.items(), key=lambda pair: isinstance(pair[1], dict)))
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, str | bool | int | float) else str(value)
+
+
+def chosen_parts(given: Any, name: str) -> dict[str, options.Chosen]:
+    """The parts of a parsed command, ready to be built."""
+    found = {}
+    for kind in options.PARTS[name]:
+        values = getattr(given, f"{kind}_options")
+        pairs = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
+        found[kind] = options.Chosen(catalog.find(kind, getattr(given, kind)), pairs)
+    return found
