@@ -112,7 +112,7 @@ def describe(net: Recipe | nn.Module) -> str:
     return repr(net) if isinstance(net, Recipe) else type(net).__name__
 
 
-def check_spaces(prior: Prior, posterior: Posterior) -> None:
+def check_spaces(prior: Prior | Posterior, posterior: Posterior) -> None:
     """Raise a ValueError that names the alternatives unless prior and posterior live on the same space."""
     if prior.space == posterior.space:
         left, right = (getattr(part, "block_shape", None) for part in (prior, posterior))

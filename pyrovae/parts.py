@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ class Part(nn.Module):
 
     _declaration: dict[str, Any]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Part":
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         part = super().__new__(cls)
         try:
             bound = inspect.signature(cls.__init__).bind(part, *args, **kwargs)

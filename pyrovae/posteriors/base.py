@@ -1,7 +1,7 @@
 """The contract of a posterior."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -33,9 +33,7 @@ class Posterior(Part):
     data_shape: tuple[int, ...]
     encoder: Sized
 
-    def bind(
-        self, *, latent_dim: int, data_shape: tuple[int, ...], encoder: Recipe | nn.Module
-    ) -> "Posterior":
+    def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], encoder: Recipe | nn.Module) -> Self:
         """Take the sizes and the encoder; called once, by the VAE."""
         self.latent_dim, self.data_shape = latent_dim, tuple(data_shape)
         self.build()

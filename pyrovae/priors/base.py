@@ -1,7 +1,7 @@
 """The contract of a prior."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -34,7 +34,7 @@ class Prior(Part):
     data_shape: tuple[int, ...]
     posterior: Any
 
-    def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], posterior: Any = None) -> "Prior":
+    def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], posterior: Any = None) -> Self:
         """Take the sizes, and the posterior for a prior that needs it; called once, by the VAE."""
         self.latent_dim, self.data_shape = latent_dim, tuple(data_shape)
         # Not a submodule: its parameters belong to the posterior alone.

@@ -1,0 +1,7 @@
+"""Whole shapes: models and guides of more than one latent, or of more than x."""
+
+from pyrovae.shapes.clustering import ClusteringVAE
+from pyrovae.shapes.conditional import ConditionalVAE
+from pyrovae.shapes.hierarchical import HierarchicalVAE
+
+__all__ = ["ClusteringVAE", "ConditionalVAE", "HierarchicalVAE"]
