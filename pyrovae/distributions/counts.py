@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 from pyrovae.distributions.elementwise import Elementwise
 
@@ -39,12 +39,12 @@ class Poisson(Elementwise):
 class NegativeBinomial(Elementwise):
     r"""Counts with mean :math:`\mu` and variance :math:`\mu + \mu^2/\theta`.
 
-    .. math:: \log p(x) = x \log\mu - (x + \theta) \log(1 + \mu/\theta)
-              + \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x\, x!}
+    .. math:: \log p(x) = x \log\sigma(u) + \theta \log\sigma(-u)
+              + \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, x!}, \qquad u = \log\mu - \log\theta
 
-    The last term tends to :math:`-\log x!` as :math:`\theta \to \infty`, and the whole to the Poisson. Its
-    log-gammas cancel to many digits, so it is evaluated in float64 (at the shape of x and theta alone: with one
-    theta for each element, once for each datum and not for each particle).
+    It tends to the Poisson as :math:`\theta \to \infty`. The log-gammas cancel to many digits, so they are
+    evaluated in float64, at the shape of x and theta alone: with one theta for each element, once for each datum
+    and not for each particle.
 
     Args:
         log_mean: :math:`\log\mu`.
@@ -59,11 +59,10 @@ class NegativeBinomial(Elementwise):
         super().__init__(log_mean=log_mean, theta=theta)
 
     def density(self, value: Tensor) -> Tensor:
-        log_theta = self.theta.log()
         x, theta = value.double(), self.theta.double()
-        constant = torch.lgamma(x + theta) - torch.lgamma(theta) - x * theta.log() - torch.lgamma(x + 1)
-        spread = softplus(self.log_mean - log_theta)  # log(1 + mu/theta)
-        return value * self.log_mean - (value + self.theta) * spread + constant.to(log_theta.dtype)
+        ways = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+        u = self.log_mean - self.theta.log()
+        return value * logsigmoid(u) + self.theta * logsigmoid(-u) + ways.to(u.dtype)
 
     def draw(self, log_mean: Tensor, theta: Tensor) -> Tensor:
         rate = torch.distributions.Gamma(theta, torch.ones_like(theta), validate_args=False).sample()
@@ -99,9 +98,8 @@ class ZeroInflatedNegativeBinomial(Elementwise):
 
     def density(self, value: Tensor) -> Tensor:
         counts = NegativeBinomial(self.log_mean, self.theta).density(value)
-        # log(1 - pi) = -softplus(gate) is common to both branches.
         inflated = torch.where(value == 0, torch.logaddexp(self.gate_logits, counts), counts)
-        return inflated - softplus(self.gate_logits)
+        return inflated + logsigmoid(-self.gate_logits)  # log(1 - pi), common to both branches
 
     def draw(self, log_mean: Tensor, theta: Tensor, gate_logits: Tensor) -> Tensor:
         counts = NegativeBinomial(log_mean, theta).draw(log_mean, theta)

@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from pyrovae.distributions.elementwise import Elementwise
 from pyrovae.distributions.levels import from_levels, to_levels
@@ -25,10 +25,10 @@ def _log_prob(value: Tensor, loc: Tensor, scale: Tensor, num_levels: int) -> Ten
     half = 0.5 * step / scale
     lowest, highest = value < 0.5 * step, value > 1 - 0.5 * step
     zero = torch.zeros((), dtype=centre.dtype, device=centre.device)
-    above = torch.where(highest, zero, softplus(-(centre + half)))  # -log sigma(a)
-    below = torch.where(lowest, zero, softplus(centre - half))  # -log sigma(-b)
+    above = torch.where(highest, zero, logsigmoid(centre + half))  # log sigma(a)
+    below = torch.where(lowest, zero, logsigmoid(half - centre))  # log sigma(-b)
     width = torch.where(lowest | highest, zero, torch.log(-torch.expm1(-2 * half)))
-    return width - above - below
+    return width + above + below
 
 
 def _draw(loc: Tensor, scale: Tensor, num_levels: int) -> Tensor:

@@ -1,0 +1,356 @@
+"""Every data-space distribution: normalised, sampled as it scores, smooth, finite at its edges, cheap to expand."""
+
+import itertools
+import math
+
+import mpmath
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import distributions as td
+from torch.testing import assert_close
+
+from pyrovae.distributions import beta, continuous_bernoulli, counts, discretized, levels, location_scale
+
+F64 = torch.float64
+L = 6  # grey levels in these tests
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def theta(a):
+    return (0.7 * a).exp()
+
+
+# From unconstrained parameters to the distribution; how many it takes; what it is summed or integrated over.
+REAL = {
+    "Normal": (lambda a, b: location_scale.Normal(a, theta(b)), 2),
+    "Laplace": (lambda a, b: location_scale.Laplace(a, theta(b)), 2),
+    "StudentT": (lambda a, b, c: location_scale.StudentT(2 + theta(c), a, theta(b)), 3),
+}
+UNIT = {
+    "ContinuousBernoulli": (lambda a: continuous_bernoulli.ContinuousBernoulli(3 * a), 1),
+    "Beta": (lambda a, b: beta.Beta(0.5 + theta(a), 0.5 + theta(b)), 2),
+}
+COUNTS = {
+    "Poisson": (counts.Poisson, 1),
+    "NegativeBinomial": (lambda a, b: counts.NegativeBinomial(a, theta(b)), 2),
+    "ZeroInflatedNegativeBinomial": (
+        lambda a, b, c: counts.ZeroInflatedNegativeBinomial(a, theta(b), c),
+        3,
+    ),
+}
+LEVELS = {
+    "DiscretizedLogistic": (lambda a, b: discretized.DiscretizedLogistic(a, 0.2 * theta(b), L), 2),
+    "LevelCategorical": (
+        lambda *logits: levels.LevelCategorical(torch.stack(torch.broadcast_tensors(*logits), -1)),
+        L,
+    ),
+}
+ALL = {**REAL, **UNIT, **COUNTS, **LEVELS}
+TORCH = {
+    "Normal": lambda a, b: td.Normal(a, theta(b)),
+    "Laplace": lambda a, b: td.Laplace(a, theta(b)),
+    "StudentT": lambda a, b, c: td.StudentT(2 + theta(c), a, theta(b)),
+    "Beta": lambda a, b: td.Beta(0.5 + theta(a), 0.5 + theta(b)),
+    "Poisson": lambda a: td.Poisson(a.exp()),
+    "NegativeBinomial": lambda a, b: td.NegativeBinomial(theta(b), logits=a - 0.7 * b),
+}
+GREYS = levels.from_levels(torch.arange(L, dtype=F64), L)
+names = pytest.mark.parametrize("name", ALL)
+
+
+def make(name, *shape, seed=0):
+    build, number = ALL[name]
+    return build(*(normal(*shape, seed=seed + i) for i in range(number)))
+
+
+def support_of(name):
+    """Points, and their weights, over which exp(log_prob) must add up to one."""
+    if name in LEVELS:
+        return GREYS, torch.ones(L, dtype=F64)
+    if name in COUNTS:
+        return torch.arange(20_000, dtype=F64), torch.ones(20_000, dtype=F64)
+    # Double-exponential substitutions turn integrable edges and heavy tails into rapid decay: the trapezoid rule
+    # then errs by less than 1e-7 for every density here; most at the Laplace's kink.
+    t = torch.linspace(-3.4, 3.4, 60_001, dtype=F64)
+    step = t[1] - t[0]
+    inner, slope = 0.5 * math.pi * t.sinh(), 0.5 * math.pi * t.cosh()
+    if name in REAL:
+        return inner.sinh(), step * slope * inner.cosh()
+    return (2 * inner).sigmoid(), step * slope * 2 * (2 * inner).sigmoid() * (-2 * inner).sigmoid()
+
+
+def draw_one(name):
+    """A draw's (*sample, B) values from the parameters of seed 3."""
+    torch.manual_seed(0)
+    d = make(name, 5, seed=3)
+    return d, d.sample((20_000,))
+
+
+@names
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_adds_up_to_one_and_has_its_mean(name, seed):
+    d = make(name, 4, seed=seed)
+    points, weights = support_of(name)
+    # Points that rounding puts on the open interval's ends: at most (1e-16)^0.5 of the mass, as a, b > 0.5.
+    inside = (points > 0) & (points < 1) if name == "Beta" else torch.ones_like(points, dtype=torch.bool)
+    points, weights = points[inside, None], weights[inside, None]
+    mass = d.log_prob(points).exp() * weights
+    # Tails cut off: counts beyond 20,000; |x| beyond 1e20 for Student-t of two or more degrees of freedom.
+    assert_close(mass.sum(0), torch.ones(4, dtype=F64), atol=1e-6, rtol=0)
+    # A Student-t mean of few degrees of freedom converges like the square root of the cut tail.
+    assert_close((mass * points).sum(0), d.mean, atol=1e-5, rtol=1e-5)
+
+
+@names
+def test_samples_follow_the_density(name):
+    d, x = draw_one(name)
+    points, weights = support_of(name)
+    probability = d.log_prob(points[:, None]).exp().nan_to_num(posinf=0) * weights[:, None]
+    cdf = probability.cumsum(0)
+    # Kolmogorov-Smirnov at 20,000 draws: 2.2/sqrt(n) has probability 1e-4 under the null; step functions less.
+    index = torch.searchsorted(points, x.contiguous(), right=True) - 1
+    assert (index >= 0).all()
+    if name in COUNTS or name in LEVELS:
+        assert_close(points[index], x, atol=1e-12, rtol=0)
+    for j in range(5):
+        values, _ = index[:, j].sort()
+        empirical = torch.arange(1, len(values) + 1, dtype=F64) / len(values)
+        last = torch.cat([values[1:] != values[:-1], torch.ones(1, dtype=torch.bool)])
+        distance = (empirical - cdf[values, j])[last].abs().max()
+        assert distance < 2.2 / math.sqrt(len(values)) + 1e-3 * (name in REAL or name in UNIT)
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_agrees_with_torch_where_torch_has_it(name):
+    parameters = [normal(7, seed=i) for i in range(ALL[name][1])]
+    x = TORCH[name](*parameters).sample((50,))
+    assert_close(ALL[name][0](*parameters).log_prob(x), TORCH[name](*parameters).log_prob(x))
+
+
+@names
+def test_gradients(name):
+    build, number = ALL[name]
+    parameters = [normal(3, seed=i).requires_grad_() for i in range(number)]
+    x = build(*parameters).sample((4,))
+    assert torch.autograd.gradcheck(lambda *p: build(*p).log_prob(x), parameters)
+
+
+@names
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 3), max_size=3),
+    ones=st.lists(st.booleans(), min_size=8, max_size=8),
+    lead=st.lists(st.integers(1, 3), max_size=2),
+    sample=st.lists(st.integers(1, 2), max_size=2),
+)
+def test_shapes(name, shape, ones, lead, sample):
+    """Parameters of broadcasting shapes, expanded to more batch dimensions, score as plainly expanded ones do."""
+    build, number = ALL[name]
+    parameters = [
+        normal(*(1 if one and i else size for size in shape), seed=i)
+        for i, one in zip(range(number), ones * 2, strict=False)
+    ]
+    d = build(*parameters)
+    assert d.batch_shape == torch.Size(shape)
+    big = d.expand((*lead, *shape))
+    assert big.batch_shape == torch.Size((*lead, *shape))
+    assert big.mean.shape == big.batch_shape
+    x = big.sample(sample)
+    assert x.shape == (*sample, *lead, *shape)
+    assert d.support.check(x).all()
+    plain = build(*(p.expand((*lead, *shape)) for p in parameters))
+    assert_close(big.log_prob(x), plain.log_prob(x))
+    once = d.sample()
+    assert_close(big.log_prob(once), plain.log_prob(once).expand((*lead, *shape)))
+    total = plain.log_prob(x).sum(tuple(range(-len(shape), 0))) if shape else plain.log_prob(x)
+    assert_close(big.to_event(len(shape)).log_prob(x), total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finite_at_the_edges(dtype):
+    """Edges of each support, and parameters far from them: finite values and gradients."""
+    wide = torch.tensor([-60.0, -3.0, 0.0, 3.0, 60.0], dtype=dtype)
+    edges = torch.tensor([[0.0], [1.0]], dtype=dtype)
+    large = torch.tensor([[0.0], [1.0], [1e4], [1e7]], dtype=dtype)
+    for build, x in [
+        (continuous_bernoulli.ContinuousBernoulli, edges),
+        (lambda p: discretized.DiscretizedLogistic(p, torch.tensor(5e-4, dtype=dtype)), edges),
+        (lambda p: discretized.DiscretizedLogistic(torch.zeros_like(p), (p / 6).exp()), edges),
+        (lambda p: levels.LevelCategorical(torch.stack([p, -p], -1)), edges),
+        (lambda p: counts.Poisson(p / 4), large),
+        (lambda p: counts.NegativeBinomial(p / 4, torch.tensor(2.0, dtype=dtype)), large),
+        (lambda p: counts.NegativeBinomial(p / 4, (p / 4).exp()), large),
+        (lambda p: counts.ZeroInflatedNegativeBinomial(p / 4, (p / 4).exp(), p), large),
+    ]:
+        parameter = wide.clone().requires_grad_()
+        value = build(parameter).log_prob(x)
+        (gradient,) = torch.autograd.grad(value.sum(), parameter)
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
+
+
+def test_continuous_bernoulli_is_accurate_near_one_half():
+    """Against 50 digits: normaliser, slope and mean, on both sides of the switch between the two formulas."""
+    mpmath.mp.dps = 50
+    logits = [
+        s * l for s in (1, -1) for l in (1e-12, 1e-6, 1e-3, 0.004, 0.1, 0.9999, 1.0001, 4.0, 30.0, 500.0)
+    ]
+    p = torch.tensor([0.0, *logits], dtype=F64, requires_grad=True)
+    d = continuous_bernoulli.ContinuousBernoulli(p)
+    value = d.log_prob(torch.tensor(0.25, dtype=F64))
+    (slope,) = torch.autograd.grad(value.sum(), p)
+    for i, l in enumerate(logits, start=1):
+        l = mpmath.mpf(l)
+        mean = 1 / (1 - mpmath.exp(-l)) - 1 / l
+        exact = l / 4 - mpmath.log(mpmath.expm1(l) / l)
+        assert abs(value[i].item() - exact) < 1e-14 * max(1, abs(exact))
+        assert abs(slope[i].item() - (mpmath.mpf(0.25) - mean)) < 2e-14
+        assert abs(d.mean[i].item() - mean) < 2e-14
+    assert (value[0].item(), slope[0].item(), d.mean[0].item()) == (0.0, -0.25, 0.5)
+
+
+def test_float32_counts_keep_their_digits():
+    """Where log-gammas of 1e7 would leave half a nat of rounding, float32 agrees with float64 to 1e-2."""
+    x = torch.tensor([0.0, 10.0, 1e3, 1e5])
+    for size in (1.0, 1e3, 1e6):
+        log_mean = (x + 1).log()
+        single = counts.NegativeBinomial(log_mean, torch.tensor(size)).log_prob(x)
+        double = counts.NegativeBinomial((x.double() + 1).log(), torch.tensor(size, dtype=F64)).log_prob(
+            x.double()
+        )
+        # The largest terms are about 3e5, which float32 rounds at 2e-2; for counts of 1e3, 4e3 and 2e-4.
+        assert_close(single.double(), double, atol=3e-2, rtol=0)
+        assert_close(single[:3].double(), double[:3], atol=5e-4, rtol=0)
+
+
+def test_negative_binomial_tends_to_poisson():
+    x = torch.arange(50, dtype=F64)
+    near = counts.NegativeBinomial(torch.tensor(2.0, dtype=F64), torch.tensor(1e6, dtype=F64))
+    # The difference is of order ((x - mean)^2 + x) / theta, at most 2e3 / 1e6.
+    assert_close(
+        near.log_prob(x), counts.Poisson(torch.tensor(2.0, dtype=F64)).log_prob(x), atol=2e-3, rtol=0
+    )
+
+
+def test_shared_parameters_stay_small():
+    """Nothing is computed at the full shape for a parameter that does not have it."""
+    scale = torch.ones(4, requires_grad=True)
+    d = location_scale.Normal(torch.zeros(1, 1, 4), scale).expand((7, 5, 4))
+    assert d.scale is scale
+    nb = counts.NegativeBinomial(torch.zeros(7, 5, 4), torch.ones(4))
+    sizes = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "lgamma" in func.__name__:
+                sizes.append(args[0].shape)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        nb.log_prob(torch.ones(5, 4))
+    assert set(sizes) == {torch.Size((5, 4)), torch.Size((4,))}
+
+
+def test_level_convention():
+    """k / (L - 1) and back, for every level of 8-bit images in float32; halves of a step are no level."""
+    k = torch.arange(256, dtype=torch.float32)
+    assert torch.equal(levels.to_levels(k / 255, 256), k)
+    assert torch.equal(levels.from_levels(k, 256), k / 255)
+    assert not levels.off_level(k / 255, 256).any()
+    assert levels.off_level(torch.tensor([0.5 / 255, -1 / 255, 256 / 255, math.nan, 100.0]), 256).all()
+
+
+def logistic_mass(k, loc, scale, num_levels):
+    """The defining difference of two sigmoids, level by level."""
+    low = -math.inf if k == 0 else ((k - 0.5) / (num_levels - 1) - loc) / scale
+    high = math.inf if k == num_levels - 1 else ((k + 0.5) / (num_levels - 1) - loc) / scale
+    sigmoid = lambda t: 1 / (1 + math.exp(-t)) if t > -700 else 0.0  # noqa: E731
+    return sigmoid(high) - sigmoid(low)
+
+
+def mixture(levels_=3, components=2, pixels=(2,), seed=0, coupled=True):
+    channels = (3,) if coupled else ()
+    return discretized.DiscretizedLogisticMixture(
+        normal(1, components, *pixels, seed=seed),
+        0.5 + 0.4 * normal(1, components, *channels, *pixels, seed=seed + 1),
+        0.3 * theta(normal(1, components, *channels, *pixels, seed=seed + 2)),
+        normal(1, components, 3, *pixels, seed=seed + 3).tanh() if coupled else None,
+        num_levels=levels_,
+        num_pixel_dims=len(pixels),
+    )
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_mixture_adds_up_to_one(coupled):
+    d = mixture(pixels=(2,), coupled=coupled)
+    elements = 6 if coupled else 2
+    every = torch.tensor(list(itertools.product(range(3), repeat=elements)), dtype=F64) / 2
+    x = every.reshape(-1, *d.event_shape)
+    assert_close(d.log_prob(x).exp().sum(), torch.ones((), dtype=F64))
+    torch.manual_seed(0)
+    code = (d.sample((40_000,)).reshape(40_000, -1) * 2 @ (3.0 ** torch.arange(elements, dtype=F64))).long()
+    found = torch.bincount(code, minlength=3**elements) / 40_000
+    index = (every * 2 @ (3.0 ** torch.arange(elements, dtype=F64))).long()
+    p = d.log_prob(x).exp()
+    # Five standard errors of each frequency, over at most 729 outcomes, and one count's worth for the rare ones.
+    assert ((found[index] - p).abs() < 5 * (p * (1 - p) / 40_000).sqrt() + 1 / 40_000).all()
+
+
+def test_mixture_is_the_formula_of_the_paper():
+    """A colour pixel by a loop over components in plain Python."""
+    d = mixture(levels_=5, components=3, pixels=(1,), seed=7)
+    weight = d.logits[0, :, 0].softmax(0)
+    for k in [(0, 0, 0), (4, 4, 4), (1, 3, 2), (0, 4, 1)]:
+        r, g, _ = (v / 4 - 0.5 for v in k)
+        total = 0.0
+        for m in range(3):
+            a, b, c = d.coupling[0, m, :, 0].tolist()
+            red, green, blue = d.loc[0, m, :, 0].tolist()
+            means = (red, green + a * r, blue + b * r + c * g)
+            total += weight[m].item() * math.prod(
+                logistic_mass(k[i], means[i], d.scale[0, m, i, 0].item(), 5) for i in range(3)
+            )
+        x = torch.tensor(k, dtype=F64).reshape(1, 3, 1) / 4
+        assert_close(d.log_prob(x).exp().item(), total, rtol=1e-10, atol=0)
+
+
+def test_mixture_mean_is_near_the_draws():
+    """Without coupling within half a level of the exact mean; with it, within a level of the draws' at 256."""
+    d = mixture(levels_=64, components=3, pixels=(4,), coupled=False)
+    each = levels.from_levels(torch.arange(64, dtype=F64), 64)
+    single = [
+        discretized.DiscretizedLogistic(d.loc[0, m], d.scale[0, m], 64).log_prob(each[:, None]).exp()
+        for m in range(3)
+    ]
+    exact = sum(w * (each[:, None] * p).sum(0) for w, p in zip(d.logits[0].softmax(0), single, strict=True))
+    assert_close(d.mean[0], exact, atol=0.5 / 63, rtol=0)
+
+
+def test_mixture_gradients_shapes_and_expansion():
+    parameters = [normal(2, 2, 2, 2), normal(2, 2, 3, 2, 2, seed=1), normal(2, 2, 3, 2, 2, seed=2)]
+    parameters.append(normal(2, 2, 3, 2, 2, seed=3))
+    leaves = [p.requires_grad_() for p in parameters]
+
+    def build(logits, loc, raw, slopes):
+        return discretized.DiscretizedLogisticMixture(logits, loc, theta(raw), slopes.tanh(), num_levels=8)
+
+    x = build(*leaves).sample()
+    assert x.shape == (2, 3, 2, 2)
+    assert torch.autograd.gradcheck(lambda *p: build(*p).log_prob(x), leaves)
+    big = build(*leaves).expand((5, 2))
+    assert big.sample((4,)).shape == (4, 5, 2, 3, 2, 2)
+    assert big.mean.shape == (5, 2, 3, 2, 2)
+    assert_close(big.log_prob(x), build(*leaves).log_prob(x).expand(5, 2))
+
+
+def test_mixture_refuses_wrong_shapes():
+    with pytest.raises(ValueError, match=r"Expected loc to end in \(3, 2, 2\)"):
+        discretized.DiscretizedLogisticMixture(
+            normal(1, 2, 2, 2), normal(1, 2, 2, 2), normal(1, 2, 2, 2).exp(), normal(1, 2, 3, 2, 2)
+        )
