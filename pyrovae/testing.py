@@ -56,13 +56,13 @@ class LinearGaussian(nn.Module):
         weight = torch.randn(data_dim, latent_dim, generator=generator, dtype=dtype)
         if orthogonal:
             weight = torch.linalg.qr(weight)[0] * torch.linspace(0.8, 1.6, latent_dim, dtype=dtype)
-        self.weight = nn.Parameter(weight)
+        self.weight = nn.Parameter(weight.contiguous())  # Pyro's store copies what is not
         self.bias = nn.Parameter(0.3 * torch.randn(data_dim, generator=generator, dtype=dtype))
         self.log_noise = nn.Parameter(torch.tensor(math.log(noise), dtype=dtype))
         precision = torch.eye(latent_dim, dtype=dtype) + weight.T @ weight / noise**2
         scale = precision.diagonal().rsqrt()
         gain = torch.linalg.solve(precision, weight.T) / noise**2
-        self.gain = nn.Parameter(gain)
+        self.gain = nn.Parameter(gain.contiguous())
         self.offset = nn.Parameter(-gain @ self.bias.detach() + shift * scale)
         self.log_scale = nn.Parameter((stretch * scale).log())
 
