@@ -103,14 +103,19 @@ class Entry:
 
 @functools.cache
 def choices(kind: str) -> dict[str, Entry]:
-    """The parts of one of :data:`KINDS`, by their names on the command line, in the order of the package."""
+    """The parts of one of :data:`KINDS`, by their names on the command line, in the order of the package.
+
+    Parts that need an argument which no text can express, such as another part, are left to Python.
+    """
     spec = KINDS[kind]
     found = {}
     for exported in _exports(spec.module):
         cls = _find_class(spec.module, exported)
         if cls is None or exported == spec.base or not _descends(cls, spec.base) or _is_abstract(cls):
             continue
-        found[kebab(exported)] = _entry(kebab(exported), spec.module, exported, cls)
+        entry = _entry(kebab(exported), spec.module, exported, cls)
+        if not entry.unwritable:
+            found[entry.name] = entry
     return found
 
 
@@ -151,9 +156,9 @@ def _users(kind: str, name: str) -> Entry:
         raise ValueError(
             f"Cannot find {module!r} of {kind} {name!r}: no such module on the path, no such file."
         )
-    for statement in _tree(path).body:
-        if isinstance(statement, ast.ClassDef) and statement.name == qualname:
-            return _entry(name, module, qualname, _Class(statement, module, path))
+    cls = _resolve(module, path, qualname)
+    if cls is not None:
+        return _entry(name, module, qualname, cls)
     raise ValueError(f"{path} defines no class {qualname!r}, asked for as {kind} {name!r}.")
 
 

@@ -133,5 +133,5 @@ h2 { font-size: 1.15rem; margin-top: 2rem; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; }
 figcaption { color: #555; }
-pre { background: #f6f6f4; padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.4; }
+pre { background: #f6f6f4; padding: .8rem 1rem; white-space: pre-wrap; font-size: .85rem; line-height: 1.4; }
 """

@@ -146,7 +146,7 @@ def _settled(given: Any) -> tuple[Any, Splits]:
 
         likelihood = chosen_parts(given, "train")["likelihood"].build()
         grey = isinstance(likelihood, Bernoulli) and splits.is_grey
-        given = dataclasses.replace(given, binarize="dynamic" if grey else "none")
+        given = dataclasses.replace(given, binarize="threshold" if grey else "none")
         splits = load_data(given)
     return given, splits
 

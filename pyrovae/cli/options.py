@@ -29,7 +29,7 @@ _DATA = (
 )
 _BINARIZE = (
     "Grey to black and white. threshold: at one half. stochastic: drawn once. dynamic: training images drawn anew "
-    "for each batch, the others once. auto: dynamic if the likelihood is Bernoulli and the data are grey."
+    "for each batch, the others once. auto: threshold if the likelihood is Bernoulli and the data are grey."
 )
 
 
