@@ -84,7 +84,7 @@ def pareto_tail(log_w: Tensor, num_particles: int | None = None) -> tuple[Tensor
     r"""k as :func:`pareto_k`, and the tail's possible share of the mean that K draws did not meet, each ``(B,)``.
 
     The second is in nats: :math:`\log(1 + \Delta / \bar w)`, with :math:`\Delta` the rise of the mean weight if
-    the fitted tail were followed as far as 100 K draws would follow it. It is zero where k is not positive (the tail
+    the fitted tail were followed as far as 10,000 K draws would follow it. It is zero where k is not positive (the tail
     ends), and ``inf`` where there is no diagnosis.
     """
     num = num_particles or log_w.shape[0]
@@ -117,8 +117,8 @@ def _fit_tail(top: Tensor, num: int) -> tuple[Tensor, Tensor]:
         else:
             one = _generalized_pareto(positive, positive[int(n / 4 + 0.5) - 1])
             k[column], scale[column] = one[0][0], one[1][0]
-    # Mean of the fitted tail up to its quantile 1 - 1/(100 M), against the mean of the tail that was seen.
-    rest = 1 / (100 * size)
+    # Mean of the fitted tail up to its quantile 1 - 1/(10,000 M), against the mean of the tail that was seen.
+    rest = 1 / (10_000 * size)
     powers = torch.where(
         (k - 1).abs() < 1e-6, -math.log(rest), -torch.expm1((1 - k) * math.log(rest)) / (1 - k)
     )
@@ -281,6 +281,8 @@ def _jackknife(state: RunningWeights, order: int) -> Tensor:
     # Power sums of what is left beside the largest; without a remainder, exactly nothing.
     rest = (state.powers / (state.mean * num) ** degree - powers).clamp_min(0)
     rest = torch.where(num > kept, rest, 0.0)
+    for r in range(1, _POWERS):  # none of it exceeds the smallest of the largest: that also cuts rounding
+        rest[r] = torch.minimum(rest[r], rest[r - 1] * share[-1])
     others = 1 - share
     others[0] = share[1:].sum(0) + rest[0]  # no difference: it may be tiny
     single = others.log().sum(0) - (rest / degree).sum(0)

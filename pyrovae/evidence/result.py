@@ -45,8 +45,8 @@ class Evidence:
     - ``num_particles``: how many weights each datum got.
     - ``debiased``, ``debiased_twice``: the estimate by the jackknife of order 1 and 2; closer to the truth for
       moderate weights, but no bound.
-    - ``unseen``: nats by which the estimate would rise if the fitted tail of the weights were followed a hundred
-      times as far.
+    - ``unseen``: nats by which the estimate would rise if the fitted tail of the weights were followed as far as
+      ten thousand times as many particles would follow it.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
@@ -148,8 +148,9 @@ class Evidence:
 
         It runs from ``mean() - c`` to the mean of ``debiased`` plus c, with c the normal quantile times the standard
         error, so it holds the reported mean and allows for its bias: with moderate weights it covers the truth at
-        least as often as it says. For data with k above 0.7 the upper end adds ``unseen``. That makes it honest, not
-        exact: no draws from a guide can say what they never met.
+        least as often as it says. For data with k above 0.7 the upper end adds ``unseen``; where half of the data or
+        more have k of 1 or above, whose weights have no finite mean by their own account, there is no upper end:
+        infinity. No draws from a guide can say what they never met: AIS or a better guide can.
 
         Args:
             prob: How often the interval is to hold the truth, between 0 and 1.
@@ -177,8 +178,10 @@ class Evidence:
             return 0.0, 0.0
         shift = (self.debiased - self.log_marginal).values
         shift = np.where(np.isfinite(shift), shift, 0.0)
-        flagged = (self.pareto_k > BAD_K).values & np.isfinite(self.unseen.values)
-        missing = np.where(flagged, self.unseen.values, 0.0)
+        finite = np.isfinite(self.unseen.values)
+        missing = np.where((self.pareto_k > BAD_K).values & finite, self.unseen.values, 0.0)
+        if (finite & (self.pareto_k >= 1).values).mean() >= 0.5:
+            missing = np.full(len(self), math.inf)
         if self.bound == "upper":
             return float(np.mean(np.maximum(-shift, 0) + missing)), 0.0
         return 0.0, float(max(0.0, np.mean(shift)) + np.mean(missing))
