@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrovae.nets import Recipe
@@ -58,6 +59,11 @@ class Likelihood(Part):
     def forward(self, z: Tensor) -> Any:
         """p(x | z) for z of shape ``(*batch, latent_dim)``."""
         distribution = self.distribution(self.decoder(z))
+        if not isinstance(distribution, TorchDistributionMixin):
+            raise TypeError(
+                f"{self!r} made a torch {type(distribution).__name__}, which Pyro cannot sample. "
+                "Take the class of the same name from pyro.distributions."
+            )
         rest = len(self.data_shape) - len(distribution.event_shape)
         return distribution.to_event(rest) if rest else distribution
 
