@@ -1,0 +1,173 @@
+"""A function of tensors as one ATen graph: traced through Pyro's handlers once, replayed without Python."""
+
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, fx
+from torch._subclasses import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyrovae.frozen import Frozen
+
+__all__ = ["Graph", "Uncapturable", "capture"]
+
+aten = torch.ops.aten
+
+
+class Uncapturable(RuntimeError):
+    """The function does not make one fixed graph. The message says why."""
+
+
+class Graph:
+    """What :func:`capture` made: calling it runs the graph, without gradients.
+
+    Tensors that the function closed over (parameters, buffers, data) are read where they are at each call, and
+    changed in place where the function changed them.
+
+    Attributes:
+        module: The graph; its placeholders are the closed-over tensors, then the inputs.
+        constants: The closed-over tensors.
+        run: What a call executes: the module, or what a compiler made of it.
+        kind: ``"captured"``, ``"compiled"`` or ``"cuda graph"``.
+        static: Whether outputs live in memory that the next call overwrites.
+        notes: For the caller.
+    """
+
+    def __init__(self, module: fx.GraphModule, constants: list[Tensor]):
+        self.module, self.constants = module, constants
+        self.run: Callable[..., Sequence[Tensor]] = module
+        self.kind = "captured"
+        self.static = False
+        self.notes: dict[str, Any] = {}
+
+    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
+        with torch.no_grad():
+            return self.run(*self.constants, *inputs)
+
+
+def capture(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], *settings: Any) -> Graph:
+    """Trace ``function(*inputs)``, gradients within it included, into a :class:`Graph`.
+
+    Nothing is computed: tracing runs on tensors without data, so neither the random state nor any buffer
+    changes. Random draws stay draws. Shapes, Python numbers and branches are frozen as they are now.
+    Validation of distributions is off meanwhile.
+
+    Args:
+        function: From tensors to a tuple of tensors.
+        inputs: Examples of its arguments.
+        settings: Objects that the function works with, whose attributes it must leave alone.
+
+    Raises:
+        Uncapturable: If the function reads the value of a tensor (data-dependent control flow, ``.item()``),
+            draws from Python's or numpy's generator, or stores what it computed in an attribute.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    before = Frozen(*settings)
+    generators = _python_generators()
+
+    def unpeeked(*arguments: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad(), _NoPeeking():
+            return function(*arguments)
+
+    try:
+        with pyro.validation_enabled(False):
+            traced = make_fx(unpeeked, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        changed = before.changed()
+    except Exception as error:
+        raise Uncapturable(_reason(error)) from error
+    finally:
+        before.restore()
+    if changed:
+        raise Uncapturable(f"running the programs changes {changed}, which a graph would not repeat")
+    if generators != _python_generators():
+        raise Uncapturable(
+            "the programs draw from Python's or numpy's generator; use torch's, which stays live"
+        )
+    constants = _lift(traced)
+    _tidy(traced)
+    return Graph(traced, constants)
+
+
+class _NoPeeking(TorchDispatchMode):
+    """Refuse the value of a tensor that the function closes over: the graph would keep today's."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.data_dependent_output in func.tags:
+            for value in args:
+                if isinstance(value, Tensor) and not isinstance(value, FakeTensor):
+                    raise Uncapturable(f"it reads the value of a tensor ({func})")
+        return func(*args, **(kwargs or {}))
+
+
+def _python_generators() -> tuple[Any, ...]:
+    """Where the generators stand that are not torch's."""
+    numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    return random.getstate(), numpy["state"]["pos"], numpy["has_gauss"]
+
+
+def _reason(error: Exception) -> str:
+    """One line, with the place in the caller's code where there is one."""
+    text = str(error).strip().split("\n")[0] or type(error).__name__
+    dependent = type(error).__name__.startswith(("DataDependent", "GuardOnDataDependent"))
+    if dependent or "trying to get value out of a tracing tensor" in text:
+        text = "it reads the value of a tensor (.item(), bool(tensor) or data-dependent control flow)"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+    frames = [f for f in frames if "/pyrovae/" not in f.filename or "/tests/" in f.filename]
+    return text + (f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else "")
+
+
+def _lift(module: fx.GraphModule) -> list[Tensor]:
+    """Turn tensors that the graph holds into its first placeholders, and hand them back."""
+    graph, held, targets = module.graph, {}, set()
+    start = next(iter(graph.nodes))
+    for node in list(graph.nodes):
+        if node.op != "get_attr":
+            continue
+        tensor = getattr(module, node.target)
+        if id(tensor) not in held:
+            with graph.inserting_before(start):
+                held[id(tensor)] = (graph.placeholder(f"closed_{len(held)}"), tensor)
+            held[id(tensor)][0].meta["val"] = node.meta.get("val")
+        node.replace_all_uses_with(held[id(tensor)][0])
+        graph.erase_node(node)
+        targets.add(node.target)
+    for target in targets:
+        delattr(module, target)
+    graph.eliminate_dead_code()
+    kept = []
+    for placeholder, tensor in held.values():
+        if placeholder.users:
+            kept.append(tensor)
+        else:
+            graph.erase_node(placeholder)
+    return kept
+
+
+def _tidy(module: fx.GraphModule) -> None:
+    """Drop views that change nothing and double transposes, which cost a dispatch each."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+            continue
+        source = node.args[0]
+        if node.target is aten.t.default and source.target is aten.t.default:
+            node.replace_all_uses_with(source.args[0])
+        elif node.target in (aten.alias.default, aten.detach.default) or (
+            node.target in (aten.view.default, aten.expand.default, aten._unsafe_view.default)
+            and _same_layout(node, source)
+        ):
+            node.replace_all_uses_with(source)
+    graph.eliminate_dead_code()
+    graph.lint()
+    module.recompile()
+
+
+def _same_layout(left: fx.Node, right: fx.Node) -> bool:
+    a, b = left.meta.get("val"), right.meta.get("val")
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and a.stride() == b.stride()
