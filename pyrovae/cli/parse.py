@@ -72,10 +72,10 @@ def _about(cls: type) -> str:
 def _one_line(box: str) -> str:
     """The message inside the frame that tyro draws, with its first suggestion, on one line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip(" │") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
-    blocks = [b.strip() for b in re.split(r"─{3,}", " ".join(lines)) if b.strip()]
-    blocks = [b for b in blocks if not b.startswith("For full helptext")]
-    message = re.sub(r"\s+", " ", ". ".join(b.rstrip(".") for b in blocks[:2]))
+    lines = [line.strip(" │|") for line in text.splitlines() if not line.startswith(("╭", "╰", "+"))]
+    blocks = [b.strip() for b in re.split(r"[─-]{10,}", " ".join(lines)) if b.strip()]
+    blocks = [b.rstrip(".") for b in blocks if not b.startswith("For full helptext")]
+    message = re.sub(r"\s+", " ", ". ".join(blocks[:2]))
     return f"{message}. See --help."
 
 
@@ -148,14 +148,10 @@ def _as_arguments(flag: str, value: Any, file: Path) -> list[str]:
         head, dot, last = flag.rpartition(".")
         return [f"--{flag}" if value else f"--{head}{dot}no-{last}"]
     if isinstance(value, list):
-        return [f"--{flag}", *map(_as_text, value)]
+        return [f"--{flag}", *map(str, value)]
     if isinstance(value, str | int | float):
-        return [f"--{flag}", _as_text(value)]
+        return [f"--{flag}", str(value)]
     raise UsageError(f"{file}: {flag} must be text, a number, true or false, or a list, found {value!r}.")
-
-
-def _as_text(value: Any) -> str:
-    return "None" if value == "none" else str(value)
 
 
 def to_config(given: Any) -> dict[str, Any]:
@@ -177,7 +173,7 @@ def to_config(given: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if value is None:
-        return "none"
+        return "None"  # as on the command line: TOML has no word for it
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return value if isinstance(value, str | bool | int | float) else str(value)
