@@ -6,18 +6,19 @@ shape ``(K, B)``, one for each particle and datum, never summed over data.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
+from pyro.distributions.util import scale_and_mask, sum_rightmost
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Independent, kl_divergence
 
 Program = Callable[..., Any]
 PARTICLE_PLATE = "_particles"
@@ -64,6 +65,7 @@ class LatentSite:
     in_order: bool
     _reduce: Callable[[Tensor], Tensor] = field(repr=False)
     _masks: tuple[Any, Any] = field(repr=False)
+    _whole: "LatentSite | None" = field(default=None, repr=False)
 
     @cached_property
     def log_p(self) -> Tensor:
@@ -76,9 +78,49 @@ class LatentSite:
         return self._reduce(scale_and_mask(self.posterior.log_prob(self.value), mask=self._masks[1]))
 
     @property
+    def score(self) -> Tensor:
+        """``(K, B)``: log q whose derivative is the score of the draw, without the weights of :meth:`by_element`."""
+        return self.log_q if self._whole is None else self._whole.log_q
+
+    @property
     def reparameterized(self) -> bool:
         """Whether gradients flow from the value to the guide."""
         return bool(getattr(self.posterior, "has_rsample", False))
+
+    def by_element(self, weight: Tensor | float = 1.0) -> "LatentSite":
+        """The site with each element of its event scored by itself, times ``weight``, before they are summed.
+
+        Args:
+            weight: Broadcasts to ``(*batch, *event)``.
+
+        Raises:
+            ValueError: If either distribution is not independent across elements, as a full-rank normal, a
+                mixture or a flow.
+        """
+        dims = len(self.prior.event_shape)
+
+        def reduce(scores: Tensor) -> Tensor:
+            summed: Any = sum_rightmost(scores * weight, dims)
+            return self._reduce(summed)
+
+        return replace(
+            self,
+            prior=_elements(self.prior, self.name, "prior"),
+            posterior=_elements(self.posterior, self.name, "posterior"),
+            _reduce=reduce,
+            _whole=self,
+            _masks=tuple(m[(...,) + (None,) * dims] if isinstance(m, Tensor) else m for m in self._masks),
+        )
+
+    @property
+    def closed_form(self) -> Tensor | None:
+        """``(K, B)``: KL(posterior || prior) where it is a term of the bound and has a closed form, else None."""
+        if not self.in_order:
+            return None
+        try:
+            return self.reduce(kl_divergence(self.posterior, self.prior))
+        except NotImplementedError:
+            return None
 
     def reduce(self, per_site: Tensor) -> Tensor:
         """Sum a tensor of this site's batch shape over inner plates, to ``(K, B)``, under the model's mask."""
@@ -170,6 +212,19 @@ class Particles:
         return total
 
 
+def _elements(distribution: Any, name: str, role: str) -> Any:
+    """The distribution with its event's elements in the batch shape."""
+    inner = distribution
+    while isinstance(inner, Independent):
+        inner = inner.base_dist
+    if inner.event_shape:
+        raise ValueError(
+            f"The {role} of site '{name}' is a {type(inner).__name__}, which is not independent across elements. "
+            "Treat the site as a whole, or use an elementwise distribution such as a diagonal normal."
+        )
+    return inner
+
+
 def draw(
     model: Program,
     guide: Program,
@@ -230,6 +285,96 @@ def draw_encoded(
     return score(model, trace, num_particles, args, kwargs or {}, max_plate_nesting=max_plate_nesting)
 
 
+def draw_prior(
+    model: Program,
+    num_particles: int,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+) -> Particles:
+    """Draw from the model's own latent sites: ``log_q`` is ``log_prior``, and the weights are the likelihoods."""
+    trace, _ = _trace_guide(model, num_particles, args, kwargs or {}, max_plate_nesting, False)
+    return score(
+        model,
+        trace,
+        num_particles,
+        args,
+        kwargs or {},
+        max_plate_nesting=max_plate_nesting,
+        model_trace=trace,
+    )
+
+
+def at(
+    model: Program,
+    guide: Program | None,
+    values: dict[str, Tensor],
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    encoded: Any = None,
+    max_plate_nesting: int = 1,
+) -> Particles:
+    """Score given latent values, ``(K, B, *event)`` each, instead of drawing them; gradients flow to the values.
+
+    Args:
+        model, guide: The two programs; without a guide, ``log_q`` is ``log_prior``.
+        encoded: What :func:`encode` gave for these arguments, to save a run of the guide.
+    """
+    kwargs = kwargs or {}
+    num_particles = next(iter(values.values())).shape[0]
+    given = poutine.Trace()
+    for name, value in values.items():
+        given.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+    plate = _particle_plate(num_particles, max_plate_nesting)
+    with _plate_errors(max_plate_nesting):
+        if encoded is not None:
+            trace = encoded.copy()
+            for name, value in values.items():
+                trace.nodes[name] = {**trace.nodes[name], "value": value}
+        else:
+            program = model if guide is None else guide
+            trace = poutine.trace(poutine.replay(plate(program), trace=given)).get_trace(*args, **kwargs)
+    return score(
+        model,
+        trace,
+        num_particles,
+        args,
+        kwargs,
+        max_plate_nesting=max_plate_nesting,
+        model_trace=trace if guide is None and encoded is None else None,
+    )
+
+
+def simulate(
+    model: Program, args: tuple, kwargs: dict[str, Any] | None = None
+) -> tuple[tuple, dict[str, Tensor]]:
+    """Draw a batch of data from the model, and the latent values, ``(B, *event)`` each, that they came from.
+
+    Args:
+        args: Arguments of the model. The observed ones only give shape, and come back replaced.
+
+    Raises:
+        ValueError: If an observed site's value is not one of the arguments.
+    """
+    with torch.no_grad():
+        trace = poutine.trace(poutine.uncondition(model)).get_trace(*args, **(kwargs or {}))
+    fresh, latents = list(args), {}
+    for name, site in _sites(trace, observed=False).items():
+        if not site["infer"].get("was_observed"):
+            latents[name] = site["value"]
+            continue
+        places = [i for i, arg in enumerate(args) if arg is site["infer"]["obs"]]
+        if not places:
+            raise ValueError(
+                f"Site '{name}' observes none of the model's positional arguments as given, so no simulated data "
+                "can take its place. Let the model observe the argument itself."
+            )
+        fresh[places[0]] = site["value"]
+    return tuple(fresh), latents
+
+
 def _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
     plated = _particle_plate(num_particles, max_plate_nesting)(guide)
     tracer = poutine.trace(plated)
@@ -258,11 +403,13 @@ def score(
     *,
     max_plate_nesting: int = 1,
     drawn: dict[str, Tensor] | None = None,
+    model_trace: Any = None,
 ) -> Particles:
-    """Replay the model against a guide trace made under the particle plate, and score both."""
-    replayed = poutine.replay(_particle_plate(num_particles, max_plate_nesting)(model), trace=guide_trace)
-    with _plate_errors(max_plate_nesting):
-        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+    """Replay the model against a guide trace made under the particle plate (if not done yet), and score both."""
+    if model_trace is None:
+        replayed = poutine.replay(_particle_plate(num_particles, max_plate_nesting)(model), trace=guide_trace)
+        with _plate_errors(max_plate_nesting):
+            model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
     guide_sites = _sites(guide_trace, observed=False)
     model_sites = _sites(model_trace, observed=False)
     observed = _sites(model_trace, observed=True)

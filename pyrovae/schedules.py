@@ -30,14 +30,14 @@ class Schedule(ABC):
     def __call__(self, step: int) -> float:
         """Value at ``step``."""
 
-    def update(self, reconstruction: float, kl: float) -> None:
+    def update(self, reconstruction: float, kl: float) -> None:  # noqa: B027
         """Hear of the last step: mean log p(x | z) and mean KL without beta, in nats per datum."""
 
     def state_dict(self) -> dict:
         """What a schedule that listens to training must remember; nothing for a function of the step."""
         return {}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict) -> None:  # noqa: B027
         """Take back what :meth:`state_dict` gave."""
 
 

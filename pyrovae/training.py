@@ -1,5 +1,6 @@
 """Train any Pyro model and guide: epochs, schedules, validation, early stopping, checkpoints."""
 
+import copy
 import json
 import math
 import os
@@ -168,7 +169,13 @@ def fit(
         raise TypeError(
             f"estimator must be an instance of a pyrovae.estimators class or a Pyro ELBO, found {estimator!r}."
         )
-    beta_schedule = beta if isinstance(beta, Schedule) else Constant(beta)
+    # A copy: a schedule that listens to this run is as given for the next one.
+    beta_schedule = copy.deepcopy(beta) if isinstance(beta, Schedule) else Constant(beta)
+    if beta_schedule.feedback and not isinstance(estimator, Estimator):
+        raise ValueError(
+            f"{beta_schedule!r} listens to the reconstruction and the KL, which {type(estimator).__name__} does not "
+            "report. Use one of pyrovae.estimators, or a beta that is a function of the step."
+        )
     lr_schedule = lr if isinstance(lr, Schedule) else Constant(lr)
     where = torch.device(device) if device is not None else _default_device()
     for module in modules_of(model, guide):
@@ -303,8 +310,13 @@ class _Trainer:
             if self.lr is not None:
                 for group in self.step.optimizer.param_groups:
                     group["lr"] = self.lr(self.count)
+            if isinstance(self.step.estimator, Estimator):
+                self.step.estimator.advance(self.count)
             reports.append(self.step(*batch, beta=betas[-1]))
             sizes.append(batch[0].shape[0])
+            if self.beta.feedback:
+                seen = reports[-1]
+                self.beta.update(seen.reconstruction.item() / sizes[-1], seen.kl.item() / sizes[-1])
             self.count += 1
             if len(reports) - checked >= CHECK_EVERY:
                 self._check_finite(reports[checked:], epoch)

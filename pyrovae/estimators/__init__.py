@@ -8,10 +8,12 @@ from pyrovae.estimators.path import STL, STLIWAE, DReG
 from pyrovae.estimators.renyi import Renyi
 from pyrovae.estimators.rws import RWS
 from pyrovae.estimators.score import VIMCO, ScoreELBO
+from pyrovae.estimators.total_correlation import BetaTC
 from pyrovae.estimators.tvo import TVO
 
 __all__ = [
     "AnalyticKL",
+    "BetaTC",
     "CIWAE",
     "DReG",
     "ELBO",

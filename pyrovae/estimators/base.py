@@ -46,6 +46,7 @@ class Estimator(pyro.infer.ELBO):
     - ``cut``: particles come detached from the guide, for estimators that build their own gradient (see
       :meth:`~pyrovae.particles.Particles.pathwise`).
     - ``needs_rsample``: every latent site must be reparameterised.
+    - ``needs_density``: no latent site may be a point mass; ``importance_weighted`` implies it.
     - ``least_particles``: fewer make no estimate, as where particles are compared with one another.
 
     Args:
@@ -59,6 +60,7 @@ class Estimator(pyro.infer.ELBO):
     importance_weighted = False
     cut = False
     needs_rsample = False
+    needs_density = False
     least_particles = 1
 
     def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1):
@@ -80,6 +82,12 @@ class Estimator(pyro.infer.ELBO):
         check_count(type(self).__name__, "num_particles", num_draws, self.least_particles)
         copied.num_particles = num_draws
         return copied
+
+    def advance(self, step: int) -> None:
+        """Told by :func:`pyrovae.fit` before each training step, counted from zero.
+
+        What changes here must be held in a tensor and changed in place, so that a captured step sees it.
+        """
 
     def target(self) -> "Estimator":
         """The estimator by plain differentiation whose expected gradient this one means to have; itself if none."""
@@ -125,6 +133,13 @@ class Estimator(pyro.infer.ELBO):
                         f"{name} differentiates through '{site.name}', but "
                         f"{_base_name(site.posterior)} has no rsample. "
                         "Use estimators.ELBO, whose score-function term handles discrete sites."
+                    )
+        if self.importance_weighted or self.needs_density:
+            for site in particles.latents.values():
+                if _base_name(site.posterior) == "Delta":
+                    raise ValueError(
+                        f"{name} weighs draws by the guide's density, but '{site.name}' is a Delta: a point has "
+                        "none. Use estimators.ELBO or AnalyticKL, or posteriors.DiagonalNormal."
                     )
         if self.importance_weighted and particles.scaled:
             raise ValueError(

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.particles import LatentSite, Particles
@@ -90,7 +89,7 @@ class AnalyticKL(Estimator):
         """``(K, B)`` for each site; the last result is kept, since reports ask twice about the same particles."""
         found, fallbacks = {}, []
         for site in particles.latents.values():
-            divergence = _closed_form(site)
+            divergence = site.closed_form
             if divergence is None:
                 fallbacks.append(site.name)
                 divergence = site.log_q - site.log_p
@@ -117,15 +116,6 @@ class AnalyticKL(Estimator):
             )
 
 
-def _closed_form(site: LatentSite) -> Tensor | None:
-    if not site.in_order:
-        return None
-    try:
-        return site.reduce(kl_divergence(site.posterior, site.prior))
-    except NotImplementedError:
-        return None
-
-
 def _inner(distribution: Any) -> Any:
     """The distribution inside wrappers that only rearrange dimensions."""
     while type(distribution).__name__ in {"Independent", "ExpandedDistribution", "MaskedDistribution"}:
@@ -147,7 +137,7 @@ def _is_one(weight: float | Tensor) -> bool:
 
 def _discrete_score(particles: Particles, integrand: Tensor) -> Tensor | float:
     """The score term of the sites that are not reparameterised, ``(B,)``; zero where there is none."""
-    log_q = [site.log_q for site in particles.latents.values() if not site.reparameterized]
+    log_q = [site.score for site in particles.latents.values() if not site.reparameterized]
     return score_term(integrand, log_q) if log_q else 0.0
 
 

@@ -29,6 +29,7 @@ class ScoreELBO(Estimator):
     """
 
     cut = True
+    needs_density = True
 
     def __init__(self, num_particles: int = 2, *, max_plate_nesting: int = 1):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
@@ -37,7 +38,7 @@ class ScoreELBO(Estimator):
         integrand = particles.log_likelihood + weighted(particles, lambda site: site.log_p - site.log_q)
         bound = integrand.mean(0)
         return Terms(
-            bound, bound + score_term(integrand, [site.log_q for site in particles.latents.values()])
+            bound, bound + score_term(integrand, [site.score for site in particles.latents.values()])
         )
 
 
