@@ -91,9 +91,7 @@ def test_an_infinite_allowance_is_beta_zero(estimator, oracle):
         assert_close(gradient(module, loss(FreeBits(estimator, 1e6, per=per), module, x)), plain)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda e: FreeBits(e, 1.0), lambda e: Capacity(e, 2.0)], ids=["free bits", "capacity"]
-)
+@pytest.mark.parametrize("make", [FreeBits, Capacity])
 @pytest.mark.parametrize("estimator", LINEAR, ids=repr)
 def test_what_is_reported_is_the_wrapped_estimator(make, estimator, oracle):
     module, x = oracle
