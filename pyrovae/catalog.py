@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
-__all__ = ["KINDS", "Argument", "Entry", "Kind", "choices", "find"]
+__all__ = ["KINDS", "Argument", "Entry", "Kind", "choices", "everything", "find"]
 
 _ROOT = Path(__file__).parent
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
@@ -77,6 +77,7 @@ class Entry:
         summary: First sentence of its docstring.
         arguments: Those that can be written as text.
         unwritable: Names of arguments without a default that cannot.
+        references: What the docstring says under ``References``.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Entry:
     summary: str
     arguments: tuple[Argument, ...]
     unwritable: tuple[str, ...] = ()
+    references: str = ""
 
     def build(self, **values: Any) -> Any:
         """Import the class and call it.
@@ -101,21 +103,24 @@ class Entry:
         return cls(*rest, **values)
 
 
-@functools.cache
 def choices(kind: str) -> dict[str, Entry]:
-    """The parts of one of :data:`KINDS`, by their names on the command line, in the order of the package.
+    """The parts of one of :data:`KINDS` that text can declare, by their names on the command line.
 
     Parts that need an argument which no text can express, such as another part, are left to Python.
     """
+    return {name: entry for name, entry in everything(kind).items() if not entry.unwritable}
+
+
+@functools.cache
+def everything(kind: str) -> dict[str, Entry]:
+    """All parts of one of :data:`KINDS`, in the order of the package."""
     spec = KINDS[kind]
     found = {}
     for exported in _exports(spec.module):
         cls = _find_class(spec.module, exported)
         if cls is None or exported == spec.base or not _descends(cls, spec.base) or _is_abstract(cls):
             continue
-        entry = _entry(kebab(exported), spec.module, exported, cls)
-        if not entry.unwritable:
-            found[entry.name] = entry
+        found[kebab(exported)] = _entry(kebab(exported), spec.module, exported, cls)
     return found
 
 
@@ -181,7 +186,11 @@ def _entry(name: str, module: str, qualname: str, cls: _Class) -> Entry:
     docs = [doc for doc in (ast.get_docstring(c.node) for c in _ancestry(cls)) if doc]
     arguments, unwritable = _arguments(function, docs) if function else ((), ())
     summary = " ".join(docs[0].split("\n\n")[0].split()) if docs else ""
-    return Entry(name, module, qualname, _plain_text(summary), arguments, unwritable)
+    references = re.search(
+        r"^References:\n((?:[ ]{4}.*\n|\n)+)", (docs[0] if docs else "") + "\n", re.MULTILINE
+    )
+    cited = " ".join(references[1].split()) if references else ""
+    return Entry(name, module, qualname, _plain_text(summary), arguments, unwritable, cited)
 
 
 def _arguments(function: ast.FunctionDef, docs: list[str]) -> tuple[tuple[Argument, ...], tuple[str, ...]]:
@@ -264,7 +273,7 @@ def _plain_text(text: str) -> str:
     text = re.sub(r",?\s*:math:`[^`]*[=\\][^`]*`", "", text)
     text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text)
     text = re.sub(r":math:`([^`]*)`", r"\1", text)
-    return text.replace("``", "")
+    return re.sub(r"\s+(?:on|with|of|for|and)(?=\.?$)", "", text.replace("``", ""))
 
 
 def _init(cls: _Class) -> ast.FunctionDef | None:
