@@ -10,7 +10,8 @@ import pyro
 import torch
 from torch import Tensor, fx
 from torch._subclasses import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from pyrovae.frozen import Frozen
 
@@ -71,18 +72,21 @@ def capture(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor
     before = Frozen(*settings)
     generators = _python_generators()
 
-    def unpeeked(*arguments: Tensor) -> tuple[Tensor, ...]:
-        with torch.enable_grad(), _NoPeeking():
+    watch = _Watch()
+
+    def watched(*arguments: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad(), watch:
             return function(*arguments)
 
     try:
         with pyro.validation_enabled(False):
-            traced = make_fx(unpeeked, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+            traced = make_fx(watched, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         changed = before.changed()
     except Exception as error:
         raise Uncapturable(_reason(error)) from error
     finally:
         before.restore()
+        watch.restore()
     if changed:
         raise Uncapturable(f"running the programs changes {changed}, which a graph would not repeat")
     if generators != _python_generators():
@@ -94,15 +98,46 @@ def capture(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor
     return Graph(traced, constants)
 
 
-class _NoPeeking(TorchDispatchMode):
-    """Refuse the value of a tensor that the function closes over: the graph would keep today's."""
+class _Watch(TorchDispatchMode):
+    """Stands over a trace, where tensors with data meet those without.
+
+    The tracer computes on single numbers that the function closes over and would let it read the result, which
+    the graph would then keep for ever; reading whatever depends on such a tensor is refused here. It also
+    changes them in place while tracing; :meth:`restore` undoes that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.derived: dict[int, Tensor] = {}  # holds them too, so that no id comes twice
+        self.written: list[tuple[Tensor, Tensor]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.data_dependent_output in func.tags:
-            for value in args:
-                if isinstance(value, Tensor) and not isinstance(value, FakeTensor):
-                    raise Uncapturable(f"it reads the value of a tensor ({func})")
-        return func(*args, **(kwargs or {}))
+        inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        lifted = func in (aten.lift_fresh_copy.default, aten.lift_fresh.default)
+        depends = not lifted and any(id(t) in self.derived or not isinstance(t, FakeTensor) for t in inputs)
+        if depends and torch.Tag.data_dependent_output in func.tags:
+            raise Uncapturable(f"it reads the value of a tensor ({func})")
+        if func._schema.is_mutable:
+            self._keep(inputs)
+        outputs = func(*args, **(kwargs or {}))
+        if depends:
+            leaves = pytree.tree_leaves(outputs)
+            self.derived.update((id(leaf), leaf) for leaf in leaves if isinstance(leaf, Tensor))
+        return outputs
+
+    def _keep(self, inputs: list[Tensor]) -> None:
+        with _disable_current_modes():
+            known = [tensor for tensor, _ in self.written]
+            for tensor in inputs:
+                small = not isinstance(tensor, FakeTensor) and tensor.numel() == 1
+                if small and not any(tensor is k for k in known):
+                    self.written.append((tensor, tensor.detach().clone()))
+
+    def restore(self) -> None:
+        """Give single numbers that the trace changed their values back."""
+        with torch.no_grad():
+            for tensor, value in self.written:
+                tensor.copy_(value)
 
 
 def _python_generators() -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyrovae import lowering
+from pyrovae import lowering, matmul
 from pyrovae.capture import Graph, Uncapturable, capture
 from pyrovae.frozen import Frozen
 
@@ -52,6 +52,7 @@ class Engine:
         self._sightings: dict[Hashable, int] = {}
         self._frozen: Frozen | None = None
         self._recaptured = 0
+        self._said: set[str] = set()
 
     def graph(
         self,
@@ -85,7 +86,7 @@ class Engine:
 
     def _new(self, function: Any, inputs: Sequence[Any], key: Any, rehearse: Any) -> Graph | None:
         if not all(isinstance(value, Tensor) and not value.requires_grad for value in inputs):
-            self._stop("its arguments are not all tensors without gradients")
+            self.stop("its arguments are not all tensors without gradients")
             return None
         first = all(known[0] != key[0] for known in self.graphs)
         seen = self._sightings[key] = self._sightings.get(key, 0) + 1
@@ -99,7 +100,7 @@ class Engine:
                 self._rehearsal(rehearse, inputs)
             graph = capture(function, inputs, *self.settings)
         except Uncapturable as error:
-            self._stop(str(error))
+            self.stop(str(error))
             return None
         if self._frozen is None:
             self._frozen = Frozen(*self.settings)
@@ -108,6 +109,8 @@ class Engine:
 
     def _lowered(self, graph: Graph, inputs: Sequence[Tensor], first: bool) -> Graph:
         device = inputs[0].device.type
+        if device == "cpu":
+            matmul.rewrite(graph.module)
         wanted = self.compile is True or (
             self.compile == "auto" and first and lowering.worth_compiling(graph, self.steps)
         )
@@ -120,6 +123,11 @@ class Engine:
                 self.compile_seconds += lowering.compile_graph(graph, inputs)
             except Exception as error:  # Inductor's failures are many; the captured graph is right without it
                 self._say(f"the step is captured but not compiled: Inductor failed with {error!r:.200}")
+        if device == "cuda":
+            try:
+                lowering.replay(graph, inputs)
+            except RuntimeError as error:  # an operation that waits for the host cannot be recorded
+                self._say(f"the step is captured but not recorded as a CUDA graph: {error!r:.200}")
         return graph
 
     def _rehearsal(self, rehearse: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
@@ -136,14 +144,18 @@ class Engine:
         self._frozen = None
         self._recaptured += 1
         if self._recaptured > MOST_GRAPHS:
-            self._stop(f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor instead")
+            self.stop(f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor instead")
 
-    def _stop(self, reason: str) -> None:
+    def stop(self, reason: str) -> None:
+        """Run eagerly from now on, and say why."""
         self.enabled, self.reason = False, reason
         self.graphs.clear()
         warnings.warn(f"Running eagerly, without a captured graph: {reason}.", stacklevel=2)
 
     def _say(self, text: str) -> None:
+        if text in self._said:
+            return
+        self._said.add(text)
         warnings.warn(f"{text[0].upper()}{text[1:]}.", stacklevel=2)
 
 

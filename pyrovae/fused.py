@@ -10,6 +10,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 __all__ = ["FusedAdam", "prefer_fused"]
 
 _EXACT = (torch.optim.Adam, torch.optim.AdamW)
+_HYPERPARAMETERS = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
 
 
 def prefer_fused(optimizer: torch.optim.Optimizer) -> None:
@@ -25,78 +26,98 @@ def prefer_fused(optimizer: torch.optim.Optimizer) -> None:
 
 
 class FusedAdam:
-    """Steps of a :class:`torch.optim.Adam` or ``AdamW`` whose first step has been taken.
+    """Steps of :class:`torch.optim.Adam` or ``AdamW`` objects whose first step has been taken, as one call.
 
-    The state stays the optimiser's own, so checkpoints, schedulers and groups go on as usual. About half of
+    The state stays the optimisers' own, so checkpoints, schedulers and groups go on as usual. About half of
     the time of a small model's ``optimizer.step()`` is bookkeeping in Python; this leaves it out.
 
     Args:
-        optimizer: Its groups must be fused, without hooks.
+        optimizers: One, or Pyro's one for each parameter; see :meth:`fits`.
         parameters: Those that get a gradient, in the order of :meth:`step`'s argument.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]):
-        self.optimizer, self.state = optimizer, optimizer.state
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]):
+        self.optimizers, self.parameters = optimizers, parameters
+        self.states = [optimizer.state for optimizer in optimizers]
+        self.storages = [p.data_ptr() for p in parameters]
         place = {id(p): i for i, p in enumerate(parameters)}
-        self.groups: list[Any] = []
-        for group in optimizer.param_groups:
-            members = [p for p in group["params"] if id(p) in place]
-            states = [optimizer.state[p] for p in members]
-            kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_  # type: ignore[attr-defined]
-            self.groups.append(
+        self.groups: list[dict[str, Any]] = []
+        self._members: list[list[tuple[int, Tensor, dict[str, Tensor]]]] = []
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                self.groups.append(group)
+                self._members.append(
+                    [(place[id(p)], p, optimizer.state[p]) for p in group["params"] if id(p) in place]
+                )
+        self._kernel = _kernel(optimizers[0])
+        self._calls: list[tuple[Any, ...]] = []
+        self._known: list[tuple[Any, ...]] | None = None
+
+    @staticmethod
+    def fits(optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]) -> bool:
+        """Whether this class can take the optimisers' steps."""
+        states = {id(p): s for optimizer in optimizers for p, s in optimizer.state.items()}
+        return (
+            all(type(optimizer) in _EXACT for optimizer in optimizers)
+            and not any(o._optimizer_step_pre_hooks or o._optimizer_step_post_hooks for o in optimizers)
+            and not (_global_optimizer_pre_hooks or _global_optimizer_post_hooks)
+            and all(_plain(group) for optimizer in optimizers for group in optimizer.param_groups)
+            and len({_kernel(optimizer) for optimizer in optimizers}) == 1
+            and len({(p.dtype, p.device) for p in parameters}) == 1
+            and all("exp_avg" in states.get(id(p), ()) for p in parameters)
+            and all(states[id(p)]["step"].device == p.device for p in parameters)
+        )
+
+    def stale(self) -> bool:
+        """Whether an optimiser's state or the parameters' memory has been replaced, as by loading."""
+        return (
+            any(state is not o.state for state, o in zip(self.states, self.optimizers, strict=True))
+            or self.storages != [p.data_ptr() for p in self.parameters]
+            or not all(_plain(group) for group in self.groups)
+        )
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """One update."""
+        known = [tuple(group[key] for key in _HYPERPARAMETERS) for group in self.groups]
+        if known != self._known:
+            self._arrange(known)
+        for places, members, averages, squares, largest, counts, options in self._calls:
+            torch._foreach_add_(counts, 1)  # type: ignore[attr-defined]
+            self._kernel(
+                members, [gradients[i] for i in places], averages, squares, largest, counts, **options
+            )
+
+    def _arrange(self, known: list[tuple[Any, ...]]) -> None:
+        """Groups of the same hyperparameters share a call."""
+        together: dict[tuple[Any, ...], list[tuple[int, Tensor, dict[str, Tensor]]]] = {}
+        for values, members in zip(known, self._members, strict=True):
+            together.setdefault(values, []).extend(members)
+        self._calls = []
+        for values, members in together.items():
+            options: dict[str, Any] = dict(zip(_HYPERPARAMETERS, values, strict=True))
+            options["beta1"], options["beta2"] = options.pop("betas")
+            states = [state for _, _, state in members]
+            self._calls.append(
                 (
-                    kernel if type(optimizer) is torch.optim.Adam else torch._fused_adamw_,  # type: ignore[attr-defined]
-                    group,
-                    [place[id(p)] for p in members],
-                    [p.detach() for p in members],
+                    [place for place, _, _ in members],
+                    [p.detach() for _, p, _ in members],
                     [s["exp_avg"] for s in states],
                     [s["exp_avg_sq"] for s in states],
                     [s["max_exp_avg_sq"] for s in states if "max_exp_avg_sq" in s],
                     [s["step"] for s in states],
+                    options,
                 )
             )
-        self.storages = [p.data_ptr() for p in parameters]
-        self.parameters = parameters
+        self._known = known
 
-    @staticmethod
-    def fits(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
-        """Whether this class can take the optimiser's steps."""
-        return (
-            type(optimizer) in _EXACT
-            and not optimizer._optimizer_step_pre_hooks
-            and not optimizer._optimizer_step_post_hooks
-            and not _global_optimizer_pre_hooks
-            and not _global_optimizer_post_hooks
-            and all(
-                group.get("fused") and not group.get("differentiable") for group in optimizer.param_groups
-            )
-            and len({(p.dtype, p.device) for p in parameters}) == 1
-            and all("exp_avg" in optimizer.state.get(p, ()) for p in parameters)
-        )
 
-    def stale(self) -> bool:
-        """Whether the optimiser's state or the parameters' memory has been replaced, as by loading."""
-        return self.state is not self.optimizer.state or self.storages != [
-            p.data_ptr() for p in self.parameters
-        ]
+def _plain(group: dict[str, Any]) -> bool:
+    odd = group.get("differentiable") or group.get("foreach") or group.get("capturable")
+    return not odd and group.get("fused") is not False and not isinstance(group["lr"], Tensor)
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """One update."""
-        for kernel, group, places, members, averages, squares, largest, counts in self.groups:
-            beta1, beta2 = group["betas"]
-            torch._foreach_add_(counts, 1)  # type: ignore[attr-defined]
-            kernel(
-                members,
-                [gradients[i] for i in places],
-                averages,
-                squares,
-                largest,
-                counts,
-                lr=group["lr"],
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=group["amsgrad"],
-                maximize=group["maximize"],
-            )
+
+def _kernel(optimizer: torch.optim.Optimizer) -> Any:
+    decoupled = type(optimizer) is torch.optim.AdamW or optimizer.param_groups[0].get(
+        "decoupled_weight_decay"
+    )
+    return torch._fused_adamw_ if decoupled else torch._fused_adam_  # type: ignore[attr-defined]

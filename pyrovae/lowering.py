@@ -5,7 +5,7 @@ import functools
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,40 +74,42 @@ def compile_graph(graph: Graph, inputs: Sequence[Tensor]) -> float:
     return seconds
 
 
-def replay(
-    function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], kept: Sequence[Tensor]
-) -> Any:
-    """A CUDA graph of ``function(*inputs)``: one launch in place of hundreds.
+def replay(graph: Graph, inputs: Sequence[Tensor]) -> None:
+    """Record a graph as a CUDA graph, in place: one launch instead of hundreds.
 
-    The outputs live in memory that the next call overwrites. Random draws go on from the device's generator.
+    Its outputs then live in memory that the next call overwrites. Random draws go on from the device's
+    generator, which a CUDA graph advances at each replay.
 
-    Args:
-        function: Works on CUDA tensors of fixed shapes and does not wait for the device.
-        inputs: Examples.
-        kept: Tensors that the function changes; they come out of the warm-up as they went in.
+    Raises:
+        RuntimeError: If an operation cannot be recorded; the graph is then as it was.
     """
+    run, device = graph.run, inputs[0].device
     held = [tensor.clone() for tensor in inputs]
-    before = [tensor.detach().clone() for tensor in kept]
-    device = held[0].device
+    changing = [tensor for tensor in graph.constants if not tensor.requires_grad]
+    before = [tensor.clone() for tensor in changing]
     state = torch.cuda.get_rng_state(device)
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(3):  # libraries allocate and choose algorithms on their first calls
-            function(*held)
-    torch.cuda.current_stream(device).wait_stream(side)
-    with torch.no_grad():
-        for tensor, value in zip(kept, before, strict=True):
-            tensor.copy_(value)
-    torch.cuda.set_rng_state(state, device)
-    recorded = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recorded):
-        outputs = function(*held)
+    try:
+        with torch.no_grad(), torch.cuda.device(device):
+            with torch.cuda.stream(side):
+                for _ in range(3):  # libraries allocate and choose algorithms on their first calls
+                    run(*graph.constants, *held)
+            torch.cuda.current_stream(device).wait_stream(side)
+            recorded = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(recorded):
+                outputs = run(*graph.constants, *held)
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(changing, before, strict=True):
+                tensor.copy_(value)
+        torch.cuda.set_rng_state(state, device)
+    places = len(graph.constants)
 
-    def run(*arguments: Tensor) -> Sequence[Tensor]:
-        for target, source in zip(held, arguments, strict=True):
+    def replayed(*arguments: Tensor) -> Sequence[Tensor]:
+        for target, source in zip(held, arguments[places:], strict=True):
             target.copy_(source, non_blocking=True)
         recorded.replay()
         return outputs
 
-    return run
+    graph.run, graph.kind, graph.static = replayed, "cuda graph", True

@@ -5,7 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import pyro.infer
 import torch
+from pyro.optim import PyroOptim
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from pyrovae.capture import Graph
 from pyrovae.engine import Engine
@@ -14,7 +16,7 @@ from pyrovae.fused import FusedAdam, prefer_fused
 from pyrovae.handlers import KLScale
 from pyrovae.programs import parameters_of
 
-__all__ = ["Report", "Step"]
+__all__ = ["SVI", "Report", "Step"]
 
 Program = Callable[..., Any]
 
@@ -106,21 +108,24 @@ class Step:
                 torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
             self.optimizer.step()
             return report
-        bound, reconstruction, kl, *gradients = graph(*batch)
+        report, gradients = _read(graph, batch)
         for parameter, gradient in zip(graph.notes["parameters"], gradients, strict=True):
             parameter.grad = gradient
         self._update(graph, gradients)
-        return Report(bound, reconstruction, kl)
+        return report
 
     def gradients(self, *batch: Tensor, beta: float = 1.0) -> Report:
         """The loss is the negative bound averaged over the batch; adds its gradients to the parameters."""
         graph = self._graph(batch, beta, clipped=False)
         if graph is None:
             return self._eager(batch, beta)
-        bound, reconstruction, kl, *gradients = graph(*batch)
+        report, gradients = _read(graph, batch)
         for parameter, gradient in zip(graph.notes["parameters"], gradients, strict=True):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return Report(bound, reconstruction, kl)
+            if parameter.grad is None:
+                parameter.grad = gradient.clone() if graph.static else gradient
+            else:
+                parameter.grad = parameter.grad + gradient
+        return report
 
     def _update(self, graph: Graph, gradients: list[Tensor]) -> None:
         fused: FusedAdam | None = graph.notes.get("fused")
@@ -128,8 +133,8 @@ class Step:
             return fused.step(gradients)
         self.optimizer.step()
         parameters = graph.notes["parameters"]
-        fits = FusedAdam.fits(self.optimizer, parameters)
-        graph.notes["fused"] = FusedAdam(self.optimizer, parameters) if fits else None
+        fits = FusedAdam.fits([self.optimizer], parameters)
+        graph.notes["fused"] = FusedAdam([self.optimizer], parameters) if fits else None
         return None
 
     def _graph(self, batch: tuple[Tensor, ...], beta: float, *, clipped: bool) -> Graph | None:
@@ -197,6 +202,14 @@ class Step:
         return report
 
 
+def _read(graph: Graph, batch: tuple[Tensor, ...]) -> tuple[Report, list[Tensor]]:
+    """Run a graph; report and gradients, the former in memory of its own."""
+    bound, reconstruction, kl, *gradients = graph(*batch)
+    if graph.static:
+        bound, reconstruction, kl = torch.stack((bound, reconstruction, kl)).unbind()
+    return Report(bound, reconstruction, kl), gradients
+
+
 def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
     """The gradient in the parameter's memory layout, as the fused kernels want it."""
     if gradient.stride() == parameter.stride():
@@ -227,3 +240,111 @@ def _stock_gradients(
                 parameter.grad /= size
     unknown = torch.full_like(value, float("nan"))
     return Report(-value, unknown, unknown)
+
+
+class SVI(pyro.infer.SVI):
+    """Drop-in for :class:`pyro.infer.SVI` whose step is captured as one graph.
+
+    As there, :meth:`step` minimises the loss summed over the data, subsampling scale included, by a Pyro
+    optimiser, and returns it as a number. Every parameter that the programs meet at the first step is trained,
+    whether it lives in modules or in Pyro's store. ``pyro.optim.Adam`` and ``AdamW`` take their steps by
+    torch's fused kernel, on their own state.
+
+    Args:
+        model, guide: Pyro programs.
+        optim: A :class:`pyro.optim.PyroOptim`.
+        loss: One of :mod:`pyrovae.estimators`; a stock Pyro ELBO runs eagerly, since it reads values on the
+            host at every step.
+        compile, steps, capture: As for :class:`Step`.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        optim: PyroOptim,
+        loss: pyro.infer.ELBO,
+        *,
+        capture: bool = True,
+        compile: bool | Literal["auto"] = "auto",
+        steps: int | None = None,
+    ):
+        super().__init__(model, guide, optim, loss)
+        self.estimator = loss
+        self.engine = Engine(model, guide, loss, enabled=capture, compile=compile, steps=steps)
+        if capture and not isinstance(loss, Estimator):
+            self.engine.stop(
+                f"{type(loss).__name__} reads values on the host; use pyrovae.estimators instead"
+            )
+        self._parameters: list[Tensor] | None = None
+
+    def step(self, *args: Any, **kwargs: Any) -> float:
+        """One optimiser step on the arguments of both programs; returns the loss."""
+        if self._parameters is None and self.engine.enabled:
+            self._parameters = parameters_of(self.model, self.guide, *args, **kwargs)
+        graph, inputs = self._graph(True, args, kwargs)
+        if graph is None:
+            return super().step(*args, **kwargs)  # type: ignore[return-value]
+        loss, *gradients = graph(*inputs)
+        parameters = graph.notes["parameters"]
+        fused: FusedAdam | None = graph.notes.get("fused")
+        if fused is not None and not fused.stale():
+            fused.step(gradients)
+            return loss.item()
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optim(parameters)
+        for parameter in parameters:
+            parameter.grad = None
+        graph.notes["fused"] = self._fused(parameters)
+        return loss.item()
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
+        """The loss on the arguments of both programs, without a step."""
+        graph, inputs = self._graph(False, args, kwargs)
+        if graph is None:
+            return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
+        return graph(*inputs)[0].item()
+
+    def _fused(self, parameters: list[Tensor]) -> FusedAdam | None:
+        if any(self.optim.grad_clip.get(p) is not None for p in parameters):
+            return None
+        held = [self.optim.optim_objs[p] for p in parameters]
+        optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in held]
+        return FusedAdam(optimizers, parameters) if FusedAdam.fits(optimizers, parameters) else None
+
+    def _graph(self, stepping: bool, args: tuple, kwargs: dict) -> tuple[Graph | None, list[Tensor]]:
+        """A graph from the tensors among the arguments to loss and gradients; other arguments are frozen."""
+        if not self.engine.enabled:
+            return None, []
+        leaves, tree = pytree.tree_flatten((args, kwargs))
+        inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        fixed = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        try:
+            name = hash((stepping, fixed, tree)), stepping, fixed, tree
+        except TypeError:
+            self.engine.stop("an argument is neither a tensor nor hashable")
+            return None, []
+        wanted = [p for p in self._parameters or [] if p.requires_grad]
+        used: list[Tensor] = []
+        estimator: Any = self.estimator
+
+        def loss_of(*inputs: Tensor) -> Tensor:
+            given = iter(inputs)
+            filled = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            args, kwargs = pytree.tree_unflatten(filled, tree)
+            return estimator.differentiable_loss(self.model, self.guide, *args, **kwargs)
+
+        def compute(*inputs: Tensor) -> tuple[Tensor, ...]:
+            loss = loss_of(*inputs)
+            if not stepping:
+                return (loss.detach(),)
+            found = torch.autograd.grad(loss, wanted, allow_unused=True)
+            pairs = [(p, _like(g, p)) for p, g in zip(wanted, found, strict=True) if g is not None]
+            used[:] = [p for p, _ in pairs]
+            return loss.detach(), *(g for _, g in pairs)
+
+        graph = self.engine.graph(compute, inputs, name=name, rehearse=loss_of)
+        if graph is not None:
+            graph.notes.setdefault("parameters", used)
+        return graph, inputs
