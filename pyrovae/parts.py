@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,14 @@ class Part(nn.Module):
     """A declared part of a VAE. Calling it gives a distribution; printing it gives its declaration."""
 
     _declaration: dict[str, Any]
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # `__new__` takes anything: editors and documentation should show what `__init__` takes.
+        own = cls.__init__ is not nn.Module.__init__
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:] if own else []
+        cls.__signature__ = inspect.Signature(parameters)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         part = super().__new__(cls)

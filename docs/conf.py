@@ -1,0 +1,37 @@
+"""Sphinx configuration: ``sphinx-build -W docs docs/_build/html``."""
+
+from importlib.metadata import version as installed_version
+
+project = "pyrovae"
+author = "The pyrovae developers"
+copyright = "2026, The pyrovae developers"
+release = version = installed_version("pyrovae")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+
+html_theme = "furo"
+html_title = f"pyrovae {version}"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_inherit_docstrings = False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+# Pages with code cells are run when they change, and stop the build where they fail.
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_output_stderr = "remove"  # progress bars
