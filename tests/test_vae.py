@@ -71,7 +71,8 @@ def test_parts_are_declarations_and_networks_are_kept(x):
     likelihood, net = likelihoods.Gaussian("learned"), nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     one, two = make(likelihood=likelihood, encoder=net), make(likelihood=likelihood)
     assert one.likelihood is not two.likelihood
-    assert one.likelihood.raw_scale is not two.likelihood.raw_scale
+    assert not {id(p) for p in one.likelihood.parameters()} & {id(p) for p in two.likelihood.parameters()}
+    assert not list(likelihood.parameters())  # sized in the copies alone
     assert one.posterior.encoder.net is net
 
 
