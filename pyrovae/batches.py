@@ -44,6 +44,39 @@ class Batches:
         for batch in self._raw():
             yield self._transformed(batch)
 
+    @property
+    def num_batches(self) -> int:
+        """Batches in one pass."""
+        return (
+            len(self.source) if isinstance(self.source, DataLoader) else -(-self.num_data // self.batch_size)
+        )
+
+    @property
+    def num_data(self) -> int:
+        """Data in one pass."""
+        if isinstance(self.source, DataLoader):
+            return len(self.source.dataset)  # type: ignore[arg-type]
+        return self.source[0].shape[0]
+
+    @property
+    def by_index(self) -> bool:
+        """Whether :meth:`gather` may be captured with the programs: tensors, and a transform that says it may."""
+        return not isinstance(self.source, DataLoader) and getattr(
+            self.transform, "capturable", self.transform is None
+        )
+
+    def gather(self, index: Tensor) -> tuple[Tensor, ...]:
+        """The batch of these rows, transformed."""
+        assert not isinstance(self.source, DataLoader)
+        return self._transformed(tuple(tensor[index] for tensor in self.source))
+
+    def indices(self) -> Iterator[tuple[Tensor]]:
+        """As iterating, but rows in place of data."""
+        size, device = self.num_data, self.device
+        order = torch.randperm(size).to(device) if self.shuffle else torch.arange(size, device=device)
+        for index in order.split(self.batch_size):
+            yield (index,)
+
     def first(self) -> tuple[Tensor, ...]:
         """A first batch; the random state and the order of later batches do not notice."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -60,10 +93,8 @@ class Batches:
             for batch in self.source:
                 yield self._from_loader(batch)
             return
-        size = self.source[0].shape[0]
         if self.shuffle:
-            order = torch.randperm(size).to(self.device)
-            for index in order.split(self.batch_size):
+            for (index,) in self.indices():
                 yield tuple(tensor[index] for tensor in self.source)
         else:
             yield from zip(*(tensor.split(self.batch_size) for tensor in self.source), strict=True)

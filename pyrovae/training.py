@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyro
@@ -120,6 +120,8 @@ def fit(
     checkpoint: str | os.PathLike | None = None,
     resume: bool = False,
     callback: Callable[[dict[str, float]], Any] | None = None,
+    capture: bool = True,
+    compile: bool | Literal["auto"] = "auto",
 ) -> History:
     """Train a model and a guide by stochastic variational inference.
 
@@ -143,13 +145,15 @@ def fit(
         device: Where to train; default CUDA when available. Modules behind the programs are moved there.
         patience: Stop after this many epochs without a better validation bound; epochs of a warm-up of beta
             do not count.
-        transform: Applied to each training batch, such as a new binarisation.
+        transform: Applied to each training batch, such as a new binarisation. One whose attribute
+            ``capturable`` is true (as :func:`pyrovae.data.resample`) becomes part of the captured step.
         shuffle: Whether each epoch draws a new order.
         progress: Show a progress bar; default only on a terminal.
         log: A file to append a JSON line to after each epoch.
         checkpoint: A file to save the whole training state to after each epoch.
         resume: Go on from ``checkpoint`` if it exists; the result equals that of an uninterrupted run.
         callback: Called with each epoch's row; returning True stops training.
+        capture, compile: How the training step runs, as for :class:`pyrovae.svi.Step`.
 
     Returns:
         The :class:`History`.
@@ -210,7 +214,18 @@ def fit(
         trainer = _Trainer(
             model=model,
             guide=guide,
-            step=Step(model, guide, estimator, optim, parameters, clip_norm=clip_norm),
+            step=Step(
+                model,
+                guide,
+                estimator,
+                optim,
+                parameters,
+                clip_norm=clip_norm,
+                transform=train_data.gather if train_data.by_index else None,
+                capture=capture,
+                compile=compile,
+                steps=epochs * train_data.num_batches,
+            ),
             train=train_data,
             valid=valid_data,
             beta=beta_schedule,
@@ -305,7 +320,7 @@ class _Trainer:
         betas: list[float] = []
         sizes: list[int] = []
         checked = 0
-        for batch in self.train:
+        for batch in self.train.indices() if self.train.by_index else self.train:
             betas.append(self.beta(self.count))
             if self.lr is not None:
                 for group in self.step.optimizer.param_groups:

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pyrovae import likelihoods, nets, schedules
 from pyrovae.estimators import ELBO, IWAE, AnalyticKL
-from pyrovae.training import NonFiniteLoss, fit
 from pyrovae.testing import LinearGaussian
+from pyrovae.training import NonFiniteLoss, fit
 from pyrovae.vae import VAE
 
 
@@ -245,6 +245,21 @@ def test_transform_sees_every_batch(x):
 
     fit(vae.model, vae.guide, grey, epochs=2, batch_size=16, transform=binarize)
     assert sizes[-6:] == [16, 16, 8, 16, 16, 8]
+
+
+def test_captured_binarisation_draws_anew_as_the_eager_one(x):
+    from pyrovae.data import resample
+
+    grey = torch.full((40, 6), 0.3)
+    results = []
+    for capture in (True, False):
+        vae = make()
+        history = fit(
+            vae.model, vae.guide, grey, epochs=3, batch_size=20, transform=resample, capture=capture
+        )
+        results.append(weights(vae))
+    assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)  # another order of float32 sums
+    assert len(set(history["reconstruction"].tolist())) == 3
 
 
 def test_stock_elbo_is_accepted(x):

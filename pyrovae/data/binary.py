@@ -48,6 +48,9 @@ def resample(x: Tensor) -> Tensor:
     return torch.bernoulli(x)
 
 
+resample.capturable = True  # type: ignore[attr-defined]  # a function of tensors alone: fit puts it into the captured step
+
+
 def _check_unit(x: Tensor) -> None:
     if not x.is_floating_point():
         raise ValueError(
