@@ -138,10 +138,10 @@ def test_unseen_is_the_rise_of_the_mean_along_a_pareto_tail(alpha):
     # Integral of r^(-1/alpha) over r from 1 / (10,000 K) to 1.
     power = 1 - 1 / alpha
     mean = (1 - (1 / (10_000 * num)) ** power) / power
-    assert k.item() == pytest.approx(1 / alpha, abs=0.03)
-    # An error of 0.03 in k is one of up to 0.03 log(10,000) = 0.28 in the extrapolation, of 2 or more.
+    assert k.item() == pytest.approx(1 / alpha, abs=0.06)  # shrunk by 10 parts in 434 towards 1/2
+    # An error of 0.06 in k is one of up to 0.06 log(10,000) = 0.55 in the extrapolation, of 2 and 9.
     rise = math.log(mean) - weights.log_mean_exp(log_w).item()
-    assert unseen.item() == pytest.approx(rise, rel=0.15)
+    assert unseen.item() == pytest.approx(rise, rel=0.2)
 
 
 @pytest.mark.parametrize("num", [3, 10, 64, 65, 90])

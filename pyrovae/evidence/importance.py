@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pyrovae.evidence.method import Estimate, Method, check_count
 from pyrovae.evidence.problem import Problem, finite_log_weights
@@ -101,6 +102,29 @@ class ImportanceSampling(Method):
                     running.replace(chosen, part)
                 done += new
         return Estimate.of_weights(running)
+
+    def run_reverse(self, problem: Problem, exact: dict[str, Tensor]) -> Estimate:
+        r"""Upper bounds, from exact posterior draws ``(B, *event)``: one of the K particles is the exact draw.
+
+        .. math:: \mathbb E \log \frac1K \Big( w(z^*) + \sum_{k=2}^K w(z_k) \Big) \ge \log p(x), \qquad
+                  z^* \sim p(z \mid x),\ z_k \sim q(z \mid x)
+
+        References:
+            Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al., 2015), section 4.2.
+        """
+        num_data, num_particles = problem.pieces(self.num_particles)
+        parts = []
+        with self.bar(problem) as bar:
+            for first in range(0, problem.num_data, num_data):
+                index = np.arange(first, min(first + num_data, problem.num_data))
+                encoded = problem.encode(index)
+                running = RunningWeights(len(index), self.num_particles, problem.device)
+                given = {name: value[index] for name, value in exact.items()}
+                running.update(finite_log_weights(encoded.at(given, 1).log_weights))
+                self._extend(encoded, running, 0, self.num_particles - 1, num_particles)
+                parts.append(Estimate.of_weights(running))
+                bar.update(len(index))
+        return Estimate.join(parts)
 
     @staticmethod
     def _extend(encoded: Any, running: RunningWeights, start: int, num_new: int, size: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.evidence.streams import BLOCK, DatumStreams, data_keys, fingerprint
-from pyrovae.particles import Particles, draw, draw_encoded, encode
+from pyrovae.particles import Particles, at, draw, draw_encoded, draw_prior, encode
 from pyrovae.programs import evaluation_mode, modules_of
 
 Program = Callable[..., Any]
@@ -152,12 +152,43 @@ class Encoded:
 
     def draw(self, num_particles: int, start: int = 0) -> Particles:
         """Particles ``start`` to ``start + num_particles`` of each datum, from its own stream."""
+        with DatumStreams(self.keys, num_particles, start, axis=self.problem.max_plate_nesting):
+            return self.draw_here(num_particles)
+
+    def draw_here(self, num_particles: int) -> Particles:
+        """Particles from the guide, by whatever random streams are active."""
+        model, guide, nesting = self.problem.model, self.problem.guide, self.problem.max_plate_nesting
+        if self.trace is None:
+            return draw(model, guide, num_particles, self.args, max_plate_nesting=nesting)
+        return draw_encoded(model, self.trace, num_particles, self.args, max_plate_nesting=nesting)
+
+    def at(self, values: dict[str, Tensor], num_particles: int) -> Particles:
+        """Score one value ``(B, *event)`` of each latent site, the same for all particles."""
         nesting = self.problem.max_plate_nesting
-        model, guide = self.problem.model, self.problem.guide
-        with DatumStreams(self.keys, num_particles, start, axis=nesting):
-            if self.trace is None:
-                return draw(model, guide, num_particles, self.args, max_plate_nesting=nesting)
-            return draw_encoded(model, self.trace, num_particles, self.args, max_plate_nesting=nesting)
+        laid = lay_out(values, self.draw_here(1), num_particles)
+        return at(
+            self.problem.model,
+            self.problem.guide,
+            laid,
+            self.args,
+            encoded=self.trace,
+            max_plate_nesting=nesting,
+        )
+
+    def draw_prior_here(self, num_particles: int) -> Particles:
+        """Particles from the model's prior, by whatever random streams are active."""
+        nesting = self.problem.max_plate_nesting
+        return draw_prior(self.problem.model, num_particles, self.args, max_plate_nesting=nesting)
+
+
+def lay_out(values: dict[str, Tensor], like: Particles, num_particles: int) -> dict[str, Tensor]:
+    """One value ``(B, *event)`` of each site, repeated for all particles in the layout of drawn ones."""
+    laid = {}
+    for name, site in like.latents.items():
+        shape = site.value.shape[1:]
+        value = values[name].to(device=site.value.device, dtype=site.value.dtype)
+        laid[name] = value.reshape(1, *shape).expand(num_particles, *shape).clone()
+    return laid
 
 
 def finite_log_weights(log_w: Tensor) -> Tensor:

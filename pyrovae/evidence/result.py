@@ -54,7 +54,13 @@ class Evidence:
 
     @classmethod
     def of(
-        cls, estimate: "Estimate", method: "Method", problem: "Problem", *, data_scale: float = 1.0
+        cls,
+        estimate: "Estimate",
+        method: "Method",
+        problem: "Problem",
+        *,
+        data_scale: float = 1.0,
+        bound: str | None = None,
     ) -> "Evidence":
         """From what a method found."""
         if not (math.isfinite(data_scale) and data_scale > 0):
@@ -68,7 +74,7 @@ class Evidence:
             estimate.columns,
             method=type(method).__name__,
             settings=method.settings(),
-            bound=method.bound,
+            bound=bound or method.bound,
             seed=problem.seed,
             num_dims=problem.num_dims,
             data_scale=data_scale,

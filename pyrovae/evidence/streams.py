@@ -82,6 +82,11 @@ def _mix(keys: np.ndarray, *salts: int) -> np.ndarray:
     return keys
 
 
+def further(keys: np.ndarray, salt: int) -> np.ndarray:
+    """Keys of other streams for the same data."""
+    return _mix(keys, salt)
+
+
 class DatumStreams(TorchDispatchMode):
     """While active, every random tensor over (particles, ..., data, ...) is filled datum by datum.
 
