@@ -1,0 +1,98 @@
+"""Contenders timed side by side: alternating rounds, median and smallest, and ratios within each round."""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def machine() -> str:
+    """Processor, threads and versions, for the head of every table."""
+    import pyro
+    import torch
+
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    flags = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"{names[0].split(':')[1].strip() if names else platform.processor()}, {os.cpu_count()} cores, {flags}, "
+        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, Pyro {pyro.__version__}"
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")
+    )
+
+
+def alternate(
+    contenders: dict[str, Callable[[int], float]], *, rounds: int = 9, seconds: float = 0.15, warmup: int = 5
+) -> dict[str, list[float]]:
+    """Milliseconds a step, one for each round; every round gives each contender its turn, in changing order.
+
+    Args:
+        contenders: Each takes a number of steps, runs them and returns the seconds they took.
+        rounds: How many.
+        seconds: Length of a turn, about.
+        warmup: Steps before anything counts.
+    """
+    sizes = {}
+    for name, run in contenders.items():
+        run(warmup)
+        sizes[name] = max(1, round(seconds / (run(warmup) / warmup)))
+    results: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            results[name].append(1e3 * contenders[name](sizes[name]) / sizes[name])
+    return results
+
+
+def table(title: str, results: dict[str, list[float]], reference: str, unit: str = "ms") -> str:
+    """A Markdown table; the ratio is the median over rounds of time over the reference's in the same round."""
+    lines = [f"| {title} | min {unit} | median {unit} | of {reference} |", "|---|---|---|---|"]
+    for name, times in results.items():
+        ratio = statistics.median(t / r for t, r in zip(times, results[reference], strict=True))
+        lines.append(f"| {name} | {min(times):.3f} | {statistics.median(times):.3f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def looped(step: Callable[[], object], finish: Callable[[], object] = lambda: None) -> Callable[[int], float]:
+    """A contender out of one step and what has to be waited for."""
+
+    def run(steps: int) -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        finish()
+        return time.perf_counter() - start
+
+    return run
+
+
+class Subprocess:
+    """A contender in another interpreter: it reads a number of steps a line and answers with the seconds."""
+
+    def __init__(self, python: str, script: Path, *arguments: str):
+        self.process = subprocess.Popen(
+            [python, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.version = self._line()
+
+    def __call__(self, steps: int) -> float:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        return float(self._line())
+
+    def close(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        if not line:
+            sys.exit(f"{self.process.args} ended without an answer")
+        return line
