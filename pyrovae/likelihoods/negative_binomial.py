@@ -37,7 +37,7 @@ class NegativeBinomial(Counts):
     def __init__(
         self,
         dispersion: float | str = "per-element",
-        initial_dispersion: float = 1.0,
+        initial_dispersion: float = 0.1,
         exposure: str | None = None,
         typical_total: float = 1000.0,
         link: str = "softplus",
