@@ -4,13 +4,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyrovae.compare.estimators import compare_estimators  # pyright: ignore
+    from pyrovae.compare.estimators import EstimatorComparison, compare_estimators
     from pyrovae.compare.models import ModelComparison, compare_models
 
 # Each loads on first use: neither needs what the other imports.
-_NAMES = {"ModelComparison": "models", "compare_models": "models", "compare_estimators": "estimators"}
+_NAMES = {
+    "EstimatorComparison": "estimators",
+    "ModelComparison": "models",
+    "compare_estimators": "estimators",
+    "compare_models": "models",
+}
 
-__all__ = ["ModelComparison", "compare_estimators", "compare_models"]
+__all__ = ["EstimatorComparison", "ModelComparison", "compare_estimators", "compare_models"]
 
 
 def __getattr__(name: str) -> Any:

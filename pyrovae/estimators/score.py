@@ -3,7 +3,8 @@
 import torch
 
 from pyrovae.estimators.base import Estimator, Terms
-from pyrovae.estimators.elbo import score_term, weighted
+from pyrovae.estimators.elbo import ELBO, score_term, weighted
+from pyrovae.estimators.iwae import IWAE
 from pyrovae.particles import Particles
 from pyrovae.weights import leave_one_out, log_mean_exp
 
@@ -33,6 +34,9 @@ class ScoreELBO(Estimator):
 
     def __init__(self, num_particles: int = 2, *, max_plate_nesting: int = 1):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+
+    def target(self) -> Estimator:
+        return ELBO(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))
 
     def terms(self, particles: Particles) -> Terms:
         integrand = particles.log_likelihood + weighted(particles, lambda site: site.log_p - site.log_q)
@@ -69,6 +73,9 @@ class VIMCO(Estimator):
 
     def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+
+    def target(self) -> Estimator:
+        return IWAE(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))
 
     def terms(self, particles: Particles) -> Terms:
         log_w, num = particles.log_weights, particles.num_particles
