@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["image_grid", "is_image", "learning_curve", "page", "reconstruction_grid"]
+__all__ = ["evidence_figure", "image_grid", "is_image", "learning_curve", "page", "reconstruction_grid"]
 
 _WIDTH = 640  # pixels that a grid is enlarged towards
 
@@ -78,6 +78,36 @@ def learning_curve(rows: Sequence[Mapping[str, float]], path: Path, *, best_epoc
     below.legend()
     for axes in (above, below):
         axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def evidence_figure(evidence: Any, path: Path) -> None:
+    """log p(x) of the data in order, with two standard errors, beside their Pareto k, as a PNG.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    order = np.argsort(evidence.log_marginal.values)
+    values, errors = evidence.log_marginal.values[order], 2 * evidence.standard_error.values[order]
+    left.errorbar(np.arange(len(values)), values, errors, fmt=".", markersize=3, linewidth=0.8)
+    left.axhline(evidence.mean(), color="0.6", linestyle=":", label=f"mean {evidence.mean():.2f}")
+    left.set(xlabel="data, in order", ylabel="log p(x), nats")
+    left.legend()
+    if "pareto_k" in evidence.dataset:
+        k = evidence.pareto_k.values
+        right.hist(np.clip(k[np.isfinite(k)], -0.5, 1.5), bins=np.linspace(-0.5, 1.5, 41))
+        right.axvline(0.7, color="tab:red", linestyle=":")
+        right.set(xlabel="Pareto k", ylabel="data")
+        right.set_title(f"{evidence.share_flagged:.1%} of data above 0.7", fontsize=10, color="tab:red")
+    else:
+        right.set_axis_off()
+    for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 

@@ -23,6 +23,7 @@ TINY += ["--latent-dim", "3", "--method.num-particles", "50"]
 FILES = {
     "config.toml",
     "evidence.nc",
+    "evidence.png",
     "learning_curve.png",
     "metrics.jsonl",
     "reconstructions.png",
@@ -114,12 +115,17 @@ def test_evaluate(run, capsys):
     assert main(["evaluate", str(run), "--method.num-particles", "50"]) == 0
     shown = capsys.readouterr().out
     assert {p: p.read_bytes() for p in before} == before  # nothing that was there has changed
+    assert (run / "evidence-2.png").exists()
     first, again = (pv.Evidence.load(run / name) for name in ("evidence.nc", "evidence-2.nc"))
     # Trap: a test set binarised anew at each evaluation.
     np.testing.assert_array_equal(first.log_marginal, again.log_marginal)
     assert f"held-out log-likelihood: {again.mean():.3f}" in shown
     assert main(["evaluate", str(run), "--part", "valid", "--limit", "7", "--method.num-particles", "9"]) == 0
     assert len(pv.Evidence.load(run / "evidence-3.nc")) == 7
+    ais = ["--method", "ais", "--method.num-temperatures", "3", "--method.num-chains", "2", "--bdmc", "3"]
+    assert main(["evaluate", str(run), "--limit", "2", *ais]) == 0
+    assert pv.Evidence.load(run / "evidence-4.nc").method == "AIS"
+    assert "Sandwich of 3 simulated data" in capsys.readouterr().out
 
 
 def test_sample(run, tmp_path):
@@ -131,6 +137,55 @@ def test_sample(run, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), vae.sample(5).numpy())
     assert main(["sample", str(run)]) == 0
     assert (run / "samples-2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_estimators_at_the_weights_of_a_run(run, capsys):
+    from pyrovae import estimators
+    from pyrovae.cli.folder import Run, load_data
+    from pyrovae.compare import EstimatorComparison, compare_estimators
+
+    few = ["--num-particles", "2", "--num-replicates", "4", "--num-data", "3", "--reference-particles", "20"]
+    assert main(["estimators", str(run), "--names", "elbo", "dreg", *few, "--no-gradient-bias"]) == 0
+    found = EstimatorComparison.load(run / "estimators.nc").dataset
+    opened = Run.open(run)
+    vae = opened.load_vae("cpu")
+    expected = compare_estimators(
+        vae.model,
+        vae.guide,
+        load_data(opened.given).take(3).test,
+        {"elbo": estimators.ELBO(), "dreg": estimators.DReG()},
+        num_particles=2,
+        num_replicates=4,
+        reference_particles=20,
+        gradient_reference=False,
+    ).dataset
+    np.testing.assert_array_equal(found["bound"], expected["bound"])
+    np.testing.assert_array_equal(found["snr"], expected["snr"])
+    assert (run / "estimators.png").read_bytes().startswith(b"\x89PNG")
+    assert "dreg" in capsys.readouterr().out
+
+
+def test_compare_takes_the_newest_evidence_on_common_data(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert main(["train", *TINY, "--seed", "1", "--out", str(other)]) == 0
+    full, few = ["--method.num-particles", "60"], ["--limit", "4", "--method.num-particles", "60"]
+    assert main(["evaluate", str(other), *full]) == 0
+    assert main(["evaluate", str(other), *few]) == 0  # on other data than the run
+    capsys.readouterr()
+    assert main(["compare", str(run), str(other), "--out", str(tmp_path / "table.nc")]) == 0
+    shown = capsys.readouterr().out
+    assert f"other: {other / 'evidence-2.nc'}" in shown
+    import xarray
+
+    mine = pv.Evidence.load(
+        max(run.glob("evidence*.nc"), key=lambda p: (len(pv.Evidence.load(p)), os.stat(p).st_mtime))
+    )
+    theirs = pv.Evidence.load(other / "evidence-2.nc")
+    with xarray.open_dataset(tmp_path / "table.nc", engine="h5netcdf") as table:
+        difference = float(table["difference"].sel(model="digits", reference="other"))
+    assert difference == pytest.approx(float((mine.log_marginal - theirs.log_marginal).mean()), abs=1e-12)
+    assert main(["compare", str(other / "evidence-3.nc"), str(run)]) == 1
+    assert "different data" in capsys.readouterr().err
 
 
 SWAPS = {
@@ -290,6 +345,8 @@ BAD = {
     ),
     "no run": (["evaluate", "no-run"], 1, "There is no run folder no-run"),
     "not a run": (["evaluate", "."], 1, "no run folder: it has no config.toml"),
+    "one run to compare": (["compare", "."], 1, "two runs or more, found 1"),
+    "no estimator": (["estimators", ".", "--names", "ebol"], 1, "no run folder"),
     "no run to sample": (["sample", "."], 1, "no run folder"),
     "device": (["train", "--device", "abacus"], 1, "abacus"),
 }
@@ -337,10 +394,11 @@ def test_bad_config_is_one_line(case, tmp_path, monkeypatch, capsys):
 
 def test_nothing_is_overwritten(run, tmp_path, capsys):
     before = {p: p.read_bytes() for p in run.iterdir()}
-    (tmp_path / "taken.npy").write_text("mine")
+    for name in ("taken.npy", "taken.nc"):
+        (tmp_path / name).write_text("mine")
     assert main(["train", "--out", str(run)]) == 1
     assert main(["sample", str(run), "--out", str(tmp_path / "taken.npy")]) == 1
-    assert main(["evaluate", str(run), "--out", str(tmp_path / "taken.npy")]) == 1
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "taken.nc")]) == 1
     assert main(["train", "--resume", str(run)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert [("not empty" in x, "exists" in x, "it is finished" in x) for x in lines] == [
@@ -350,7 +408,7 @@ def test_nothing_is_overwritten(run, tmp_path, capsys):
         (False, False, True),
     ]
     assert {p: p.read_bytes() for p in run.iterdir()} == before
-    assert (tmp_path / "taken.npy").read_text() == "mine"
+    assert all((tmp_path / name).read_text() == "mine" for name in ("taken.npy", "taken.nc"))
 
 
 def test_damaged_runs(run, tmp_path, capsys):

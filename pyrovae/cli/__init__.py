@@ -1,4 +1,4 @@
-"""The command line: ``pyrovae train``, ``evaluate``, ``sample``."""
+"""The command line: ``pyrovae train``, ``evaluate``, ``estimators``, ``compare``, ``sample``."""
 
 import os
 import re

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 import pyrovae as pv
-from pyrovae import report
+from pyrovae import catalog, report
 from pyrovae.cli.folder import Run, build, load_data, new_file
 from pyrovae.cli.parse import chosen_parts
+from pyrovae.compare import compare_estimators, compare_models
 from pyrovae.data import Splits
-from pyrovae.evidence import Evidence
+from pyrovae.evidence import Evidence, bdmc
 
 __all__ = ["COMMANDS"]
 
@@ -68,7 +69,7 @@ def train(given: Any) -> None:
     evidence = _try_evidence(vae, splits, "test", method, given.seed)
     if evidence is not None:
         evidence.save(run.evidence)
-    figures = _figures(run, vae, splits, history.best_epoch, given.seed)
+    figures = _figures(run, vae, splits, evidence, history.best_epoch)
     _write_page(run, vae, splits, evidence, figures, f"{history!r}")
     _say("report", str(run.path / "report.html"))
     if evidence is not None:
@@ -78,11 +79,7 @@ def train(given: Any) -> None:
 def evaluate(given: Any) -> None:
     """Held-out evidence of a run."""
     run = Run.open(given.run)
-    out = given.out or new_file(run.path, "evidence", ".nc")
-    if out.exists():
-        raise FileExistsError(f"{out} exists. Give another --out: nothing is overwritten.")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} to.")
+    out = _free(given.out or new_file(run.path, "evidence", ".nc"), ".nc")
     method = chosen_parts(given, "evaluate")["method"].build()
     splits = load_data(run.given)
     if given.limit is not None:
@@ -91,8 +88,57 @@ def evaluate(given: Any) -> None:
     evidence = _evidence(vae, splits, given.part, method, given.seed)
     evidence.save(out)
     print(f"{evidence!r}")
-    _say("saved", str(out))
+    if given.bdmc is not None:
+        progress = sys.stderr.isatty()
+        print(
+            bdmc(vae.model, vae.guide, num_data=given.bdmc, method=method, seed=given.seed, progress=progress)
+        )
+    _say(
+        "saved", " ".join(map(str, [out, *_drawn(lambda path: report.evidence_figure(evidence, path), out)]))
+    )
     print(headline(evidence, splits.name, given.part))
+
+
+def estimators(given: Any) -> None:
+    """ELBO estimators at the weights of a run."""
+    run = Run.open(given.run)
+    out = _free(given.out or new_file(run.path, "estimators", ".nc"), ".nc")
+    chosen = {name: catalog.find("estimator", name).build() for name in given.names}
+    vae = run.load_vae(given.device)
+    data = getattr(load_data(run.given).take(given.num_data, seed=given.seed), given.part)
+    found = compare_estimators(
+        vae.model,
+        vae.guide,
+        data,
+        chosen,
+        num_particles=given.num_particles[0] if len(given.num_particles) == 1 else given.num_particles,
+        num_replicates=given.num_replicates,
+        reference_particles=given.reference_particles,
+        gradient_reference=given.gradient_bias,
+        seed=given.seed,
+        progress=sys.stderr.isatty(),
+    )
+    found.save(out)
+    print(f"{found!r}")
+    _say("saved", " ".join(map(str, [out, *_drawn(lambda path: found.plot().savefig(path), out)])))
+
+
+def compare(given: Any) -> None:
+    """Models by their evidence, in pairs."""
+    if len(given.runs) < 2:
+        raise ValueError(f"A comparison takes two runs or more, found {len(given.runs)}.")
+    out = None if given.out is None else _free(given.out, ".nc")
+    names = [path.name for path in given.runs]
+    labels = names if len(set(names)) == len(names) else [str(path) for path in given.runs]
+    chosen = dict(zip(labels, _evidence_of(list(given.runs)), strict=True))
+    for label, (file, evidence) in chosen.items():
+        _say("evidence", f"{label}: {file}, {evidence.method}, {len(evidence):,} data")
+    table = {label: evidence for label, (_, evidence) in chosen.items()}
+    found = compare_models(table, prob=given.prob, error=given.error)
+    print(f"{found!r}")
+    if out is not None:
+        found.dataset.to_netcdf(out, engine="h5netcdf")
+        _say("saved", str(out))
 
 
 def sample(given: Any) -> None:
@@ -100,15 +146,9 @@ def sample(given: Any) -> None:
     run = Run.open(given.run)
     vae = run.load_vae("cpu")
     image = report.is_image(vae.data_shape)
-    out = given.out or new_file(run.path, "samples", ".png" if image else ".npy")
-    if out.suffix not in (".png", ".npy"):
-        raise ValueError(f"--out must end in .png or .npy, found {out}.")
+    out = _free(given.out or new_file(run.path, "samples", ".png" if image else ".npy"), ".png", ".npy")
     if out.suffix == ".png" and not image:
         raise ValueError(f"Data of shape {vae.data_shape} make no picture. Give --out FILE.npy.")
-    if out.exists():
-        raise FileExistsError(f"{out} exists. Give another --out: nothing is overwritten.")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} to.")
     drawn = _seeded(given.seed, lambda: vae.sample(given.num, mean=given.mean))
     if out.suffix == ".npy":
         import numpy
@@ -120,7 +160,13 @@ def sample(given: Any) -> None:
     _say("saved", str(out))
 
 
-COMMANDS: dict[str, Callable[[Any], None]] = {"Train": train, "Evaluate": evaluate, "Sample": sample}
+COMMANDS: dict[str, Callable[[Any], None]] = {
+    "Train": train,
+    "Evaluate": evaluate,
+    "Estimators": estimators,
+    "Compare": compare,
+    "Sample": sample,
+}
 """By the name of the options' class."""
 
 
@@ -133,6 +179,48 @@ def headline(evidence: Evidence, name: str, part: str) -> str:
         f"± {evidence.test_set_error():.3f} (test set) nats per datum; "
         f"{len(evidence):,} {part} data of {name}, 95 % Monte Carlo interval {low:.3f} to {high:.3f}"
     )
+
+
+def _free(path: Path, *suffixes: str) -> Path:
+    """The path, if it can be written to without loss."""
+    if path.suffix not in suffixes:
+        raise ValueError(f"--out must end in {' or '.join(suffixes)}, found {path}.")
+    if path.exists():
+        raise FileExistsError(f"{path} exists. Give another --out: nothing is overwritten.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
+    return path
+
+
+def _evidence_of(paths: list[Path]) -> list[tuple[Path, Evidence]]:
+    """For each run its newest evidence on data that all runs were evaluated on; a file stands for itself."""
+    found = []
+    for path in paths:
+        files = [path] if path.is_file() else sorted(Run.open(path).path.glob("evidence*.nc"), key=_written)
+        if not files:
+            raise ValueError(f"The run {path} has no evidence yet. See `pyrovae evaluate {path}`.")
+        loaded = [(file, Evidence.load(file)) for file in files]
+        found.append({evidence.dataset.attrs["data"]: (file, evidence) for file, evidence in loaded})
+    common = [data for data in found[0] if all(data in other for other in found)]
+    # Without common data each one's newest is taken, and the comparison says why it refuses them.
+    return [choice[common[-1]] if common else [*choice.values()][-1] for choice in found]
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _drawn(draw: Callable[[Path], Any], beside: Path) -> list[Path]:
+    """A figure beside a file, if there is matplotlib, and no other figure of that name."""
+    path = beside.with_suffix(".png")
+    if path.exists():
+        return []
+    try:
+        draw(path)
+    except ImportError:
+        _say("figures", "none: they need matplotlib (pip install 'pyrovae[plots]')")
+        return []
+    return [path]
 
 
 def _settled(given: Any) -> tuple[Any, Splits]:
@@ -203,18 +291,23 @@ def _try_evidence(vae: Any, splits: Splits, part: str, method: Any, seed: int) -
     return evidence
 
 
-def _figures(run: Run, vae: Any, splits: Splits, best_epoch: int | None, seed: int) -> list[tuple[str, Path]]:
+def _figures(
+    run: Run, vae: Any, splits: Splits, evidence: Evidence | None, best_epoch: int | None
+) -> list[tuple[str, Path]]:
     figures = []
-    try:
-        report.learning_curve(run.rows, run.path / "learning_curve.png", best_epoch=best_epoch)
-        figures.append(("Learning curve", run.path / "learning_curve.png"))
-    except ImportError:
-        _say("figures", "no learning curve: it needs matplotlib (pip install 'pyrovae[plots]')")
+    rows = run.rows
+    for path in _drawn(
+        lambda p: report.learning_curve(rows, p, best_epoch=best_epoch), run.path / "learning_curve.png"
+    ):
+        figures.append(("Learning curve", path))
+    if evidence is not None:
+        for path in _drawn(lambda p: report.evidence_figure(evidence, p), run.evidence):
+            figures.append(("log p(x) of each test datum, and where its estimate is not to be trusted", path))
     if report.is_image(vae.data_shape):
         device = next(vae.parameters()).device
         low, high = _span(splits.train)
         shown = splits.test[:40].to(device)
-        drawn, seen = _seeded(seed, lambda: (vae.sample(64, mean=True), vae.reconstruct(shown)))
+        drawn, seen = _seeded(run.given.seed, lambda: (vae.sample(64, mean=True), vae.reconstruct(shown)))
         report.image_grid(drawn, run.path / "samples.png", low=low, high=high)
         report.reconstruction_grid(shown, seen, run.path / "reconstructions.png", low=low, high=high)
         figures.append(("Samples: E[x | z] for z drawn from the prior", run.path / "samples.png"))

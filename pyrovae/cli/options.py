@@ -14,7 +14,6 @@ __all__ = ["COMMANDS", "PARTS", "Chosen", "DataOptions", "command", "options_of"
 PARTS = {
     "train": ("prior", "likelihood", "posterior", "encoder", "decoder", "estimator", "beta", "method"),
     "evaluate": ("method",),
-    "sample": (),
 }
 """The parts that each command lets one choose."""
 
@@ -27,6 +26,7 @@ _DATA = (
     "digits, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, ...; an .npy, .npz or .pt file; "
     "or a folder of images."
 )
+_ESTIMATORS = "Which, each with its own defaults: " + ", ".join(catalog.choices("estimator")) + "."
 _BINARIZE = (
     "Grey to black and white. threshold: at one half. stochastic: drawn once. dynamic: training images drawn anew "
     "for each batch, the others once. auto: threshold if the likelihood is Bernoulli and the data are grey."
@@ -116,6 +116,48 @@ class _Evaluate:
     """cpu, cuda, ...; default CUDA where there is any."""
     out: Annotated[Path | None, arg(metavar="FILE.nc")] = None
     """Where to save the evidence; default the next free RUN/evidence-N.nc."""
+    bdmc: int | None = None
+    """Also bound the method's error, on so many data drawn from the model (bidirectional Monte Carlo; with AIS)."""
+
+
+@dataclass(frozen=True)
+class Estimators:
+    """Compare ELBO estimators at the weights of a run: bounds, gradients, cost."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A folder that `pyrovae train` wrote."""
+    names: Annotated[tuple[str, ...], arg(metavar="PART", help=_ESTIMATORS)] = ("elbo", "stl", "iwae", "dreg")
+    num_particles: tuple[int, ...] = (1, 4, 16)
+    """Draws for each datum: one number, or several to sweep."""
+    num_data: int = 20
+    """Size of the batch, drawn at random."""
+    num_replicates: int = 100
+    """Runs of each estimator."""
+    reference_particles: int = 5000
+    """Of the reference for log p(x) and for the model's gradient."""
+    gradient_bias: bool = True
+    """Test gradients for bias, which takes most of the time."""
+    part: Literal["test", "valid", "train"] = "test"
+    """Which data."""
+    seed: int = 0
+    device: str | None = None
+    """cpu, cuda, ...; default CUDA where there is any."""
+    out: Annotated[Path | None, arg(metavar="FILE.nc")] = None
+    """Where to save the comparison, with a figure beside it; default the next free RUN/estimators-N.nc."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare models by their evidence on the same data, in pairs."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """Two or more run folders, whose newest evidence on the same data is taken, or evidence files."""
+    prob: float = 0.95
+    """How often an interval is to hold the true difference."""
+    error: Literal["both", "monte_carlo", "test_set"] = "both"
+    """What the error of a difference counts."""
+    out: Annotated[Path | None, arg(metavar="FILE.nc")] = None
+    """Where to save the table; default nowhere."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +175,13 @@ class Sample:
     """A new .png (a grid) or .npy (an array); default the next free RUN/samples-N.png or .npy."""
 
 
-_BASES = {"train": _Train, "evaluate": _Evaluate, "sample": Sample}
+_BASES = {
+    "train": _Train,
+    "evaluate": _Evaluate,
+    "estimators": Estimators,
+    "compare": Compare,
+    "sample": Sample,
+}
 
 COMMANDS = tuple(_BASES)
 
@@ -141,7 +189,7 @@ COMMANDS = tuple(_BASES)
 def command(name: str, chosen: dict[str, str]) -> type:
     """The dataclass of a command, with a field for each part and one for the options of the part chosen."""
     base, fields = _BASES[name], []
-    for kind in PARTS[name]:
+    for kind in PARTS.get(name, ()):
         entry = catalog.find(kind, chosen.get(kind, catalog.KINDS[kind].default))
         fields += _fields_of(kind, entry)
     made = dataclasses.make_dataclass(

@@ -55,7 +55,7 @@ def _tyro(commands: dict[str, type], arguments: list[str]) -> Any:
             return tyro.cli(
                 union,  # type: ignore[arg-type]
                 prog="pyrovae",
-                description="Variational autoencoders as Pyro programs: train, evaluate, sample.",
+                description="Variational autoencoders as Pyro programs: train, evaluate, compare, sample.",
                 args=arguments,
                 config=(tyro.conf.OmitSubcommandPrefixes,),
             )
@@ -182,7 +182,7 @@ def _plain(value: Any) -> Any:
 def chosen_parts(given: Any, name: str) -> dict[str, options.Chosen]:
     """The parts of a parsed command, ready to be built."""
     found = {}
-    for kind in options.PARTS[name]:
+    for kind in options.PARTS.get(name, ()):
         values = getattr(given, f"{kind}_options")
         pairs = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
         found[kind] = options.Chosen(catalog.find(kind, getattr(given, kind)), pairs)
