@@ -4,7 +4,7 @@ from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import ELBO, AnalyticKL
 from pyrovae.estimators.iwae import CIWAE, IWAE, MIWAE, PIWAE
 from pyrovae.estimators.jackknife import Jackknife
-from pyrovae.estimators.path import STL, STLIWAE, DReG
+from pyrovae.estimators.path import STL, STLIWAE, DReG, RWSDReG
 from pyrovae.estimators.renyi import Renyi
 from pyrovae.estimators.rws import RWS
 from pyrovae.estimators.score import VIMCO, ScoreELBO
@@ -23,6 +23,7 @@ __all__ = [
     "MIWAE",
     "PIWAE",
     "RWS",
+    "RWSDReG",
     "Renyi",
     "STL",
     "STLIWAE",

@@ -132,7 +132,7 @@ class Estimator(pyro.infer.ELBO):
                     raise ValueError(
                         f"{name} differentiates through '{site.name}', but "
                         f"{_base_name(site.posterior)} has no rsample. "
-                        "Use estimators.ELBO, whose score-function term handles discrete sites."
+                        "Use estimators.ELBO, whose score-function term handles discrete sites, or VIMCO or RWS."
                     )
         if self.importance_weighted or self.needs_density:
             for site in particles.latents.values():

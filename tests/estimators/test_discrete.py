@@ -119,6 +119,16 @@ def test_sleep_does_not_train_the_model_on_its_dreams(mixture, lab):
     assert not torch.allclose(found[0][model:], found[1][model:])
 
 
+def test_reparameterised_dreams_do_not_either(lab):
+    module, x = lab.TwoLayers(spoil=0.3), torch.tensor([0.3, -1.0], dtype=torch.float64)
+    found = []
+    for update in ("wake", "sleep"):
+        torch.manual_seed(1)
+        loss = RWS(5, update=update).differentiable_loss(module.model, module.guide, x)
+        found.append(lab.gradient(module, loss)[: module.guide_slice.start])
+    assert_close(*found)
+
+
 def test_sleep_says_when_it_cannot_place_its_dream(mixture):
     oracle, x = mixture
     with pytest.raises(ValueError, match="observes none of the programs' positional arguments"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pyrovae.estimators import ELBO, IWAE, STL, STLIWAE, AnalyticKL, DReG
+from pyrovae.estimators import ELBO, IWAE, RWS, STL, STLIWAE, AnalyticKL, DReG, RWSDReG
 from pyrovae.handlers import KLScale
 from pyrovae.testing import LinearGaussian
 
@@ -62,6 +62,14 @@ def test_dreg_has_the_expected_gradient_of_iwae_and_stl_iwae_has_not(spoilt, lab
     lab.assert_within(mean, error, other, other_error)
     biased, error = lab.spread(STLIWAE(5), oracle, x, copies=1_000)
     assert ((biased - other).abs() / (error**2 + other_error**2).sqrt()).max() > 20
+
+
+def test_rws_dreg_has_the_expected_gradient_of_the_wake_update_with_less_noise(spoilt, lab):
+    oracle, x = spoilt
+    mean, error = lab.spread(RWSDReG(5), oracle, x)
+    other, other_error = lab.spread(RWS(5), oracle, x, seed=1_000)
+    lab.assert_within(mean, error, other, other_error)
+    assert guide_part(oracle, error).norm() < 0.8 * guide_part(oracle, other_error).norm()
 
 
 @pytest.mark.parametrize("estimator", [STL(2), AnalyticKL(1)], ids=repr)
