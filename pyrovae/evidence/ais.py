@@ -19,7 +19,7 @@ __all__ = ["AIS"]
 
 _SCALE_DRAWS = 64
 _FIRST_STEPS = 15  # transitions at the first temperature of the warm-up
-_LEAST_STEPS = 60  # transitions of the whole warm-up, at least
+_LEAST_STEPS = 40  # transitions of the whole warm-up, at least
 
 
 class AIS(Method):
@@ -163,13 +163,12 @@ class _Anneal:
     def estimate(self, exact: Values | None) -> Estimate:
         plan = self.warm_up()
         chains = self.method.num_chains
-        with self._streams(3, chains):
-            if exact is None:
-                log_w, acceptance = self.forward(self._start(chains), plan)
-            else:
-                log_w, acceptance = self.backward(
-                    evaluate(self.path, lay_out(exact, self.first, chains)), plan
-                )
+        streams = self._streams(3, chains)
+        if exact is None:
+            log_w, acceptance = self.forward(self._start(streams), plan, streams)
+        else:
+            state = evaluate(self.path, lay_out(exact, self.first, chains))
+            log_w, acceptance = self.backward(state, plan, streams)
         running = RunningWeights(self.num_data, chains, log_w.device)
         running.update(finite_log_weights(log_w if exact is None else -log_w))
         more = {"acceptance": acceptance, "log_weight_variance": log_w.var(0, correction=min(1, chains - 1))}
@@ -179,26 +178,28 @@ class _Anneal:
                 estimate.columns[name] = -estimate.columns[name]
         return estimate
 
-    def _start(self, num: int) -> State:
-        return evaluate(self.path, {name: s.value.detach() for name, s in self._begin(num).latents.items()})
+    def _start(self, streams: DatumStreams) -> State:
+        with streams:
+            first = self._begin(streams.num_particles)
+        return evaluate(self.path, {name: site.value.detach() for name, site in first.latents.items()})
 
-    def forward(self, state: State, plan: _Plan) -> tuple[Tensor, Tensor]:
+    def forward(self, state: State, plan: _Plan, streams: DatumStreams) -> tuple[Tensor, Tensor]:
         log_w = torch.zeros(state.log_ratio.shape, dtype=torch.float64, device=state.log_ratio.device)
         accepted, last = torch.zeros_like(log_w[0]), len(plan.betas) - 1
         for t in range(1, last + 1):
             log_w += (plan.betas[t] - plan.betas[t - 1]) * state.log_ratio
             if t < last:
-                state, acceptance = self.transition(state, *self._place(plan, t))
+                state, acceptance = self.transition(state, *self._place(plan, t), streams)
                 accepted += acceptance.mean(0)
         return log_w, accepted / max(1, last - 1)
 
-    def backward(self, state: State, plan: _Plan) -> tuple[Tensor, Tensor]:
+    def backward(self, state: State, plan: _Plan, streams: DatumStreams) -> tuple[Tensor, Tensor]:
         log_w = torch.zeros(state.log_ratio.shape, dtype=torch.float64, device=state.log_ratio.device)
         accepted, last = torch.zeros_like(log_w[0]), len(plan.betas) - 1
         for t in range(last, 0, -1):
             log_w += (plan.betas[t] - plan.betas[t - 1]) * state.log_ratio
             if t > 1:
-                state, acceptance = self.transition(state, *self._place(plan, t - 1))
+                state, acceptance = self.transition(state, *self._place(plan, t - 1), streams)
                 accepted += acceptance.mean(0)
         return log_w, accepted / max(1, last - 1)
 
@@ -215,18 +216,18 @@ class _Anneal:
         if num == 1:
             return _Plan(betas, steps)
         chains = method.num_chains if method.schedule == "adaptive" else min(4, method.num_chains)
-        with self._streams(2, chains):
-            state = self._start(chains)
-            spread[0] = state.log_ratio.std(0, correction=min(1, chains - 1))
-            for t in range(1, num):
-                # Find the step's size at first, then follow it along the path.
-                for _ in range(_FIRST_STEPS if t == 1 else max(1, _LEAST_STEPS // num)):
-                    plan = _Plan(betas, log_step.exp()[None].expand(num + 1, -1))
-                    state, acceptance = self.transition(state, *self._place(plan, t))
-                    rate = 1.0 if t == 1 else 0.3
-                    log_step = log_step + rate * (acceptance.mean(0) - method.target_acceptance)
-                steps[t] = log_step.exp()
-                spread[t] = state.log_ratio.std(0, correction=min(1, chains - 1))
+        streams = self._streams(2, chains)
+        state = self._start(streams)
+        spread[0] = state.log_ratio.std(0, correction=min(1, chains - 1))
+        for t in range(1, num):
+            # Find the step's size at first, then follow it along the path.
+            for _ in range(_FIRST_STEPS if t == 1 else max(1, _LEAST_STEPS // num)):
+                plan = _Plan(betas, log_step.exp()[None].expand(num + 1, -1))
+                state, acceptance = self.transition(state, *self._place(plan, t), streams)
+                rate = 1.0 if t == 1 else 0.3
+                log_step = log_step + rate * (acceptance.mean(0) - method.target_acceptance)
+            steps[t] = log_step.exp()
+            spread[t] = state.log_ratio.std(0, correction=min(1, chains - 1))
         steps[0], steps[num], spread[num] = steps[1], steps[num - 1], spread[num - 1]
         if method.schedule == "adaptive" and chains > 1:
             new = _even_out(betas.cpu().numpy(), spread.cpu().numpy())

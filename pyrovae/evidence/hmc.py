@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrovae.evidence.streams import DatumStreams
+
 Values = dict[str, Tensor]
 Path = Callable[[Values], tuple[Tensor, Tensor]]
 """Latent values to (log start density, log of joint over start), each ``(C, B)``."""
@@ -45,14 +47,17 @@ class Transition:
     def __init__(self, path: Path, scales: Values, axis: int, num_leapfrog: int):
         self.path, self.scales, self.axis, self.num_leapfrog = path, scales, axis, num_leapfrog
 
-    def __call__(self, state: State, beta: Tensor, step: Tensor) -> tuple[State, Tensor]:
+    def __call__(
+        self, state: State, beta: Tensor, step: Tensor, streams: DatumStreams
+    ) -> tuple[State, Tensor]:
         """New chains and the probability ``(C, B)`` with which each proposal was to be accepted.
 
         Args:
             state: The chains.
             beta, step: ``(B,)``: place on the path and step size of each datum.
+            streams: Where random numbers come from.
         """
-        momenta = {name: torch.randn_like(value) for name, value in state.values.items()}
+        momenta = {name: streams.normal(value) for name, value in state.values.items()}
         energy = state.log_start + beta * state.log_ratio - self._kinetic(momenta)
         moved = {name: value.clone() for name, value in state.values.items()}
         slopes, _, _ = self._slopes(moved, beta)
@@ -66,7 +71,7 @@ class Transition:
             momenta = {name: p + half[name] * slopes[name] for name, p in momenta.items()}
         proposed = log_start + beta * log_ratio - self._kinetic(momenta)
         log_accept = (proposed - energy).nan_to_num(nan=-math.inf, posinf=-math.inf).clamp(max=0.0)
-        accepted = torch.rand_like(log_accept).log() < log_accept
+        accepted = streams.uniform(log_accept).log() < log_accept
         values = {
             name: torch.where(self._spread(accepted, old), moved[name], old)
             for name, old in state.values.items()

@@ -205,6 +205,10 @@ def finite_log_weights(log_w: Tensor) -> Tensor:
 class _Bytes(TorchDispatchMode):
     """Adds up the bytes of all tensors made while active, views apart."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as DatumStreams
+
     def __init__(self) -> None:
         super().__init__()
         self.total = 0

@@ -101,6 +101,10 @@ class DatumStreams(TorchDispatchMode):
         axis: Of the data, in a tensor whose first axis is the particles'.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch loads its compiler, which takes seconds, to keep it away from here
+
     def __init__(self, keys: np.ndarray, num_particles: int, start: int = 0, axis: int = 1):
         super().__init__()
         self.keys, self.num_particles, self.start, self.axis = keys, num_particles, start, axis
@@ -138,6 +142,14 @@ class DatumStreams(TorchDispatchMode):
         if func is _aten.multinomial.default:
             return self._multinomial(func, args, kwargs)
         return func(*args, **kwargs)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers of the layout of ``like``, without the mode being active."""
+        return self._fill(torch.empty_like(like), _aten.normal_.default, (), {})
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Numbers uniform in [0, 1), likewise."""
+        return self._fill(torch.empty_like(like), _aten.uniform_.default, (), {})
 
     def _ours(self, shape: Sequence[int]) -> bool:
         return (
