@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -327,16 +329,17 @@ def test_softplus_link_reaches_far_below_underflow():
         assert slope.isfinite().all()
 
 
-class Exponential(likelihoods.Likelihood):
-    """A user's own likelihood: waiting times."""
-
-    def distribution(self, outputs):
-        return dist.Exponential(nn.functional.softplus(outputs.squeeze(self.output_dim)))
-
-
 def test_a_likelihood_of_ones_own():
-    """Written as the base's docstring says; quadrature and importance sampling agree on it."""
-    test_quadrature_agrees_with_the_marginal_likelihood(Exponential())
+    """The documentation's, as written, in a VAE: quadrature and importance sampling agree, and data are checked."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "likelihoods.md").read_text(encoding="utf-8")
+    block = re.findall(r"```python\n(class .*?)```", text, re.S)[-1]
+    assert len(block.splitlines()) < 25
+    scope = {"likelihoods": likelihoods, "dist": dist, "softplus": nn.functional.softplus}
+    exec(block, scope)
+    test_quadrature_agrees_with_the_marginal_likelihood(scope["Exponential"]())
+    vae = make(scope["Exponential"]())
+    with pytest.raises(ValueError, match="takes x >= 0"):
+        estimators.ELBO().loss(vae.model, vae.guide, -torch.ones(2, 3, dtype=F64))
 
 
 class Plain(likelihoods.Likelihood):
