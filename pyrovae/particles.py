@@ -18,7 +18,7 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Independent, kl_divergence
+from torch.distributions import Independent, constraints, kl_divergence
 
 Program = Callable[..., Any]
 PARTICLE_PLATE = "_particles"
@@ -555,6 +555,23 @@ def _check_names(guide_sites: dict, model_sites: dict, observed: dict) -> None:
         )
     if not observed:
         raise ValueError("The model observes nothing. Give one site obs=..., inside the data plate.")
+
+
+def real_support(site: LatentSite) -> bool:
+    """Whether a site's values may be any real numbers, as far as its two distributions say."""
+    supports = [_real(fn) for fn in (site.prior, site.posterior)]
+    return any(supports) and False not in supports
+
+
+def _real(distribution: Any) -> bool | None:
+    """Whether a distribution lives on all real numbers; None if it does not say."""
+    try:
+        support = distribution.support
+    except (AttributeError, NotImplementedError):
+        return None
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return None if support is None else support is constraints.real
 
 
 def _numel(site: Any) -> int:

@@ -6,13 +6,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from pyrovae.evidence.hmc import State, Transition, Values, evaluate
 from pyrovae.evidence.method import Estimate, Method, check_count
 from pyrovae.evidence.problem import Encoded, Problem, finite_log_weights, lay_out
 from pyrovae.evidence.streams import DatumStreams, further
-from pyrovae.particles import Particles, at
+from pyrovae.particles import Particles, at, real_support
 from pyrovae.weights import RunningWeights
 
 __all__ = ["AIS"]
@@ -267,21 +266,9 @@ def _even_out(betas: np.ndarray, spread: np.ndarray) -> np.ndarray:
 
 def _check_sites(particles: Particles) -> None:
     for site in particles.latents.values():
-        supports = [_support(fn) for fn in (site.prior, site.posterior)]
-        if not any(support is True for support in supports) or any(support is False for support in supports):
+        if not real_support(site):
             raise ValueError(
                 f"AIS moves latent values by gradients over all of the real numbers, but site '{site.name}' is "
                 f"{type(site.prior).__name__}, which is discrete, constrained, or of unknown support. "
                 "Use ImportanceSampling."
             )
-
-
-def _support(fn: Any) -> bool | None:
-    """Whether a distribution lives on all real numbers; None if it does not say."""
-    try:
-        support = fn.support
-    except (AttributeError, NotImplementedError):
-        return None
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return None if support is None else support is constraints.real

@@ -1,5 +1,6 @@
 """What every evidence method starts from: programs, checked data, streams, and pieces of work that fit in memory."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.evidence.streams import BLOCK, DatumStreams, data_keys, fingerprint
+from pyrovae.evidence.streams import BLOCK, DatumStreams, data_keys, fingerprint, further
 from pyrovae.particles import Particles, at, draw, draw_encoded, draw_prior, encode
 from pyrovae.programs import evaluation_mode, modules_of
 
@@ -174,6 +175,29 @@ class Encoded:
             encoded=self.trace,
             max_plate_nesting=nesting,
         )
+
+    def draw_prior(self, num_particles: int, start: int = 0) -> Particles:
+        """As :meth:`draw`, but from the model's prior, with the guide's density beside."""
+        nesting = self.problem.max_plate_nesting
+        with DatumStreams(further(self.keys, 21), num_particles, start, axis=nesting):
+            drawn = self.draw_prior_here(num_particles)
+        return at(
+            self.problem.model,
+            self.problem.guide,
+            {name: site.value for name, site in drawn.latents.items()},
+            self.args,
+            encoded=self.trace,
+            max_plate_nesting=nesting,
+        )
+
+    def select(self, index: Tensor) -> "Encoded":
+        """Some of these data; their guide runs again."""
+        problem, chosen = self.problem, index.cpu().numpy()
+        args = tuple(arg[index] for arg in self.args)
+        if hasattr(problem.guide, "select"):
+            problem = copy.copy(problem)
+            problem.guide = problem.guide.select(index)
+        return Encoded(problem, args, self.keys[chosen], encode(problem.guide, args))
 
     def draw_prior_here(self, num_particles: int) -> Particles:
         """Particles from the model's prior, by whatever random streams are active."""
