@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from pyrovae.estimators import ELBO, BetaTC
+from pyrovae.handlers import KLScale
 from pyrovae.testing import LinearGaussian
 
 
@@ -41,6 +42,16 @@ def test_unit_weights_have_the_gradient_of_the_elbo(oracle, lab):
     for estimator in (BetaTC(3, total_correlation=1.0), ELBO(3)):
         torch.manual_seed(0)
         found.append(lab.gradient(module, estimator.differentiable_loss(module.model, module.guide, x)))
+    assert_close(*found)
+
+
+def test_all_parts_are_under_the_kl_scale(oracle, lab):
+    module, x = oracle
+    found = []
+    for estimator in (BetaTC(3, total_correlation=1.0), ELBO(3)):
+        torch.manual_seed(0)
+        loss = estimator.differentiable_loss(KLScale(0.3)(module.model), KLScale(0.3)(module.guide), x)
+        found.append(lab.gradient(module, loss))
     assert_close(*found)
 
 
