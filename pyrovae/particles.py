@@ -347,6 +347,29 @@ def at(
     )
 
 
+def predict(
+    model: Program,
+    values: dict[str, Tensor],
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+) -> dict[str, Tensor]:
+    """Draw every observed site anew, ``(K, B, *event)``, given latent values of K particles."""
+    given = poutine.Trace()
+    for name, value in values.items():
+        given.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+    plate = _particle_plate(next(iter(values.values())).shape[0], max_plate_nesting)
+    with torch.no_grad():
+        program = poutine.replay(poutine.uncondition(plate(model)), trace=given)
+        trace = poutine.trace(program).get_trace(*args, **(kwargs or {}))
+    return {
+        name: site["value"]
+        for name, site in _sites(trace, observed=False).items()
+        if site["infer"].get("was_observed")
+    }
+
+
 def simulate(
     model: Program, args: tuple, kwargs: dict[str, Any] | None = None
 ) -> tuple[tuple, dict[str, Tensor]]:

@@ -2,8 +2,26 @@
 
 from pyrovae.evidence.ais import AIS
 from pyrovae.evidence.bdmc import Sandwich, bdmc
+from pyrovae.evidence.conditional import Imputation, impute, observe_part
+from pyrovae.evidence.convergence import Convergence, convergence
 from pyrovae.evidence.importance import ImportanceSampling
 from pyrovae.evidence.marginal import log_marginal
+from pyrovae.evidence.nats import Nats, rate_distortion, where_the_nats_go
 from pyrovae.evidence.result import Evidence
 
-__all__ = ["AIS", "Evidence", "ImportanceSampling", "Sandwich", "bdmc", "log_marginal"]
+__all__ = [
+    "AIS",
+    "Convergence",
+    "Evidence",
+    "Imputation",
+    "ImportanceSampling",
+    "Nats",
+    "Sandwich",
+    "bdmc",
+    "convergence",
+    "impute",
+    "log_marginal",
+    "observe_part",
+    "rate_distortion",
+    "where_the_nats_go",
+]
