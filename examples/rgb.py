@@ -32,9 +32,9 @@ def train_and_evaluate(
     path: str | Path,
     num_train: int = 5000,
     num_test: int = 200,
-    channels: tuple[int, ...] = (32, 64, 128),
+    channels: tuple[int, ...] = (16, 32),
     num_components: int = 5,
-    epochs: int = 30,
+    epochs: int = 10,
     num_particles: int = 100,
     coupled: bool = True,
     seed: int = 0,
@@ -56,7 +56,7 @@ def train_and_evaluate(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Bits per dimension of a VAE on CIFAR-10.")
     parser.add_argument("--data", default=Path(FOLDER) / "cifar10_subset.npz", help="the data file")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--smoke", action="store_true", help="a run of seconds that shows only that it runs")
     options = parser.parse_args()
     settings = {"epochs": options.epochs}
