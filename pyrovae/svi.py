@@ -78,7 +78,8 @@ class Step:
         self.model, self.guide = model, guide
         self.estimator, self.optimizer, self.parameters = estimator, optimizer, list(parameters)
         self.clip_norm, self.transform = clip_norm, transform
-        self.beta = torch.ones((), device=self.parameters[0].device if self.parameters else None)
+        like = next((p for p in self.parameters if p.is_floating_point()), torch.ones(()))
+        self.beta = torch.ones((), dtype=like.dtype, device=like.device)
         # One factor object for both programs, so that its value can change between steps.
         self.scaled = KLScale(self.beta)(model), KLScale(self.beta)(guide)
         self.engine = Engine(

@@ -128,6 +128,28 @@ def test_beta_is_an_input_of_the_graph(x):
     assert len(captured.engine.graphs) == 2  # one as declared, one for every beta
 
 
+@pytest.mark.parametrize("capture", [True, False])
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_a_step_reports_and_differentiates_the_mean_bound_under_beta(x, beta, capture):
+    """Against the estimator itself, wrapped by hand."""
+    owner, estimator = LinearGaussian(shift=0.5), estimators.AnalyticKL(3)
+    twin = copy.deepcopy(owner)
+    step = make_step(owner, estimator, capture=capture)
+    step.gradients(x, beta=0.9)
+    for parameter in step.parameters:
+        parameter.grad = None
+    torch.manual_seed(2)
+    bound, reconstruction, kl = step.gradients(x, beta=beta)
+    torch.manual_seed(2)
+    scale = KLScale(beta)
+    loss = estimator.differentiable_loss(scale(twin.model), scale(twin.guide), x)
+    (loss / len(x)).backward()
+    torch.testing.assert_close(bound, -loss.detach(), **EXACT)
+    torch.testing.assert_close(bound, reconstruction - beta * kl, **EXACT)
+    for a, b in zip(step.parameters, twin.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, **EXACT)
+
+
 def test_beta_of_an_importance_weighted_bound_is_refused_as_ever(x):
     step = make_step(LinearGaussian(), estimators.IWAE(num_particles=3))
     step(x)
@@ -173,7 +195,6 @@ def test_unequal_last_batch_runs_eagerly_first_and_then_as_a_graph(x):
     captured, eager = pair(LinearGaussian(shift=0.5), estimators.ELBO())
     for _ in range(4):
         assert_same(captured, eager, [(x,), (x[:5],)])
-    assert {graph.module.graph is not None for graph in captured.engine.graphs.values()} == {True}
     assert len(captured.engine.graphs) == 2
 
 
@@ -181,7 +202,7 @@ def test_endlessly_changing_shapes_run_eagerly_with_one_message(x):
     step = make_step(LinearGaussian(shift=0.5), estimators.ELBO())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for size in range(1, 12):
+        for size in range(1, 11):
             for _ in range(3):
                 step(x[:size])
     assert len(step.engine.graphs) == 8
