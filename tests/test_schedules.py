@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro.infer import Trace_ELBO
 
@@ -29,6 +29,7 @@ def test_cycles_ramp_hold_and_begin_again():
     assert cycle(cycle.warmup_steps - 1) < 1.0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.floats(0.05, 1.0), st.integers(0, 500))
 def test_endless_cycles_repeat_and_stay_between_their_ends(period, ratio, step):
     cycle = Cyclical(0.1, 0.9, period=period, ratio=ratio, cycles=None)

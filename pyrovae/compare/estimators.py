@@ -311,7 +311,7 @@ def _row(
         cell = {
             "gradient_norm": norm,
             "gradient_variance": variance,
-            "snr": norm / variance**0.5 if variance > 0 else math.inf,
+            "snr": norm / variance**0.5 if variance > 0 else (math.inf if norm > 0 else math.nan),
         }
         cell |= _bias("gradient_bias", blocks, target, index)
         cell |= _bias("evidence_bias", blocks, model_truth if name.startswith("model") else None, index)

@@ -136,13 +136,19 @@ def _is_one(weight: float | Tensor) -> bool:
 
 
 def _discrete_score(particles: Particles, integrand: Tensor) -> Tensor | float:
-    """The score term of the sites that are not reparameterised, ``(B,)``; zero where there is none."""
-    log_q = [site.score for site in particles.latents.values() if not site.reparameterized]
-    return score_term(integrand, log_q) if log_q else 0.0
+    """The score term of the sites that are not reparameterised."""
+    return score_term(
+        integrand, [site.score for site in particles.latents.values() if not site.reparameterized]
+    )
 
 
-def score_term(integrand: Tensor, log_q: list[Tensor]) -> Tensor:
-    """``(B,)``: mean of log q times what a draw's integrand ``(K, B)`` exceeds the mean of the others by."""
+def score_term(integrand: Tensor, log_q: list[Tensor]) -> Tensor | float:
+    """``(B,)``: mean of log q times what a draw's integrand ``(K, B)`` exceeds the mean of the others by.
+
+    Zero without any log q.
+    """
+    if not log_q:
+        return 0.0
     learned, num = integrand.detach(), len(integrand)
     if num > 1:
         learned = learned - (learned.sum(0) - learned) / (num - 1)

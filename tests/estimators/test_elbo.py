@@ -181,12 +181,12 @@ def test_strict_refuses_a_missing_closed_form():
         AnalyticKL(strict=True).bound(model, guide, torch.zeros(2))
 
 
-@pytest.mark.parametrize("num_particles", [1, 3])
-def test_discrete_site_has_the_enumerated_gradient(num_particles, mixture, lab):
+@pytest.mark.parametrize("estimator", [ELBO(1), ELBO(3), AnalyticKL(1), AnalyticKL(3)], ids=repr)
+def test_discrete_site_has_the_enumerated_gradient(estimator, mixture, lab):
     oracle, x = mixture
     log_q = oracle.log_guide(x)
     exact = (log_q.exp() * (oracle.log_joint(x) - log_q)).sum()
-    mean, error = lab.spread(ELBO(num_particles), oracle, x)
+    mean, error = lab.spread(estimator, oracle, x)
     lab.assert_within(mean, error, lab.gradient(oracle, exact))
 
 
@@ -202,7 +202,8 @@ def test_scaled_discrete_site_has_the_enumerated_gradient(mixture, lab):
     lab.assert_within(mean, error, lab.gradient(oracle, exact))
 
 
-def test_mixed_discrete_and_continuous_sites_have_the_exact_gradient(lab):
+@pytest.mark.parametrize("estimator", [ELBO(2), AnalyticKL(2)], ids=repr)
+def test_mixed_discrete_and_continuous_sites_have_the_exact_gradient(estimator, lab):
     class Mixed(torch.nn.Module):
         """c ~ Categorical, z | c ~ N(m_c, 1), x | z ~ N(z, 1), with q(c | x) q(z | c, x)."""
 
@@ -236,5 +237,5 @@ def test_mixed_discrete_and_continuous_sites_have_the_exact_gradient(lab):
             ).sum(0)
 
     module, x = Mixed(), torch.tensor([0.7, -1.1], dtype=torch.float64)
-    mean, error = lab.spread(ELBO(2), module, x)
+    mean, error = lab.spread(estimator, module, x)
     lab.assert_within(mean, error, lab.gradient(module, module.elbo(x).sum()))
