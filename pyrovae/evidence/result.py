@@ -288,7 +288,7 @@ class Evidence:
             with xarray.open_datatree(path, engine="h5netcdf") as tree:
                 if "evidence" not in tree.children:
                     raise ValueError(f"{path} holds the groups {list(tree.children)}, expected 'evidence'.")
-                return cls(tree["evidence"].to_dataset(inherit=False).load())
+                return cls(tree["evidence"].to_dataset().load())
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -180,7 +180,7 @@ class DatumStreams(TorchDispatchMode):
     def _per_datum(self, func: Any, args: tuple, kwargs: dict) -> Tensor:
         moved = [a.movedim(self.axis, 0) if isinstance(a, Tensor) else a for a in args]
         device = next(a.device for a in args if isinstance(a, Tensor))
-        out: Tensor | None = None
+        out: Any = None
         for datum, part, generator in self._pieces(device):
             piece = [a[datum, part] if isinstance(a, Tensor) else a for a in moved]
             piece = func(*piece, **{**kwargs, "generator": generator})
@@ -188,7 +188,6 @@ class DatumStreams(TorchDispatchMode):
                 rest = piece.shape[1:]
                 out = piece.new_empty(len(self.keys), self.num_particles, *rest)
             out[datum, part] = piece
-        assert out is not None
         return out.movedim(0, self.axis)
 
     def _multinomial(self, func: Any, args: tuple, kwargs: dict) -> Tensor:
