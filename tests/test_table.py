@@ -84,6 +84,7 @@ ESTIMATORS = {
     "IWAE": lambda: estimators.IWAE(num_particles=3),
     "STLIWAE": lambda: estimators.STLIWAE(num_particles=3),
     "DReG": lambda: estimators.DReG(num_particles=3),
+    "RWSDReG": lambda: estimators.RWSDReG(num_particles=3),
     "CIWAE": lambda: estimators.CIWAE(num_particles=3),
     "MIWAE": lambda: estimators.MIWAE(num_bounds=2, num_particles=2),
     "PIWAE": lambda: estimators.PIWAE(num_bounds=2, num_particles=2),
@@ -99,7 +100,19 @@ ESTIMATORS = {
 TAKES_DELTA = {"ELBO", "AnalyticKL", "STL"}
 # Where latents are independent of one another under both, which BetaTC's parts of the KL need.
 MEAN_FIELD = {(p, "DiagonalNormal") for p in ("StandardNormal", "Laplace", "StudentT")}
-NEEDS_RSAMPLE = {"STL", "BetaTC", "IWAE", "STLIWAE", "DReG", "CIWAE", "MIWAE", "PIWAE", "Jackknife", "Renyi"}
+NEEDS_RSAMPLE = {
+    "STL",
+    "BetaTC",
+    "IWAE",
+    "STLIWAE",
+    "DReG",
+    "RWSDReG",
+    "CIWAE",
+    "MIWAE",
+    "PIWAE",
+    "Jackknife",
+    "Renyi",
+}
 
 
 def fits(prior, posterior):
