@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pyrovae import (
+        compare,
         data,
         estimators,
         evidence,
@@ -16,41 +17,50 @@ if TYPE_CHECKING:
         posteriors,
         priors,
         schedules,
+        shapes,
         testing,
         weights,
     )
-    from pyrovae.evidence import Evidence, ImportanceSampling, log_marginal
-    from pyrovae.training import History, fit
+    from pyrovae.compare import compare_estimators, compare_models
+    from pyrovae.evidence import AIS, Evidence, ImportanceSampling, bdmc, log_marginal
+    from pyrovae.shapes import ClusteringVAE, ConditionalVAE, HierarchicalVAE
+    from pyrovae.svi import SVI
+    from pyrovae.training import History, NonFiniteLoss, fit
     from pyrovae.vae import VAE
 
-# Loaded on first use, so that `import pyrovae` and `pyrovae --help` do not wait for torch.
-_MODULES = (
-    "data",
-    "estimators",
-    "evidence",
-    "handlers",
-    "likelihoods",
-    "nets",
-    "posteriors",
-    "priors",
-    "schedules",
-    "testing",
-    "weights",
-)
 _NAMES = {
+    "AIS": "evidence",
+    "ClusteringVAE": "shapes",
+    "ConditionalVAE": "shapes",
     "Evidence": "evidence",
+    "HierarchicalVAE": "shapes",
     "History": "training",
     "ImportanceSampling": "evidence",
+    "NonFiniteLoss": "training",
+    "SVI": "svi",
     "VAE": "vae",
+    "bdmc": "evidence",
+    "compare_estimators": "compare",
+    "compare_models": "compare",
     "fit": "training",
     "log_marginal": "evidence",
 }
 
 __all__ = [
+    "AIS",
+    "ClusteringVAE",
+    "ConditionalVAE",
     "Evidence",
+    "HierarchicalVAE",
     "History",
     "ImportanceSampling",
+    "NonFiniteLoss",
+    "SVI",
     "VAE",
+    "bdmc",
+    "compare",
+    "compare_estimators",
+    "compare_models",
     "data",
     "estimators",
     "evidence",
@@ -62,15 +72,17 @@ __all__ = [
     "posteriors",
     "priors",
     "schedules",
+    "shapes",
     "testing",
     "weights",
 ]
 
 
+# Loaded on first use, so that `import pyrovae` and `pyrovae --help` do not wait for torch.
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(importlib.import_module(f"pyrovae.{_NAMES[name]}"), name)
-    elif name in _MODULES:
+    elif name in __all__:
         value = importlib.import_module(f"pyrovae.{name}")
     else:
         raise AttributeError(f"module 'pyrovae' has no attribute {name!r}")

@@ -147,5 +147,12 @@ def test_unknown_name_is_an_attribute_error():
         _ = pv.VEA
 
 
+def test_every_public_name_of_the_package_resolves_alone():
+    """In a fresh process each, as far as it matters: names of functions never give way to modules."""
+    code = "import pyrovae as pv; from pyrovae import training, compare, evidence\n"
+    code += "\n".join(f"assert pv.{name} is not None" for name in pv.__all__)
+    run(code + "\nassert callable(pv.fit) and callable(pv.compare_models) and callable(pv.SVI)")
+
+
 def test_dir_lists_the_public_names():
     assert set(pv.__all__) <= set(dir(pv))

@@ -125,6 +125,45 @@ def test_linear_schedule_reaches_history(x):
     assert history["beta"].tolist() == [0.25, 0.75, 1.0]
 
 
+def test_a_controller_hears_of_every_step_and_survives_a_resume(x, tmp_path):
+    class Recorder(schedules.Schedule):
+        feedback = True
+
+        def __init__(self):
+            self.heard = []
+
+        def __call__(self, step):
+            return 1.0 + 0.01 * len(self.heard)
+
+        def update(self, reconstruction, kl):
+            self.heard.append((reconstruction, kl))
+
+        def state_dict(self):
+            return {"heard": self.heard}
+
+        def load_state_dict(self, state):
+            self.heard = state["heard"]
+
+    vae, beta = make(), Recorder()
+    history = fit(vae.model, vae.guide, x, epochs=2, batch_size=35, beta=beta, checkpoint=tmp_path / "c.pt")
+    assert len(beta.heard) == 4
+    assert_close(sum(r for r, _ in beta.heard[2:]) / 2, history["reconstruction"][-1])
+    assert_close(sum(k for _, k in beta.heard[2:]) / 2, history["kl"][-1])
+    again = Recorder()
+    fit(
+        vae.model,
+        vae.guide,
+        x,
+        epochs=3,
+        batch_size=35,
+        beta=again,
+        checkpoint=tmp_path / "c.pt",
+        resume=True,
+    )
+    assert again.heard[:4] == beta.heard
+    assert len(again.heard) == 6
+
+
 def test_importance_weighted_estimators_refuse_beta(x):
     vae = make()
     with pytest.raises(ValueError, match="IWAE is importance-weighted"):
