@@ -35,6 +35,7 @@ class Graph:
         constants: The closed-over tensors.
         run: What a call executes: the module, or what a compiler made of it.
         kind: ``"captured"``, ``"compiled"`` or ``"cuda graph"``.
+        draws: Whether it draws random numbers.
         static: Whether outputs live in memory that the next call overwrites.
         notes: For the caller.
     """
@@ -43,6 +44,8 @@ class Graph:
         self.module, self.constants = module, constants
         self.run: Callable[..., Sequence[Tensor]] = module
         self.kind = "captured"
+        targets = [getattr(node.target, "tags", ()) for node in module.graph.nodes]
+        self.draws = any(torch.Tag.nondeterministic_seeded in tags for tags in targets)
         self.static = False
         self.notes: dict[str, Any] = {}
 

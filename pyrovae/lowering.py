@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyrovae.capture import Graph
 
-__all__ = ["compile_graph", "has_compiler", "replay", "worth_compiling"]
+__all__ = ["compile_graph", "has_compiler", "pays_back", "replay", "worth_compiling"]
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,12 @@ def worth_compiling(graph: Graph, steps: int | None) -> bool:
         return False
     calls = [n for n in graph.module.graph.nodes if n.op == "call_function"]
     sizes = (n.meta["val"].nbytes for n in calls if isinstance(n.meta.get("val"), Tensor))
-    saved = SECONDS_PER_NODE * len(calls) + sum(sizes) / BYTES_PER_SECOND
-    return steps * saved > 2 * COMPILE_SECONDS
+    return pays_back(steps * sum(sizes), steps * len(calls))
+
+
+def pays_back(bytes_written: float, calls: float = 0) -> bool:
+    """Whether not writing so many bytes, by so many fewer calls, is worth a compilation."""
+    return SECONDS_PER_NODE * calls + bytes_written / BYTES_PER_SECOND > 2 * COMPILE_SECONDS
 
 
 def compile_graph(graph: Graph, inputs: Sequence[Tensor]) -> float:

@@ -275,14 +275,30 @@ def draw_encoded(
     max_plate_nesting: int = 1,
 ) -> Particles:
     """As :func:`draw`, from the distribution that one run of the guide gave (:func:`encode`)."""
-    ((name, site),) = _sites(encoded, observed=False).items()
+    site = _draw_site(encoded, num_particles, max_plate_nesting)
+    trace = encoded.copy()
+    trace.nodes[site["name"]] = site
+    return score(model, trace, num_particles, args, kwargs or {}, max_plate_nesting=max_plate_nesting)
+
+
+def draw_latent(
+    encoded: Any, num_particles: int, *, max_plate_nesting: int = 1
+) -> tuple[str, Tensor, Tensor]:
+    """The draw of :func:`draw_encoded` without the model: name, value ``(K, ..., B, *event)``, log q ``(K, B)``."""
+    site = _draw_site(encoded, num_particles, max_plate_nesting)
+    log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+    if log_q.dim() > 2:
+        log_q = log_q.sum(tuple(range(1, log_q.dim() - 1)))
+    return site["name"], site["value"], log_q
+
+
+def _draw_site(encoded: Any, num_particles: int, max_plate_nesting: int) -> dict[str, Any]:
+    ((_, site),) = _sites(encoded, observed=False).items()
     fn = site["fn"]
     # A fresh copy: some flows remember each draw in their distribution for as long as it lives.
     fn = fn.expand(fn.batch_shape)
     singleton = (1,) * (max_plate_nesting - len(fn.batch_shape))
-    trace = encoded.copy()
-    trace.nodes[name] = {**site, "fn": fn, "value": fn(torch.Size((num_particles, *singleton)))}
-    return score(model, trace, num_particles, args, kwargs or {}, max_plate_nesting=max_plate_nesting)
+    return {**site, "fn": fn, "value": fn(torch.Size((num_particles, *singleton)))}
 
 
 def draw_prior(

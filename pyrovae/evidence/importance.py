@@ -1,7 +1,7 @@
 """Importance sampling from the guide."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class ImportanceSampling(Method):
             what it raised the ELBO by.
         prior_share: Share of the draws that come from the prior in place of the guide; all are weighed by the
             mixture of both, which bounds the weights by p(x | z) over the share.
+        compile: Whether the scoring of particles is captured as a graph and compiled by Inductor (equal to rounding);
+            ``"auto"`` where the work is large enough to pay for the compilation.
 
     Raises:
         TypeError: If a count is no integer.
@@ -56,6 +58,7 @@ class ImportanceSampling(Method):
         max_particles: int | None = None,
         refine_steps: int = 0,
         prior_share: float = 0.0,
+        compile: bool | Literal["auto"] = "auto",
     ):
         self.num_particles = check_count("num_particles", num_particles)
         if target_standard_error is None:
@@ -78,6 +81,9 @@ class ImportanceSampling(Method):
                 "A prior_share needs a fixed number of particles: leave target_standard_error out."
             )
         self.prior_share = prior_share
+        if compile not in (True, False, "auto"):
+            raise ValueError(f"compile must be True, False or 'auto', found {compile!r}.")
+        self.compile: bool | Literal["auto"] = compile
 
     def settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {"num_particles": self.num_particles}
@@ -92,6 +98,7 @@ class ImportanceSampling(Method):
     def run(self, problem: Problem) -> Estimate:
         keep = RunningWeights(0, self.max_particles).keep
         num_data, num_particles = problem.pieces(self.num_particles, per_datum=8 * 6 * keep)
+        problem.expect(self.num_particles, (num_data, num_particles), self.compile)
         parts = []
         with self.bar(problem) as bar:
             for first in range(0, problem.num_data, num_data):
@@ -171,5 +178,5 @@ class ImportanceSampling(Method):
     @staticmethod
     def _extend(encoded: Any, running: RunningWeights, start: int, num_new: int, size: int) -> None:
         for first in range(0, num_new, size):
-            particles = encoded.draw(min(size, num_new - first), start + first)
-            running.update(finite_log_weights(particles.log_weights))
+            log_weights = encoded.log_weights(min(size, num_new - first), start + first)
+            running.update(finite_log_weights(log_weights))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyro
@@ -14,8 +14,10 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyrovae.engine import Engine
 from pyrovae.evidence.streams import BLOCK, DatumStreams, data_keys, fingerprint, further
-from pyrovae.particles import Particles, at, draw, draw_encoded, draw_prior, encode
+from pyrovae.lowering import pays_back
+from pyrovae.particles import Particles, at, draw, draw_encoded, draw_latent, draw_prior, encode
 from pyrovae.programs import evaluation_mode, modules_of
 
 Program = Callable[..., Any]
@@ -38,6 +40,7 @@ class Problem:
         num_dims: Observed elements of a datum.
         discrete: Whether log p(x) is a log-probability.
         bytes_per_particle: Estimated bytes for one particle of one datum.
+        engine: Scores particles under the model as a compiled graph, where that pays (:meth:`expect`).
     """
 
     model: Program
@@ -52,6 +55,7 @@ class Problem:
     num_dims: int = field(init=False, default=0)
     discrete: bool = field(init=False, default=False)
     bytes_per_particle: int = field(init=False, default=1)
+    engine: Engine | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.keys = data_keys(self.args, self.seed)
@@ -80,6 +84,13 @@ class Problem:
         if per_datum:
             data = min(data, max(1, self.memory_budget // per_datum))
         return data, particles
+
+    def expect(self, num_particles: int, pieces: tuple[int, int], compile: bool | Literal["auto"]) -> None:
+        """Prepare for ``num_particles`` of every datum in pieces of (data, particles): compile what is large."""
+        runs = (self.num_data // pieces[0]) * (num_particles // pieces[1])
+        large = pays_back(self.bytes_per_particle * num_particles * self.num_data)
+        if compile is True or (compile == "auto" and runs > 1 and large):
+            self.engine = Engine(self.model, steps=10**9 if compile is True else runs)
 
     def encode(self, index: Any) -> "Encoded":
         """Run the guide once on some of the data."""
@@ -155,6 +166,24 @@ class Encoded:
         """Particles ``start`` to ``start + num_particles`` of each datum, from its own stream."""
         with DatumStreams(self.keys, num_particles, start, axis=self.problem.max_plate_nesting):
             return self.draw_here(num_particles)
+
+    def log_weights(self, num_particles: int, start: int = 0) -> Tensor:
+        """``(K, B)``: those of :meth:`draw`; the model's part by the problem's graph where it has one."""
+        problem, engine = self.problem, self.problem.engine
+        if engine is None or self.trace is None or not engine.enabled:
+            return self.draw(num_particles, start).log_weights
+        nesting = problem.max_plate_nesting
+        with DatumStreams(self.keys, num_particles, start, axis=nesting):
+            name, value, log_q = draw_latent(self.trace, num_particles, max_plate_nesting=nesting)
+
+        def joint(value: Tensor, *args: Tensor) -> tuple[Tensor]:
+            return (at(problem.model, None, {name: value}, args, max_plate_nesting=nesting).log_p,)
+
+        graph = engine.graph(joint, (value, *self.args), name=name)
+        # A model with draws of its own takes them from the data's streams, which no graph knows.
+        if graph is None or graph.draws:
+            return self.draw(num_particles, start).log_weights
+        return graph(value, *self.args)[0] - log_q
 
     def draw_here(self, num_particles: int) -> Particles:
         """Particles from the guide, by whatever random streams are active."""
