@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -41,6 +41,24 @@ class _Cut(Messenger):
         msg["value"] = leaf
 
 
+class _Bridge:
+    """The drawn value as the model sees it: gradients that come back across it are multiplied by ``ratio``."""
+
+    def __init__(self, drawn: Tensor, event_dim: int) -> None:
+        self.value = drawn.view_as(drawn)
+        self.inner = drawn.dim() - event_dim - 2  # plates between particles and data
+        self.event_dim = event_dim
+        self.ratio: Tensor | None = None
+        self.value.register_hook(self._back)
+
+    def _back(self, gradient: Tensor) -> Tensor:
+        if self.ratio is None:
+            return torch.zeros_like(gradient)
+        num_particles, num_data = self.ratio.shape
+        shape = (num_particles, *[1] * self.inner, num_data, *[1] * self.event_dim)
+        return gradient * self.ratio.reshape(shape)
+
+
 @dataclass(frozen=True)
 class LatentSite:
     """One latent site: its value, its two distributions, and their scores, each ``(K, B)``.
@@ -66,11 +84,16 @@ class LatentSite:
     _reduce: Callable[[Tensor], Tensor] = field(repr=False)
     _masks: tuple[Any, Any] = field(repr=False)
     _whole: "LatentSite | None" = field(default=None, repr=False)
+    _seen: Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def log_p(self) -> Tensor:
         """``(K, B)``: log-density under the model."""
-        return self._reduce(scale_and_mask(self.prior.log_prob(self.value), mask=self._masks[0]))
+        return self._reduce(
+            scale_and_mask(
+                self.prior.log_prob(self.value if self._seen is None else self._seen), mask=self._masks[0]
+            )
+        )
 
     @cached_property
     def log_q(self) -> Tensor:
@@ -150,6 +173,7 @@ class Particles:
     likelihood_scaled: bool
     num_dims: int = 0
     discrete: bool = False
+    _bridge: _Bridge | None = field(default=None, repr=False)
 
     @cached_property
     def log_prior(self) -> Tensor:
@@ -176,6 +200,29 @@ class Particles:
         """Whether a handler scales any site, so that the weights are not those of the programs as declared."""
         weights = (site.kl_weight for site in self.latents.values())
         return self.likelihood_scaled or any(isinstance(w, Tensor) or w != 1.0 for w in weights)
+
+    def doubly(self, log_p: Tensor, log_q: Tensor, shares: Tensor, ratio: Tensor | float = 1.0) -> Tensor:
+        r"""Surrogate for a gradient without the guide's score, from particles drawn with ``cut="bridge"``.
+
+        .. math:: \sum_k a_k\, \partial_{\text{direct}} \log p_k
+                  + \sum_k a_k r_k\, \frac{\partial (\log p_k - \log q_k)}{\partial z_k}
+                    \frac{\partial z_k}{\partial\phi}
+
+        With one latent site the model is differentiated once for both parts, which share everything but a factor
+        at z; with several, the second part is that of :meth:`pathwise`.
+
+        Args:
+            log_p, log_q: ``(K, B)``, made of these particles' scores.
+            shares: The weights a, ``(K, B)``.
+            ratio: The factor r, ``(K, B)`` or a number.
+        """
+        shares = shares.detach()
+        ratio = (ratio * torch.ones_like(shares)).detach()
+        direct = (shares * log_p).sum()
+        if self._bridge is None:
+            return direct + self.pathwise((shares * ratio * (log_p - log_q)).sum())
+        self._bridge.ratio = ratio
+        return direct - self.pathwise((shares * ratio * log_q).sum())
 
     def pathwise(self, objective: Tensor) -> Tensor:
         r"""Surrogate for the gradient of ``objective`` that flows through the draws alone.
@@ -233,7 +280,7 @@ def draw(
     kwargs: dict[str, Any] | None = None,
     *,
     max_plate_nesting: int = 1,
-    cut: bool = False,
+    cut: bool | Literal["bridge"] = False,
 ) -> Particles:
     """Draw ``num_particles`` from the guide for every datum and score them under model and guide.
 
@@ -242,17 +289,25 @@ def draw(
         num_particles: K; an outermost plate of that size vectorises both programs.
         args, kwargs: Arguments of both programs.
         max_plate_nesting: Number of batch dimensions that the programs use themselves.
-        cut: Detach each draw from the guide's parameters before it is scored (see :meth:`Particles.pathwise`).
+        cut: Detach each draw from the guide's parameters before it is scored (see :meth:`Particles.pathwise`);
+            ``"bridge"`` for use with :meth:`Particles.doubly`.
 
     Raises:
         ValueError: If a site lies outside the data plate, is latent in one program only, is scaled in one
             program only, or if the programs nest more plates than ``max_plate_nesting``.
     """
     kwargs = kwargs or {}
-    guide_trace, drawn = _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut)
-    return score(
-        model, guide_trace, num_particles, args, kwargs, max_plate_nesting=max_plate_nesting, drawn=drawn
-    )
+    guide_trace, drawn = _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, bool(cut))
+    given = {"max_plate_nesting": max_plate_nesting, "drawn": drawn}
+    if cut != "bridge" or len(drawn) != 1 or not all(value.requires_grad for value in drawn.values()):
+        return score(model, guide_trace, num_particles, args, kwargs, **given)
+    ((name, value),) = drawn.items()
+    bridge = _Bridge(value, guide_trace.nodes[name]["fn"].event_dim)
+    bridged = guide_trace.copy()
+    bridged.nodes[name] = {**guide_trace.nodes[name], "value": bridge.value}
+    replayed = _replay(model, bridged, num_particles, args, kwargs, max_plate_nesting)
+    particles = score(model, guide_trace, num_particles, args, kwargs, model_trace=replayed, **given)
+    return replace(particles, _bridge=bridge)
 
 
 def encode(guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -433,6 +488,12 @@ def _cutting(cutter: _Cut, tracer: Any) -> Callable[..., Any]:
     return get_trace
 
 
+def _replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting):
+    replayed = poutine.replay(_particle_plate(num_particles, max_plate_nesting)(model), trace=guide_trace)
+    with _plate_errors(max_plate_nesting):
+        return poutine.trace(replayed).get_trace(*args, **kwargs)
+
+
 def score(
     model: Program,
     guide_trace: Any,
@@ -446,9 +507,7 @@ def score(
 ) -> Particles:
     """Replay the model against a guide trace made under the particle plate (if not done yet), and score both."""
     if model_trace is None:
-        replayed = poutine.replay(_particle_plate(num_particles, max_plate_nesting)(model), trace=guide_trace)
-        with _plate_errors(max_plate_nesting):
-            model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+        model_trace = _replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting)
     guide_sites = _sites(guide_trace, observed=False)
     model_sites = _sites(model_trace, observed=False)
     observed = _sites(model_trace, observed=True)
@@ -488,6 +547,7 @@ def score(
             in_order=set(order[: order.index(name)]) <= set(latents),
             _reduce=reduce,
             _masks=(model_sites[name]["mask"], site["mask"]),
+            _seen=model_sites[name]["value"],
         )
     if is_validation_enabled():
         for site in latents.values():

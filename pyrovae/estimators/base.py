@@ -3,7 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyro.infer
 import torch
@@ -43,8 +43,9 @@ class Estimator(pyro.infer.ELBO):
 
     - ``importance_weighted``: the bound is not linear in the scores, so a scaled program (beta other than 1)
       is refused.
-    - ``cut``: particles come detached from the guide, for estimators that build their own gradient (see
-      :meth:`~pyrovae.particles.Particles.pathwise`).
+    - ``cut``: particles come detached from the guide, for estimators that build their own gradient with
+      :meth:`~pyrovae.particles.Particles.pathwise`, or, where it is ``"bridge"``, with
+      :meth:`~pyrovae.particles.Particles.doubly`.
     - ``needs_rsample``: every latent site must be reparameterised.
     - ``needs_density``: no latent site may be a point mass; ``importance_weighted`` implies it.
     - ``least_particles``: fewer make no estimate, as where particles are compared with one another.
@@ -58,7 +59,7 @@ class Estimator(pyro.infer.ELBO):
     """
 
     importance_weighted = False
-    cut = False
+    cut: bool | Literal["bridge"] = False
     needs_rsample = False
     needs_density = False
     least_particles = 1

@@ -5,6 +5,8 @@ not variance zero. These estimators leave it out, or turn it into a derivative t
 parameters through the model, a learned prior that shares the encoder included, keeps its whole gradient.
 """
 
+import torch
+
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import ELBO, weighted
 from pyrovae.estimators.iwae import IWAE
@@ -36,7 +38,7 @@ class STL(Estimator):
         ValueError: If a latent site has no ``rsample``.
     """
 
-    cut = True
+    cut = "bridge"
     needs_rsample = True
 
     def target(self) -> Estimator:
@@ -44,15 +46,16 @@ class STL(Estimator):
 
     def terms(self, particles: Particles) -> Terms:
         log_p = particles.log_likelihood + weighted(particles, lambda site: site.log_p)
-        bound = (log_p - weighted(particles, lambda site: site.log_q)).mean(0)
-        return Terms(bound, log_p.mean(0).sum() + particles.pathwise(bound.sum()))
+        log_q = weighted(particles, lambda site: site.log_q)
+        shares = torch.full_like(log_p, 1 / particles.num_particles)
+        return Terms((log_p - log_q).mean(0), particles.doubly(log_p, log_q, shares))
 
 
 class _PathIWAE(Estimator):
     """IWAE with the guide's gradient along the draws, under some power of the normalised weights."""
 
     importance_weighted = True
-    cut = True
+    cut = "bridge"
     needs_rsample = True
     power: int
 
@@ -65,8 +68,8 @@ class _PathIWAE(Estimator):
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights
         shares = log_w.detach().softmax(0)
-        model = (shares * particles.log_p).sum()
-        return Terms(log_mean_exp(log_w), model + particles.pathwise((shares**self.power * log_w).sum()))
+        ratio = shares ** (self.power - 1)
+        return Terms(log_mean_exp(log_w), particles.doubly(particles.log_p, particles.log_q, shares, ratio))
 
 
 class DReG(_PathIWAE):
@@ -139,7 +142,7 @@ class RWSDReG(Estimator):
     """
 
     importance_weighted = True
-    cut = True
+    cut = "bridge"
     needs_rsample = True
 
     def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
@@ -151,5 +154,5 @@ class RWSDReG(Estimator):
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights
         shares = log_w.detach().softmax(0)
-        model = (shares * particles.log_p).sum()
-        return Terms(log_mean_exp(log_w), model + particles.pathwise(((shares - shares**2) * log_w).sum()))
+        objective = particles.doubly(particles.log_p, particles.log_q, shares, 1 - shares)
+        return Terms(log_mean_exp(log_w), objective)

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from pyrovae.estimators import ELBO, IWAE, RWS, STL, STLIWAE, AnalyticKL, DReG, RWSDReG
 from pyrovae.handlers import KLScale
+from pyrovae.particles import draw
 from pyrovae.testing import LinearGaussian
 
 GUIDE = ("gain", "offset", "log_scale")
@@ -153,3 +154,43 @@ def test_a_site_without_rsample_is_refused_by_name(mixture):
     for estimator in (STL(), DReG(), IWAE()):
         with pytest.raises(ValueError, match=r"'c'.*Categorical has no rsample"):
             estimator.bound(oracle.model, oracle.guide, x)
+
+
+def test_one_pass_over_the_model_has_the_gradient_of_two(spoilt, lab):
+    """A single site crosses a bridge; without it, the same surrogate differentiates the model twice."""
+    oracle, x = spoilt
+    found = []
+    for cut in ("bridge", True):
+        torch.manual_seed(4)
+        particles = draw(oracle.model, oracle.guide, 5, (x,), cut=cut)
+        shares = particles.log_weights.detach().softmax(0)
+        ratio = torch.linspace(0.1, 2.0, 15, dtype=x.dtype).reshape(5, 3)
+        surrogate = particles.doubly(particles.log_p, particles.log_q, shares, ratio)
+        found.append(lab.gradient(oracle, surrogate))
+    assert_close(*found)
+
+
+def test_the_bridge_has_room_for_inner_plates(lab):
+    class Pairs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor([0.4, 0.7], dtype=torch.float64))
+
+        def model(self, x):
+            with pyro.plate("data", x.shape[1], dim=-1), pyro.plate("inner", 2, dim=-2):
+                z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z * self.gain, 1.0).to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", x.shape[1], dim=-1), pyro.plate("inner", 2, dim=-2):
+                pyro.sample("z", dist.Normal(self.gain * x, 0.8).to_event(1))
+
+    module, x = Pairs(), torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for cut in ("bridge", True):
+        torch.manual_seed(4)
+        particles = draw(module.model, module.guide, 5, (x,), max_plate_nesting=2, cut=cut)
+        ratio = torch.linspace(0.1, 2.0, 15, dtype=x.dtype).reshape(5, 3)
+        surrogate = particles.doubly(particles.log_p, particles.log_q, torch.ones_like(ratio), ratio)
+        found.append(lab.gradient(module, surrogate))
+    assert_close(*found)
