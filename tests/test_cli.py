@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import tomllib
 
 import numpy as np
@@ -36,7 +34,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", *TINY, "--out", str(path)]) == 0
+    assert main(["train", *TINY, "--seed", "5", "--out", str(path)]) == 0
     return path
 
 
@@ -99,20 +97,20 @@ def test_run_is_what_python_gives(run):
     from pyrovae import nets
 
     digits = pv.data.load("digits").binarize("threshold").take(60)
-    torch.manual_seed(0)
+    torch.manual_seed(5)
     vae = pv.VAE((8, 8), 3, encoder=nets.MLP(16), decoder=nets.MLP(16))
-    pv.fit(vae.model, vae.guide, digits.train, valid=digits.valid, epochs=2, patience=30, seed=0)
+    pv.fit(vae.model, vae.guide, digits.train, valid=digits.valid, epochs=2, patience=30, seed=5)
     weights = load_file(run / "weights.safetensors")
     for name, tensor in vae.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
-    expected = pv.log_marginal(vae.model, vae.guide, digits.test, num_particles=50, seed=0)
+    expected = pv.log_marginal(vae.model, vae.guide, digits.test, num_particles=50, seed=5)
     found = pv.Evidence.load(run / "evidence.nc")
     np.testing.assert_array_equal(found.log_marginal, expected.log_marginal)
 
 
 def test_evaluate(run, capsys):
     before = {p: p.read_bytes() for p in run.iterdir()}
-    assert main(["evaluate", str(run), "--method.num-particles", "50"]) == 0
+    assert main(["evaluate", str(run), "--method.num-particles", "50", "--seed", "5"]) == 0
     shown = capsys.readouterr().out
     assert {p: p.read_bytes() for p in before} == before  # nothing that was there has changed
     assert (run / "evidence-2.png").exists()
@@ -431,27 +429,47 @@ def test_damaged_runs(run, tmp_path, capsys):
     assert "not finished" in unfinished
 
 
-def test_interrupted_and_resumed(tmp_path):
-    epochs = ["--epochs", "30"]
+STOPPER = """
+import os
+import signal
+
+from pyrovae.schedules import Schedule
+
+
+class Interrupted(Schedule):
+    def __init__(self, at: int = 7):
+        self.at = at
+
+    def __call__(self, step):
+        if step == self.at and not os.environ.get("GO_ON"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1.0
+"""
+
+
+def test_interrupted_and_resumed(tmp_path, capsys, monkeypatch):
+    (tmp_path / "stopper.py").write_text(STOPPER)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(["train", *TINY, *epochs, "--out", str(whole)]) == 0
-    # Slow enough to be caught in the middle: the command starts again with the same arguments afterwards.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pyrovae", "train", *TINY, *epochs, "--out", str(broken)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
-    )
-    while process.poll() is None and not (broken / "checkpoint.pt").exists():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    if process.returncode == 0:
-        pytest.skip("the run was over before it could be interrupted")
-    assert process.returncode == 130
-    assert errors.splitlines()[-1] == f"pyrovae: interrupted; go on with: pyrovae train --resume {broken}"
-    assert "Traceback" not in errors
+    command = ["train", *TINY, "--epochs", "12", "--beta", f"{tmp_path / 'stopper.py'}:Interrupted"]
+    assert main([*command, "--out", str(broken)]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"pyrovae: interrupted; go on with: pyrovae train --resume {broken}"
+    assert len(metrics(broken)) == 7  # one step an epoch
+    assert main(["sample", str(broken)]) == 1
+    assert "not finished" in capsys.readouterr().err
+    monkeypatch.setenv("GO_ON", "1")
+    assert main([*command, "--out", str(whole)]) == 0
     assert main(["train", "--resume", str(broken)]) == 0
     assert_same_run(whole, broken)
+    assert {p.name for p in broken.iterdir()} >= FILES
+
+
+def test_interrupted_before_the_first_epoch(tmp_path, capsys):
+    (tmp_path / "stopper.py").write_text(STOPPER)
+    stop = ["--beta", f"{tmp_path / 'stopper.py'}:Interrupted", "--beta.at", "0"]
+    assert main(["train", *TINY, *stop, "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "pyrovae: interrupted\n"
+    assert not (tmp_path / "run").exists()  # nothing to keep
 
 
 def test_a_crash_of_our_own_is_one_line(run, capsys, monkeypatch):
