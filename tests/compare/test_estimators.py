@@ -10,10 +10,12 @@ import torch
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
+import pyrovae as pv
 from pyrovae import estimators, log_marginal
 from pyrovae.compare import EstimatorComparison, compare_estimators
-from pyrovae.compare.gradients import squared_norm
+from pyrovae.compare.gradients import parameter_groups, squared_norm
 from pyrovae.estimators import ELBO, IWAE, MIWAE, RWS, STL, STLIWAE, TVO, VIMCO, AnalyticKL, DReG, ScoreELBO
+from pyrovae.programs import parameters_of
 from pyrovae.testing import DiscreteMixture, LinearGaussian
 
 STOCK = {"max_plate_nesting": 1, "vectorize_particles": True}
@@ -237,6 +239,22 @@ def test_layers_are_told_apart():
     )
     parts = variance.sel(group=["model:z1", "model:likelihood"])
     assert float(parts.sum()) == pytest.approx(float(variance.sel(group="model")))
+
+
+def test_parameters_that_a_prior_shares_with_the_guide_are_the_guides():
+    vae = pv.VAE(4, 2, prior=pv.priors.Vamp(num_components=3), encoder=pv.nets.MLP(5), decoder=pv.nets.MLP(5))
+    x = torch.ones(2, 4)
+    parameters = parameters_of(vae.model, vae.guide, x)
+    groups, _ = parameter_groups(vae.model, vae.guide, (x,), parameters, 1)
+
+    def of(*modules):
+        wanted = {id(p) for module in modules for p in module.parameters()}
+        return sorted(i for i, p in enumerate(parameters) if id(p) in wanted)
+
+    assert groups["guide"] == of(vae.posterior)
+    assert groups["model"] == of(vae.likelihood, vae.prior)
+    assert groups["model:z"] == of(vae.posterior, vae.prior)
+    assert groups["model:likelihood"] == of(vae.likelihood)
 
 
 def test_discrete_sites_and_the_default_reference():
