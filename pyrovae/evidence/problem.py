@@ -89,7 +89,7 @@ class Problem:
         """Prepare for ``num_particles`` of every datum in pieces of (data, particles): compile what is large."""
         runs = (self.num_data // pieces[0]) * (num_particles // pieces[1])
         large = pays_back(self.bytes_per_particle * num_particles * self.num_data)
-        if compile is True or (compile == "auto" and runs > 1 and large):
+        if self.engine is None and (compile is True or (compile == "auto" and runs > 1 and large)):
             self.engine = Engine(self.model, steps=10**9 if compile is True else runs)
 
     def encode(self, index: Any) -> "Encoded":
