@@ -232,7 +232,7 @@ class Particles:
         included; the direct dependence of the scores on any parameter is left out. Its value has no meaning.
         Without gradients enabled it is zero.
         """
-        if not torch.is_grad_enabled():
+        if not objective.requires_grad:  # without gradients, or of scores that are constant
             return torch.zeros_like(objective)
         sites = [s for s in self.latents.values() if s.drawn.requires_grad and s.value.is_floating_point()]
         leaves = [site.value for site in sites]

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import pyrovae as pv
+from pyrovae import likelihoods, nets, posteriors
 from pyrovae.estimators import ELBO, IWAE, RWS, STL, STLIWAE, AnalyticKL, DReG, RWSDReG
 from pyrovae.handlers import KLScale
 from pyrovae.particles import draw
@@ -193,4 +195,21 @@ def test_the_bridge_has_room_for_inner_plates(lab):
         ratio = torch.linspace(0.1, 2.0, 15, dtype=x.dtype).reshape(5, 3)
         surrogate = particles.doubly(particles.log_p, particles.log_q, torch.ones_like(ratio), ratio)
         found.append(lab.gradient(module, surrogate))
+    assert_close(*found)
+
+
+def test_a_point_posterior_has_the_gradient_of_the_elbo(lab):
+    vae = pv.VAE(
+        4,
+        2,
+        posterior=posteriors.Delta(),
+        likelihood=likelihoods.Gaussian(),
+        encoder=nets.MLP(5),
+        decoder=nets.MLP(5),
+    ).double()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    found = [
+        lab.gradient(vae, estimator.differentiable_loss(vae.model, vae.guide, x))
+        for estimator in (STL(2), ELBO(2))
+    ]
     assert_close(*found)
