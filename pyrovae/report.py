@@ -3,14 +3,22 @@
 import base64
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["evidence_figure", "image_grid", "is_image", "learning_curve", "page", "reconstruction_grid"]
+__all__ = [
+    "axes_figure",
+    "evidence_figure",
+    "image_grid",
+    "is_image",
+    "learning_curve",
+    "page",
+    "reconstruction_grid",
+]
 
 _WIDTH = 640  # pixels that a grid is enlarged towards
 
@@ -109,6 +117,19 @@ def evidence_figure(evidence: Any, path: Path) -> None:
         right.set_axis_off()
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def axes_figure(draw: Callable[[Any], Any], path: Path) -> None:
+    """What a function draws on the axes it is given, as a PNG.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    draw(figure.subplots())
     figure.savefig(path)
 
 

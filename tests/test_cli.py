@@ -108,7 +108,7 @@ def test_run_is_what_python_gives(run):
     np.testing.assert_array_equal(found.log_marginal, expected.log_marginal)
 
 
-def test_evaluate(run, capsys):
+def test_evaluate(run, tmp_path, capsys):
     before = {p: p.read_bytes() for p in run.iterdir()}
     assert main(["evaluate", str(run), "--method.num-particles", "50", "--seed", "5"]) == 0
     shown = capsys.readouterr().out
@@ -120,6 +120,14 @@ def test_evaluate(run, capsys):
     assert f"held-out log-likelihood: {again.mean():.3f}" in shown
     assert main(["evaluate", str(run), "--part", "valid", "--limit", "7", "--method.num-particles", "9"]) == 0
     assert len(pv.Evidence.load(run / "evidence-3.nc")) == 7
+    more = ["--nats", "--convergence", "1", "4", "16", "--method.num-particles", "30"]
+    assert main(["evaluate", str(run), "--limit", "6", "--out", str(tmp_path / "more.nc"), *more]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"reconstruction +-\d+\.\d+", shown)
+    means = [float(v) for v in re.findall(r"^ +(?:1|4|16) +(-\d+\.\d+)", shown, re.MULTILINE)]
+    assert means == sorted(means)  # disjoint sets of the same particles
+    assert len(means) == 3
+    assert (tmp_path / "more-convergence.png").read_bytes().startswith(b"\x89PNG")
     ais = ["--method", "ais", "--method.num-temperatures", "3", "--method.num-chains", "2", "--bdmc", "3"]
     assert main(["evaluate", str(run), "--limit", "2", *ais]) == 0
     assert pv.Evidence.load(run / "evidence-4.nc").method == "AIS"

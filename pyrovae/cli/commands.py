@@ -16,7 +16,7 @@ from pyrovae.cli.folder import Run, build, load_data, new_file
 from pyrovae.cli.parse import chosen_parts
 from pyrovae.compare import compare_estimators, compare_models
 from pyrovae.data import Splits
-from pyrovae.evidence import Evidence, bdmc
+from pyrovae.evidence import Evidence, bdmc, convergence, where_the_nats_go
 
 __all__ = ["COMMANDS"]
 
@@ -93,9 +93,16 @@ def evaluate(given: Any) -> None:
         print(
             bdmc(vae.model, vae.guide, num_data=given.bdmc, method=method, seed=given.seed, progress=progress)
         )
-    _say(
-        "saved", " ".join(map(str, [out, *_drawn(lambda path: report.evidence_figure(evidence, path), out)]))
-    )
+    data = getattr(splits, given.part)
+    if given.nats:
+        print(where_the_nats_go(vae.model, vae.guide, data, method=method, seed=given.seed))
+    saved = [out, *_drawn(lambda path: report.evidence_figure(evidence, path), out)]
+    if given.convergence:
+        rising = convergence(vae.model, vae.guide, data, num_particles=given.convergence, seed=given.seed)
+        print(rising)
+        beside = out.with_name(f"{out.stem}-convergence.png")
+        saved += _drawn(lambda path: report.axes_figure(rising.plot, path), beside)
+    _say("saved", " ".join(map(str, saved)))
     print(headline(evidence, splits.name, given.part))
 
 

@@ -118,6 +118,10 @@ class _Evaluate:
     """Where to save the evidence; default the next free RUN/evidence-N.nc."""
     bdmc: int | None = None
     """Also bound the method's error, on so many data drawn from the model (bidirectional Monte Carlo; with AIS)."""
+    nats: bool = False
+    """Also say where the nats go: reconstruction, KL and its parts, active units, inference gap."""
+    convergence: tuple[int, ...] = ()
+    """Also show how the importance estimate rises over these numbers of particles, such as 1 10 100 1000."""
 
 
 @dataclass(frozen=True)
