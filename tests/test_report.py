@@ -125,3 +125,26 @@ def test_page_holds_its_pictures_and_escapes_its_text(tmp_path):
     assert "&lt;b&gt;run&lt;/b&gt;" in text
     assert "p &lt; 0.05 &amp; more" in text
     assert not re.search(r"(src|href)=\"(?!data:)", text)  # nothing is loaded from elsewhere
+
+
+def test_evidence_figure_shows_the_diagnosis_where_there_is_one(tmp_path):
+    from pyrovae import Evidence
+
+    columns = {"log_marginal": np.linspace(-5, -1, 20), "standard_error": np.full(20, 0.1)}
+    report.evidence_figure(Evidence.from_columns(columns), tmp_path / "without.png")
+    diagnosed = {**columns, "pareto_k": np.linspace(0.0, 1.0, 20)}
+    report.evidence_figure(Evidence.from_columns(diagnosed), tmp_path / "with.png")
+    red = np.array([214, 39, 40])
+
+    def pixels(name):
+        return int((np.abs(read(tmp_path / name) - red).sum(-1) < 30).sum())
+
+    assert pixels("with.png") > 50
+    assert pixels("without.png") == 0
+
+
+def test_axes_figure_draws_on_axes_of_its_own(tmp_path):
+    report.axes_figure(
+        lambda axes: axes.plot([0, 1], [0, 1], color="red", linewidth=5), tmp_path / "line.png"
+    )
+    assert ((read(tmp_path / "line.png") == [255, 0, 0]).all(-1)).sum() > 500
