@@ -104,7 +104,7 @@ def test_a_run_without_matplotlib_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed
     short = ["--epochs", "1", "--data.limit", "30", "--method.num-particles", "5", "--encoder.hidden", "8"]
     assert main(["train", *short, "--out", str(tmp_path / "run")]) == 0
-    assert "no learning curve: it needs matplotlib" in capsys.readouterr().out
+    assert "no learning_curve.png: it needs matplotlib" in capsys.readouterr().out
     assert (tmp_path / "run" / "samples.png").exists()
     assert not (tmp_path / "run" / "learning_curve.png").exists()
 

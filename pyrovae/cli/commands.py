@@ -225,7 +225,7 @@ def _drawn(draw: Callable[[Path], Any], beside: Path) -> list[Path]:
     try:
         draw(path)
     except ImportError:
-        _say("figures", "none: they need matplotlib (pip install 'pyrovae[plots]')")
+        _say("figures", f"no {path.name}: it needs matplotlib (pip install 'pyrovae[plots]')")
         return []
     return [path]
 
