@@ -177,12 +177,12 @@ def page(
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222;
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; }
 h2 { font-size: 1.15rem; margin-top: 2rem; }
 .headline { font-size: 1.15rem; background: #eef4fb; border-left: 4px solid #2b6cb0; padding: .8rem 1rem; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; }
 figcaption { color: #555; }
-pre { background: #f6f6f4; padding: .8rem 1rem; white-space: pre-wrap; font-size: .85rem; line-height: 1.4; }
+pre { background: #f6f6f4; padding: .8rem 1rem; white-space: pre-wrap; font-size: .78rem; line-height: 1.4; }
 """
