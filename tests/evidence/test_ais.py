@@ -39,8 +39,9 @@ class Hierarchy(LinearGaussian):
             pyro.sample("b", dist.Normal(0.8 * loc + 0.2 * a, 1.5 * self.log_scale.exp()).to_event(1))
 
 
-@pytest.mark.parametrize("start", ["prior", "guide"])
-@pytest.mark.parametrize("schedule", ["sigmoid", "linear", "adaptive"])
+@pytest.mark.parametrize(
+    ("start", "schedule"), [("prior", "sigmoid"), ("guide", "linear"), ("guide", "adaptive")]
+)
 def test_unbiased_in_p_of_x(start, schedule):
     x = HARD.sample(200)
     truth = exact(HARD, x)
@@ -58,7 +59,7 @@ def test_more_temperatures_come_nearer_and_above_importance_sampling():
     truth = exact(HARD, x).mean()
     means = [
         pv.log_marginal(HARD.model, HARD.guide, x, method=AIS(num, 8, num_leapfrog=4)).mean()
-        for num in (1, 6, 30)
+        for num in (1, 5, 20)
     ]
     assert means[0] < means[1] < means[2] < truth
     importance = pv.log_marginal(HARD.model, HARD.guide, x, num_particles=8).mean()
@@ -233,8 +234,10 @@ def test_sandwich_of_a_vae_and_of_plain_functions():
 
 
 def test_sandwich_is_repeatable():
-    first, again = (bdmc(HARD.model, HARD.guide, num_data=5, method=AIS(3, 4), seed=4) for _ in range(2))
+    first, again = (
+        bdmc(HARD.model, HARD.guide, num_data=5, method=AIS(3, 4, num_leapfrog=2), seed=4) for _ in range(2)
+    )
     np.testing.assert_array_equal(first.lower, again.lower)
     np.testing.assert_array_equal(first.upper, again.upper)
-    other = bdmc(HARD.model, HARD.guide, num_data=5, method=AIS(3, 4), seed=5)
+    other = bdmc(HARD.model, HARD.guide, num_data=5, method=AIS(3, 4, num_leapfrog=2), seed=5)
     assert (first.data[0] != other.data[0]).all()
