@@ -1,6 +1,7 @@
 """What belongs to a Pyro program: its modules, its parameters, its mode."""
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import unwrap
+from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
 Program = Callable[..., Any]
@@ -80,7 +82,15 @@ def announce(module: nn.Module, prefix: str) -> None:
         full_name = f"{prefix}.{name}"
         if full_name in store and store.get_param(full_name) is not parameter:
             del store[full_name]
-        pyro.param(full_name, parameter)
+        if parameter.is_contiguous():
+            pyro.param(full_name, parameter)
+        else:  # the store would keep, and an optimiser train, a contiguous copy
+            _announce_as_it_is(full_name, parameter)
+
+
+def _announce_as_it_is(name: str, parameter: Any) -> None:
+    parameter.unconstrained = weakref.ref(parameter)
+    effectful(lambda: parameter, type="param")(name=name)
 
 
 @contextmanager

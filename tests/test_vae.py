@@ -67,6 +67,16 @@ def test_a_stale_entry_in_the_store_gives_way(x):
     )
 
 
+def test_parameters_that_are_not_contiguous_are_trained_too(x):
+    net = nn.Sequential(nn.Linear(2, 12))
+    net[0].weight = nn.Parameter(torch.randn(2, 12).T)
+    vae = make(decoder=net)
+    before = net[0].weight.detach().clone()
+    SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    assert (net[0].weight != before).all()
+    assert torch.equal(parameters(pickle.loads(pickle.dumps(vae))), parameters(vae))
+
+
 def test_parts_are_declarations_and_networks_are_kept(x):
     likelihood, net = likelihoods.Gaussian("learned"), nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     one, two = make(likelihood=likelihood, encoder=net), make(likelihood=likelihood)
