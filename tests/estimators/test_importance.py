@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from pyrovae import weights
-from pyrovae.estimators import CIWAE, ELBO, IWAE, MIWAE, PIWAE, TVO, Jackknife, Renyi
+from pyrovae.estimators import CIWAE, ELBO, IWAE, MIWAE, PIWAE, TVO, Estimator, Jackknife, Renyi
 from pyrovae.testing import LinearGaussian
 
 
@@ -81,7 +81,7 @@ REFERENCES = [
 ]
 
 
-@pytest.mark.parametrize(("estimator", "num", "formula"), REFERENCES, ids=lambda v: repr(v))
+@pytest.mark.parametrize(("estimator", "num", "formula"), REFERENCES, ids=lambda v: repr(v) if isinstance(v, Estimator) else None)
 def test_bound_equals_a_short_reference_under_the_same_draws(estimator, num, formula, spoilt):
     oracle, x = spoilt
     torch.manual_seed(3)
@@ -93,7 +93,7 @@ def test_bound_equals_a_short_reference_under_the_same_draws(estimator, num, for
 @pytest.mark.parametrize(
     ("estimator", "num", "formula"),
     [row for row in REFERENCES if not isinstance(row[0], (PIWAE, TVO))],  # their gradients are no bound's
-    ids=lambda v: repr(v),
+    ids=lambda v: repr(v) if isinstance(v, Estimator) else None,
 )
 def test_gradient_equals_that_of_the_reference(estimator, num, formula, spoilt, lab):
     oracle, x = spoilt

@@ -1,0 +1,27 @@
+r"""Run guide and model once with K particles; hand back every site's two densities.
+
+This is the only place where programs are traced. Estimators and evidence work on its result: log-densities of
+shape ``(K, B)``, one for each particle and datum, never summed over data.
+"""
+
+from pyrovae.particles.drawing import at, draw, draw_encoded, draw_latent, draw_prior, encode
+from pyrovae.particles.result import LatentSite, Particles, real_support
+from pyrovae.particles.scoring import PARTICLE_PLATE, score
+from pyrovae.particles.simulation import dream, predict, simulate
+
+__all__ = [
+    "PARTICLE_PLATE",
+    "LatentSite",
+    "Particles",
+    "at",
+    "draw",
+    "draw_encoded",
+    "draw_latent",
+    "draw_prior",
+    "dream",
+    "encode",
+    "predict",
+    "real_support",
+    "score",
+    "simulate",
+]

@@ -1,0 +1,198 @@
+"""Where latent values come from: the guide, one run of it, the model itself, or the caller."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pyrovae.particles.result import Bridge, Particles
+from pyrovae.particles.scoring import given, particle_plate, plate_errors, replay, score, sites_of
+
+Program = Callable[..., Any]
+
+
+class _Cut(Messenger):
+    """Hand the rest of the program a leaf in place of each drawn latent, and keep the pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or site_is_subsample(msg):
+            return
+        self.drawn[msg["name"]] = msg["value"]
+        leaf = msg["value"].detach()
+        if leaf.is_floating_point():
+            leaf.requires_grad_()
+        msg["value"] = leaf
+
+
+def draw(
+    model: Program,
+    guide: Program,
+    num_particles: int,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+    cut: bool | Literal["bridge"] = False,
+) -> Particles:
+    """Draw ``num_particles`` from the guide for every datum and score them under model and guide.
+
+    Args:
+        model, guide: Pyro programs whose data plate is the right-most batch dimension.
+        num_particles: K; an outermost plate of that size vectorises both programs.
+        args, kwargs: Arguments of both programs.
+        max_plate_nesting: Number of batch dimensions that the programs use themselves.
+        cut: Detach each draw from the guide's parameters before it is scored (see :meth:`Particles.pathwise`);
+            ``"bridge"`` for use with :meth:`Particles.doubly`.
+
+    Raises:
+        ValueError: If a site lies outside the data plate, is latent in one program only, is scaled in one
+            program only, or if the programs nest more plates than ``max_plate_nesting``.
+    """
+    kwargs = kwargs or {}
+    guide_trace, drawn = _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, bool(cut))
+    given = {"max_plate_nesting": max_plate_nesting, "drawn": drawn}
+    if cut != "bridge" or len(drawn) != 1 or not all(value.requires_grad for value in drawn.values()):
+        return score(model, guide_trace, num_particles, args, kwargs, **given)
+    ((name, value),) = drawn.items()
+    bridge = Bridge(value, guide_trace.nodes[name]["fn"].event_dim)
+    bridged = guide_trace.copy()
+    bridged.nodes[name] = {**guide_trace.nodes[name], "value": bridge.value}
+    replayed = replay(model, bridged, num_particles, args, kwargs, max_plate_nesting)
+    particles = score(model, guide_trace, num_particles, args, kwargs, model_trace=replayed, **given)
+    return replace(particles, _bridge=bridge)
+
+
+def encode(guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    """Trace of the guide, run once on a batch without particles, for :func:`draw_encoded`.
+
+    ``None`` if the guide has not exactly one latent site: its later distributions depend on earlier draws, so each
+    particle needs a run of its own, as :func:`draw` does it.
+    """
+    trace = poutine.trace(guide).get_trace(*args, **(kwargs or {}))
+    return trace if len(sites_of(trace, observed=False)) == 1 else None
+
+
+def draw_encoded(
+    model: Program,
+    encoded: Any,
+    num_particles: int,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+) -> Particles:
+    """As :func:`draw`, from the distribution that one run of the guide gave (:func:`encode`)."""
+    site = _draw_site(encoded, num_particles, max_plate_nesting)
+    trace = encoded.copy()
+    trace.nodes[site["name"]] = site
+    return score(model, trace, num_particles, args, kwargs or {}, max_plate_nesting=max_plate_nesting)
+
+
+def draw_latent(
+    encoded: Any, num_particles: int, *, max_plate_nesting: int = 1
+) -> tuple[str, Tensor, Tensor]:
+    """The draw of :func:`draw_encoded` without the model: name, value ``(K, ..., B, *event)``, log q ``(K, B)``."""
+    site = _draw_site(encoded, num_particles, max_plate_nesting)
+    log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+    if log_q.dim() > 2:
+        log_q = log_q.sum(tuple(range(1, log_q.dim() - 1)))
+    return site["name"], site["value"], log_q
+
+
+def _draw_site(encoded: Any, num_particles: int, max_plate_nesting: int) -> dict[str, Any]:
+    ((_, site),) = sites_of(encoded, observed=False).items()
+    fn = site["fn"]
+    # A fresh copy: some flows remember each draw in their distribution for as long as it lives.
+    fn = fn.expand(fn.batch_shape)
+    singleton = (1,) * (max_plate_nesting - len(fn.batch_shape))
+    return {**site, "fn": fn, "value": fn(torch.Size((num_particles, *singleton)))}
+
+
+def draw_prior(
+    model: Program,
+    num_particles: int,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+) -> Particles:
+    """Draw from the model's own latent sites: ``log_q`` is ``log_prior``, and the weights are the likelihoods."""
+    trace, _ = _trace_guide(model, num_particles, args, kwargs or {}, max_plate_nesting, False)
+    return score(
+        model,
+        trace,
+        num_particles,
+        args,
+        kwargs or {},
+        max_plate_nesting=max_plate_nesting,
+        model_trace=trace,
+    )
+
+
+def at(
+    model: Program,
+    guide: Program | None,
+    values: dict[str, Tensor],
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    encoded: Any = None,
+    max_plate_nesting: int = 1,
+) -> Particles:
+    """Score given latent values, ``(K, B, *event)`` each, instead of drawing them; gradients flow to the values.
+
+    Args:
+        model, guide: The two programs; without a guide, ``log_q`` is ``log_prior``.
+        encoded: What :func:`encode` gave for these arguments, to save a run of the guide.
+    """
+    kwargs = kwargs or {}
+    num_particles = next(iter(values.values())).shape[0]
+    plate = particle_plate(num_particles, max_plate_nesting)
+    with plate_errors(max_plate_nesting):
+        if encoded is not None:
+            trace = encoded.copy()
+            for name, value in values.items():
+                trace.nodes[name] = {**trace.nodes[name], "value": value}
+        else:
+            program = model if guide is None else guide
+            trace = poutine.trace(poutine.replay(plate(program), trace=given(values))).get_trace(
+                *args, **kwargs
+            )
+    return score(
+        model,
+        trace,
+        num_particles,
+        args,
+        kwargs,
+        max_plate_nesting=max_plate_nesting,
+        model_trace=trace if guide is None and encoded is None else None,
+    )
+
+
+def _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
+    plated = particle_plate(num_particles, max_plate_nesting)(guide)
+    tracer = poutine.trace(plated)
+    cutter = _Cut()
+    with plate_errors(max_plate_nesting):
+        guide_trace = (_cutting(cutter, tracer) if cut else tracer.get_trace)(*args, **kwargs)
+    return guide_trace, cutter.drawn
+
+
+def _cutting(cutter: _Cut, tracer: Any) -> Callable[..., Any]:
+    """The tracer's ``get_trace`` inside ``cutter``, so that the trace holds the leaves."""
+
+    def get_trace(*args: Any, **kwargs: Any) -> Any:
+        with cutter:
+            return tracer.get_trace(*args, **kwargs)
+
+    return get_trace
