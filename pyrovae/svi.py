@@ -9,10 +9,10 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pyrovae.capture import Graph
-from pyrovae.engine import Engine
+from pyrovae.engine.capture import Graph
+from pyrovae.engine.fused import FusedAdam, prefer_fused
+from pyrovae.engine.graphs import Engine
 from pyrovae.estimators import Estimator
-from pyrovae.fused import FusedAdam, prefer_fused
 from pyrovae.handlers import KLScale
 from pyrovae.programs import parameters_of
 
@@ -36,7 +36,7 @@ class Step:
     """Guide, replayed model, estimator, gradients and optimiser, as one call on a batch.
 
     The first call captures the whole computation of bound and gradients as one graph (a fraction of a second),
-    which later calls replay; see :class:`~pyrovae.engine.Engine` for further shapes and for programs that
+    which later calls replay; see :class:`~pyrovae.engine.graphs.Engine` for further shapes and for programs that
     cannot be captured. Losses, gradients and random draws are those of the eager programs. Validation of
     distributions happens on the batches that run eagerly and before a capture, not in the graph.
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae import matmul
-from pyrovae.capture import Uncapturable, capture
-from pyrovae.engine import Engine
-from pyrovae.frozen import Frozen
-from pyrovae.fused import FusedAdam, prefer_fused
+from pyrovae.engine import matmul
+from pyrovae.engine.capture import Uncapturable, capture
+from pyrovae.engine.frozen import Frozen
+from pyrovae.engine.fused import FusedAdam, prefer_fused
+from pyrovae.engine.graphs import Engine
+from pyrovae.engine.lowering import worth_compiling
 from pyrovae.handlers import KLScale
-from pyrovae.lowering import worth_compiling
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
 ONE = torch.ones(1, dtype=torch.float64)

@@ -16,13 +16,14 @@ ROOT = Path(pv.__file__).parent
 
 # From the bottom up: each layer may import those before it, and its own package.
 LAYERS = [
-    ["weights", "schedules", "nets", "handlers", "programs", "distributions", "catalog"],
+    ["weights", "schedules", "nets", "handlers", "programs", "distributions", "catalog", "engine"],
     ["parts"],
     ["priors", "likelihoods", "posteriors"],
-    ["vae", "hierarchical", "conditional", "clustering", "shapes", "testing"],
+    ["pair", "testing"],
+    ["vae", "shapes"],
     ["particles", "batches"],
     ["estimators"],
-    ["kl_control", "matmul", "capture"],
+    ["kl_control"],
     ["svi"],
     ["evidence"],
     ["data"],

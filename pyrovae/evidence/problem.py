@@ -14,9 +14,9 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.engine import Engine
+from pyrovae.engine.graphs import Engine
+from pyrovae.engine.lowering import pays_back
 from pyrovae.evidence.streams import BLOCK, DatumStreams, data_keys, fingerprint, further
-from pyrovae.lowering import pays_back
 from pyrovae.particles import Particles, at, draw, draw_encoded, draw_latent, draw_prior, encode
 from pyrovae.programs import evaluation_mode, modules_of
 

@@ -13,6 +13,10 @@ from pyrovae.estimators import CIWAE, ELBO, IWAE, MIWAE, PIWAE, TVO, Estimator, 
 from pyrovae.testing import LinearGaussian
 
 
+def name_of(value):
+    return repr(value) if isinstance(value, Estimator) else None
+
+
 def reference_log_weights(oracle, x, num):
     """``(K, B)`` log-weights of the linear Gaussian by its densities alone, with the draws that Pyro would make."""
     mean, scale = x @ oracle.gain.T + oracle.offset, oracle.log_scale.exp()
@@ -81,7 +85,7 @@ REFERENCES = [
 ]
 
 
-@pytest.mark.parametrize(("estimator", "num", "formula"), REFERENCES, ids=lambda v: repr(v) if isinstance(v, Estimator) else None)
+@pytest.mark.parametrize(("estimator", "num", "formula"), REFERENCES, ids=name_of)
 def test_bound_equals_a_short_reference_under_the_same_draws(estimator, num, formula, spoilt):
     oracle, x = spoilt
     torch.manual_seed(3)
@@ -93,7 +97,7 @@ def test_bound_equals_a_short_reference_under_the_same_draws(estimator, num, for
 @pytest.mark.parametrize(
     ("estimator", "num", "formula"),
     [row for row in REFERENCES if not isinstance(row[0], (PIWAE, TVO))],  # their gradients are no bound's
-    ids=lambda v: repr(v) if isinstance(v, Estimator) else None,
+    ids=name_of,
 )
 def test_gradient_equals_that_of_the_reference(estimator, num, formula, spoilt, lab):
     oracle, x = spoilt

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrovae import VAE, ImportanceSampling, log_marginal, nets
-from pyrovae.engine import Engine
+from pyrovae.engine.graphs import Engine
 from pyrovae.evidence.problem import prepare
 from pyrovae.testing import DiscreteMixture, LinearGaussian
 

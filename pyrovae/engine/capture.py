@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from pyrovae.frozen import Frozen
+from pyrovae.engine.frozen import Frozen
 
 __all__ = ["Graph", "Uncapturable", "capture"]
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyrovae import lowering, matmul
-from pyrovae.capture import Graph, Uncapturable, capture
-from pyrovae.frozen import Frozen
+from pyrovae.engine import lowering, matmul
+from pyrovae.engine.capture import Graph, Uncapturable, capture
+from pyrovae.engine.frozen import Frozen
 
 __all__ = ["Engine"]
 

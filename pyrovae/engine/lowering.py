@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.capture import Graph
+from pyrovae.engine.capture import Graph
 
 __all__ = ["compile_graph", "has_compiler", "pays_back", "replay", "worth_compiling"]
 
