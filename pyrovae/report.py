@@ -107,16 +107,42 @@ def evidence_figure(evidence: Any, path: Path) -> None:
     left.axhline(evidence.mean(), color="0.6", linestyle=":", label=f"mean {evidence.mean():.2f}")
     left.set(xlabel="data, in order", ylabel="log p(x), nats")
     left.legend()
-    if "pareto_k" in evidence.dataset:
-        k = evidence.pareto_k.values
+    k = evidence.pareto_k.values if "pareto_k" in evidence.dataset else np.empty(0)
+    if np.isfinite(k).any():
         right.hist(np.clip(k[np.isfinite(k)], -0.5, 1.5), bins=np.linspace(-0.5, 1.5, 41))
         right.axvline(0.7, color="tab:red", linestyle=":")
         right.set(xlabel="Pareto k", ylabel="data")
         right.set_title(f"{evidence.share_flagged:.1%} of data above 0.7", fontsize=10, color="tab:red")
     else:
         right.set_axis_off()
+        right.set_title("no diagnosis by Pareto k", fontsize=10, color="0.4")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def sandwich_figure(sandwich: Any, path: Path) -> None:
+    """Lower and upper estimates of log p(x) of simulated data, less the lower ones' own, as a PNG.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    gap = sandwich.gap.values
+    order = np.argsort(gap)
+    place = np.arange(len(gap))
+    axes.vlines(place, np.minimum(gap[order], 0), np.maximum(gap[order], 0), color="0.8")
+    below, above = (2 * side.standard_error.values[order] for side in (sandwich.below, sandwich.above))
+    for name, height, error in (("from below", np.zeros(len(gap)), below), ("from above", gap[order], above)):
+        axes.errorbar(place, height, error, fmt=".", markersize=5, linewidth=0.8, label=name)
+    axes.axhline(gap.mean(), color="0.6", linestyle=":", label=f"mean gap {gap.mean():.3g}")
+    axes.set(xlabel="simulated data, by gap", ylabel="log p(x) less its lower estimate, nats")
+    axes.legend(loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 
 

@@ -132,6 +132,7 @@ def test_evaluate(run, tmp_path, capsys):
     assert main(["evaluate", str(run), "--limit", "2", *ais]) == 0
     assert pv.Evidence.load(run / "evidence-4.nc").method == "AIS"
     assert "Sandwich of 3 simulated data" in capsys.readouterr().out
+    assert (run / "evidence-4-sandwich.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_sample(run, tmp_path):

@@ -139,6 +139,10 @@ def test_evidence_figure_shows_the_diagnosis_where_there_is_one(tmp_path):
     def pixels(name):
         return int((np.abs(read(tmp_path / name) - red).sum(-1) < 30).sum())
 
+    # Too few weights for a diagnosis is no diagnosis of bad ones.
+    unknown = {**columns, "pareto_k": np.full(20, np.inf)}
+    report.evidence_figure(Evidence.from_columns(unknown), tmp_path / "unknown.png")
+    assert pixels("unknown.png") == 0
     assert pixels("with.png") > 50
     assert pixels("without.png") == 0
 

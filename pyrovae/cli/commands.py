@@ -88,15 +88,18 @@ def evaluate(given: Any) -> None:
     evidence = _evidence(vae, splits, given.part, method, given.seed)
     evidence.save(out)
     print(f"{evidence!r}")
+    saved = [out, *_drawn(lambda path: report.evidence_figure(evidence, path), out)]
     if given.bdmc is not None:
         progress = sys.stderr.isatty()
-        print(
-            bdmc(vae.model, vae.guide, num_data=given.bdmc, method=method, seed=given.seed, progress=progress)
+        sandwich = bdmc(
+            vae.model, vae.guide, num_data=given.bdmc, method=method, seed=given.seed, progress=progress
         )
+        print(sandwich)
+        beside = out.with_name(f"{out.stem}-sandwich.png")
+        saved += _drawn(lambda path: report.sandwich_figure(sandwich, path), beside)
     data = getattr(splits, given.part)
     if given.nats:
         print(where_the_nats_go(vae.model, vae.guide, data, method=method, seed=given.seed))
-    saved = [out, *_drawn(lambda path: report.evidence_figure(evidence, path), out)]
     if given.convergence:
         rising = convergence(vae.model, vae.guide, data, num_particles=given.convergence, seed=given.seed)
         print(rising)
