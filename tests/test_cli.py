@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -456,6 +457,15 @@ class Interrupted(Schedule):
 """
 
 
+@pytest.fixture
+def listening():
+    """A process that a shell started in the background ignores SIGINT; these tests send it to themselves."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_interrupted_and_resumed(tmp_path, capsys, monkeypatch):
     (tmp_path / "stopper.py").write_text(STOPPER)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -473,6 +483,7 @@ def test_interrupted_and_resumed(tmp_path, capsys, monkeypatch):
     assert {p.name for p in broken.iterdir()} >= FILES
 
 
+@pytest.mark.usefixtures("listening")
 def test_interrupted_before_the_first_epoch(tmp_path, capsys):
     (tmp_path / "stopper.py").write_text(STOPPER)
     stop = ["--beta", f"{tmp_path / 'stopper.py'}:Interrupted", "--beta.at", "0"]
