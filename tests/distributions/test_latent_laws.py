@@ -210,6 +210,7 @@ def test_expands_and_scores_a_copy_of_a_draw_as_the_draw(kind, name):
     p, _, _ = law(kind, name)
     wide = p.expand((5, 4))
     assert wide.batch_shape == (5, 4)
+    earlier = wide.sample()
     z = wide.rsample() if wide.has_rsample else wide.sample()
     assert z.shape == (5, 4, *p.event_shape)
     if "one-hot" not in (PRIORS if kind == "prior" else POSTERIORS)[name][1]:
@@ -221,17 +222,22 @@ def test_expands_and_scores_a_copy_of_a_draw_as_the_draw(kind, name):
     assert_close(first, at_draw)
     assert_close(second, at_draw)
     assert_close(p.log_prob(copy), at_draw)  # and the law that was expanded is as it was
+    assert_close(wide.log_prob(earlier), p.log_prob(earlier))  # neither is what it remembers the last draw's
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_a_batch_is_that_of_its_data(name):
     part, _, dim, _ = POSTERIORS[name]
     part = bound_posterior(part, dim)
-    outputs = outputs_of(part, 4)
+    outputs = outputs_of(part, 4).requires_grad_()
     q = part.distribution(outputs).expand((5, 4))
     z = q.sample()
-    alone = [part.distribution(outputs[b]).log_prob(z[:, b].clone()) for b in range(4)]
-    assert_close(q.log_prob(z), torch.stack(alone, 1))
+    alone = torch.stack([part.distribution(outputs[b]).log_prob(z[:, b].clone()) for b in range(4)], 1)
+    together = q.log_prob(z)
+    assert_close(together, alone)
+    # And so are its gradients, at a draw that was made without any.
+    gradients = [torch.autograd.grad(log_q.sum(), outputs)[0] for log_q in (together, alone)]
+    assert_close(*gradients)
 
 
 @pytest.mark.parametrize("name", PATHWISE)
