@@ -71,6 +71,23 @@ def assert_stock_gradients(vae: Any, ours: Estimator, *data: Tensor) -> None:
         assert gradient.abs().max() > 0, name
 
 
+def assert_gradient_is_the_slope(vae: Any, *data: Tensor, step: float = 1e-6) -> None:
+    """The ELBO's gradient, draws and all, along a random direction: a central difference at the same noise."""
+    generator = torch.Generator().manual_seed(7)
+    along = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in vae.parameters()]
+    elbo, losses = Trace_ELBO(), []
+    torch.manual_seed(3)
+    elbo.loss_and_grads(vae.model, vae.guide, *data)
+    slope = sum((g * d).sum() for g, d in zip(gradients(vae).values(), along, strict=True))
+    for sign in (1, -2):
+        with torch.no_grad():
+            for p, d in zip(vae.parameters(), along, strict=True):
+                p += sign * step * d
+        torch.manual_seed(3)
+        losses.append(elbo.loss(vae.model, vae.guide, *data))
+    assert abs((losses[0] - losses[1]) / (2 * step) - slope.item()) < 1e-5 * abs(slope.item())
+
+
 def assert_finite_gradients(vae: Any, model: Any, guide: Any, estimator: Estimator, *data: Tensor) -> None:
     """Finite bounds for each datum, and finite gradients that reach every parameter."""
     torch.manual_seed(0)

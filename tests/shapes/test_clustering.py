@@ -114,6 +114,10 @@ def test_gradients_are_those_of_pyro(vae, x, lab):
     lab.assert_stock_gradients(vae, estimators.ELBO(3), x)
 
 
+def test_gradients_pass_through_every_draw(vae, x, lab):
+    lab.assert_gradient_is_the_slope(vae, x)
+
+
 @pytest.mark.parametrize("estimator", FITTING, ids=repr)
 def test_estimators_reach_every_parameter(estimator, vae, x, lab):
     lab.assert_finite_gradients(vae, vae.model, vae.guide, estimator, x)

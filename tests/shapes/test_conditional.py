@@ -83,6 +83,10 @@ def test_gradients_are_those_of_pyro(num_particles, vae, x, y, lab):
     lab.assert_stock_gradients(vae, estimators.ELBO(num_particles), x, y)
 
 
+def test_gradients_pass_through_every_draw(vae, x, y, lab):
+    lab.assert_gradient_is_the_slope(vae, x, y)
+
+
 @pytest.mark.parametrize("estimator", FITTING, ids=repr)
 def test_estimators_reach_every_parameter(estimator, vae, x, y, lab):
     lab.assert_finite_gradients(vae, vae.model, vae.guide, estimator, x, y)
