@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pyrovae.evidence import AIS, Evidence, ImportanceSampling, bdmc, log_marginal
     from pyrovae.shapes import ClusteringVAE, ConditionalVAE, HierarchicalVAE
     from pyrovae.svi import SVI
-    from pyrovae.training import History, NonFiniteLoss, fit
+    from pyrovae.history import History, NonFiniteLoss
+    from pyrovae.training import fit
     from pyrovae.vae import VAE
 
 _NAMES = {
@@ -35,9 +36,9 @@ _NAMES = {
     "ConditionalVAE": "shapes",
     "Evidence": "evidence",
     "HierarchicalVAE": "shapes",
-    "History": "training",
+    "History": "history",
     "ImportanceSampling": "evidence",
-    "NonFiniteLoss": "training",
+    "NonFiniteLoss": "history",
     "SVI": "svi",
     "VAE": "vae",
     "bdmc": "evidence",

@@ -21,7 +21,7 @@ LAYERS = [
     ["priors", "likelihoods", "posteriors"],
     ["pair", "testing"],
     ["vae", "shapes"],
-    ["particles", "batches"],
+    ["particles", "batches", "history"],
     ["estimators"],
     ["kl_control"],
     ["svi"],
