@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     )
     from pyrovae.compare import compare_estimators, compare_models
     from pyrovae.evidence import AIS, Evidence, ImportanceSampling, bdmc, log_marginal
+    from pyrovae.history import History, NonFiniteLoss
     from pyrovae.shapes import ClusteringVAE, ConditionalVAE, HierarchicalVAE
     from pyrovae.svi import SVI
-    from pyrovae.history import History, NonFiniteLoss
     from pyrovae.training import fit
     from pyrovae.vae import VAE
 
