@@ -64,9 +64,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Which likelihood fits single-cell counts?")
     parser.add_argument("--data", default=Path(FOLDER) / "scrna_mouse_bladder.npz", help="the data file")
     parser.add_argument("--smoke", action="store_true", help="a run of seconds that shows only that it runs")
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the training and the evidence")
     options = parser.parse_args()
     small = {"num_genes": 40, "epochs": 2, "num_particles": 20} if options.smoke else {}
-    results = compare(options.data, **small)
+    results = compare(options.data, seed=options.seed, **small)
     poisson = results["Poisson"].log_marginal.values
     print(f"{'likelihood':>20}{'log p(x | total), nats a cell':>32}{'less Poisson, s.e. over cells':>36}")
     for label, found in results.items():
