@@ -4,17 +4,18 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from pyrovae import posteriors, priors
-from pyrovae.nets import Recipe
+from pyrovae.nets import Recipe, last_bias
 from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior
 from pyrovae.programs import announce
 
-__all__ = ["Pair", "check_shape", "check_size", "check_spaces", "own"]
+__all__ = ["Pair", "check_shape", "check_size", "check_spaces", "declaration", "own"]
 
 _serial = itertools.count()
 
@@ -27,6 +28,8 @@ class Pair(nn.Module):
 
     model: Any
     guide: Any
+    likelihood: Any
+    prior: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +60,34 @@ class Pair(nn.Module):
         from pyrovae.evidence import log_marginal
 
         return log_marginal(self.model, self.guide, data, **kwargs)
+
+    @torch.no_grad()
+    def initialize_from(self, data: Tensor | tuple[Tensor, ...]) -> Self:
+        """Start the decoder's output bias where the likelihood's mean is the mean of ``data``.
+
+        A prior that asks for it, as ``priors.Vamp(start="data")``, is started from the data, too.
+
+        Args:
+            data: Training data ``(N, *data_shape)``, or a tuple that begins with them.
+
+        References:
+            Importance Weighted Autoencoders (Burda et al., 2016), section 5.
+
+        Raises:
+            ValueError: If the likelihood has no such rule, or the decoder does not end in a bias for each output.
+        """
+        x = (data[0] if isinstance(data, tuple) else data).to(self._like)
+        bias = self.likelihood.initial_bias(x.mean(0))
+        target = last_bias(self.likelihood.decoder)
+        if bias is None or target is None or bias.numel() % target.numel():
+            raise ValueError(
+                f"{self.likelihood!r} with this decoder cannot start at the data mean: it takes a likelihood with "
+                "initial_bias and a decoder whose last layer has a bias for each output, or for each channel of them."
+            )
+        target.copy_(bias.reshape(target.numel(), -1).mean(1))  # a channel's bias serves all its pixels
+        if getattr(self.prior, "starts_at_data", False):
+            self.prior.initialize_from(x)
+        return self
 
     @property
     def _like(self) -> Tensor:
@@ -105,6 +136,12 @@ def own(part: Any, kind: type, default: type) -> Any:
             f"found {type(part).__name__}."
         )
     return copy.deepcopy(part)
+
+
+def declaration(pair: Pair, *rows: dict[str, Any]) -> str:
+    """How a pair was declared, a line for each row of arguments; strings stand for themselves."""
+    lines = (", ".join(f"{k}={v if isinstance(v, str) else repr(v)}" for k, v in row.items()) for row in rows)
+    return f"{type(pair).__name__}(\n" + "".join(f"    {line},\n" for line in lines if line) + ")"
 
 
 def describe(net: Recipe | nn.Module) -> str:

@@ -9,8 +9,8 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrovae.likelihoods import Bernoulli, Likelihood
-from pyrovae.nets import MLP, Recipe, last_bias
-from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, describe, own
+from pyrovae.nets import MLP, Recipe
+from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, declaration, describe, own
 from pyrovae.posteriors import DiagonalNormal, Posterior
 from pyrovae.priors import Prior, StandardNormal
 
@@ -69,10 +69,14 @@ class VAE(Pair):
         check_spaces(self.prior, self.posterior)
 
     def __repr__(self) -> str:
-        return (
-            f"VAE(\n    data_shape={self.data_shape}, latent_dim={self.latent_dim},\n"
-            f"    prior={self.prior!r},\n    likelihood={self.likelihood!r},\n    posterior={self.posterior!r},\n"
-            f"    encoder={self._nets[0]},\n    decoder={self._nets[1]},\n)"
+        return declaration(
+            self,
+            {"data_shape": self.data_shape, "latent_dim": self.latent_dim},
+            {"prior": self.prior},
+            {"likelihood": self.likelihood},
+            {"posterior": self.posterior},
+            {"encoder": self._nets[0]},
+            {"decoder": self._nets[1]},
         )
 
     def forward(self, x: Tensor) -> Any:
@@ -129,26 +133,6 @@ class VAE(Pair):
         ends = [_centre(self.encode(x)) for x in (start, end)]
         weight = torch.linspace(0, 1, steps, dtype=ends[0].dtype, device=ends[0].device).reshape(-1, 1, 1)
         return self.decode(ends[0] + weight * (ends[1] - ends[0]))
-
-    @torch.no_grad()
-    def initialize_from(self, data: Tensor) -> "VAE":
-        """Start the decoder's output bias where the likelihood's mean is the mean of ``data``.
-
-        References:
-            Importance Weighted Autoencoders (Burda et al., 2016), section 5.
-
-        Raises:
-            ValueError: If the likelihood has no such rule, or the decoder does not end in a bias for each output.
-        """
-        bias = self.likelihood.initial_bias(data.to(self._like).mean(0))
-        target = last_bias(self.likelihood.decoder)
-        if bias is None or target is None or bias.numel() % target.numel():
-            raise ValueError(
-                f"{self.likelihood!r} with this decoder cannot start at the data mean: it takes a likelihood with "
-                "initial_bias and a decoder whose last layer has a bias for each output, or for each channel of them."
-            )
-        target.copy_(bias.reshape(target.numel(), -1).mean(1))  # a channel's bias serves all its pixels
-        return self
 
     def check(self, x: Any, *, support: bool = True) -> None:
         """Raise if x is not data for this VAE: kind, shape, dtype and, with Pyro's validation on, support.

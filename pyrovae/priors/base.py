@@ -30,6 +30,9 @@ class Prior(Part):
     space: str = "real"
     """Where z lives: "real", "sphere", "one-hot", "simplex", or a name of one's own."""
 
+    starts_at_data: bool = False
+    """Whether a VAE's ``initialize_from(data)`` hands the data to :meth:`initialize_from`, too."""
+
     latent_dim: int
     data_shape: tuple[int, ...]
     posterior: Any

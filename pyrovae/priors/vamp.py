@@ -1,7 +1,7 @@
 """The variational mixture of posteriors."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pyro.distributions import Independent, Normal
@@ -26,25 +26,39 @@ class Vamp(Prior):
     Args:
         num_components: Number of pseudo-inputs C.
         bounds: Range of the data; pseudo-inputs are clamped to it. None for no bounds.
-
-    Pseudo-inputs start uniform within finite bounds, else normal around zero (or the finite bound), and
-    :meth:`initialize_from` starts them at data.
+        start: Where pseudo-inputs start. ``"random"``: uniform within finite bounds, else normal around zero (or the
+            finite bound). ``"data"``: at training data drawn at random, which ``vae.initialize_from(train)`` or
+            :meth:`initialize_from` gives; the command line does so by itself.
 
     Raises:
-        ValueError: If ``num_components < 1``, the bounds are empty, or the posterior is a point mass.
+        ValueError: If ``num_components < 1``, the bounds are empty, ``start`` is another word, or the posterior is a
+            point mass; on use, if it is to start at data and has seen none.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018), equation 9.
     """
 
-    def __init__(self, num_components: int = 500, bounds: tuple[float, float] | None = (0.0, 1.0)):
+    def __init__(
+        self,
+        num_components: int = 500,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        start: Literal["random", "data"] = "random",
+    ):
         super().__init__()
         if num_components < 1:
             raise ValueError(f"Vamp needs num_components >= 1, found {num_components}.")
         if bounds is not None and not bounds[0] < bounds[1]:
             raise ValueError(f"Vamp bounds must be (low, high) with low < high, or None, found {bounds}.")
-        self.num_components, self.bounds = num_components, bounds
+        if start not in ("random", "data"):
+            raise ValueError(f"Vamp start must be 'random' or 'data', found {start!r}.")
+        self.num_components, self.bounds, self.start = num_components, bounds, start
+        self._started = start == "random"
         self._cache: tuple[list[tuple[Tensor, int]], Any] | None = None
+
+    @property
+    def starts_at_data(self) -> bool:  # type: ignore[override]
+        """Whether ``start="data"``."""
+        return self.start == "data"
 
     @property
     def space(self) -> str:  # type: ignore[override]
@@ -87,12 +101,18 @@ class Vamp(Prior):
                 f"{start.max().item():.4g}. Give the bounds of the data, or bounds=None."
             )
         self.raw_inputs.copy_(start)
+        self._started = True
 
     def pseudo_inputs(self) -> Tensor:
         """``(C, *data_shape)``: the pseudo-inputs, within the bounds."""
         return self.raw_inputs if self.bounds is None else self.raw_inputs.clamp(*self.bounds)
 
     def forward(self) -> DiagonalNormalMixture | ComponentMixture:
+        if not self._started:
+            raise ValueError(
+                "Vamp(start='data') has seen no data yet. Before training call vae.initialize_from(train), or "
+                "vae.prior.initialize_from(train), which leaves the decoder alone."
+            )
         tensors = [self.raw_inputs, *self.posterior.parameters(), *self.posterior.buffers()]
         fixed = not torch.is_grad_enabled() or not any(t.requires_grad for t in tensors)
         # Tensors that stand in for parameters (functional calls, graph capture) come and go: nothing to keep.
@@ -110,6 +130,10 @@ class Vamp(Prior):
             weights = torch.zeros_like(base.loc[:, 0])
             return DiagonalNormalMixture(base.loc, base.scale, weights, validate_args=False)
         return ComponentMixture(components)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._started |= f"{prefix}raw_inputs" in state_dict
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> "Vamp":
         self._cache = None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.nets import MLP, Recipe
-from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, describe, own
+from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, declaration, describe, own
 from pyrovae.posteriors import DiagonalNormal, Posterior
 from pyrovae.priors import GaussianMixture
 from pyrovae.shapes.joint import decoded
@@ -69,7 +69,7 @@ class ClusteringVAE(Pair):
         self.num_clusters = check_size("num_clusters", num_clusters)
         encoder = MLP(300, 300) if encoder is None else encoder
         decoder = MLP(300, 300) if decoder is None else decoder
-        self._nets = describe(encoder), describe(decoder)
+        self._nets, self._spread = (describe(encoder), describe(decoder)), spread
         sizes = {"latent_dim": latent_dim, "data_shape": self.data_shape}
         self.posterior = own(posterior, Posterior, DiagonalNormal).bind(encoder=encoder, **sizes)
         self.likelihood = own(likelihood, Likelihood, Bernoulli).bind(decoder=decoder, **sizes)
@@ -77,10 +77,14 @@ class ClusteringVAE(Pair):
         check_spaces(self.prior, self.posterior)
 
     def __repr__(self) -> str:
-        return (
-            f"ClusteringVAE(\n    data_shape={self.data_shape}, latent_dim={self.latent_dim}, "
-            f"num_clusters={self.num_clusters},\n    likelihood={self.likelihood!r},\n"
-            f"    posterior={self.posterior!r},\n    encoder={self._nets[0]},\n    decoder={self._nets[1]},\n)"
+        return declaration(
+            self,
+            {"data_shape": self.data_shape, "latent_dim": self.latent_dim},
+            {"num_clusters": self.num_clusters, "spread": self._spread},
+            {"likelihood": self.likelihood},
+            {"posterior": self.posterior},
+            {"encoder": self._nets[0]},
+            {"decoder": self._nets[1]},
         )
 
     def model(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.nets import MLP, Recipe
-from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, describe, own
+from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, declaration, describe, own
 from pyrovae.posteriors import DiagonalNormal, Posterior
 from pyrovae.priors import Prior, StandardNormal, Vamp
 from pyrovae.shapes.joint import JointPosterior, decoded, expect, join
@@ -73,7 +73,7 @@ class ConditionalVAE(Pair):
         joint = MLP(300) if joint is None else joint
         expect(Recipe, "encoder", encoder)
         expect(Recipe, "joint", joint)
-        self._nets = describe(encoder), describe(decoder), describe(joint)
+        self._nets, self._features = (describe(encoder), describe(decoder), describe(joint)), features
         self.posterior = JointPosterior(
             own(posterior, Posterior, DiagonalNormal),
             encoder,
@@ -103,11 +103,19 @@ class ConditionalVAE(Pair):
         check_spaces(self.prior, self.posterior.posterior)
 
     def __repr__(self) -> str:
-        return (
-            f"ConditionalVAE(\n    data_shape={self.data_shape}, latent_dim={self.latent_dim}, "
-            f"condition_dim={self.condition_dim},\n    prior={self.prior!r},\n    likelihood={self.likelihood!r},\n"
-            f"    posterior={self.posterior.posterior!r},\n    encoder={self._nets[0]},\n"
-            f"    decoder={self._nets[1]},\n    joint={self._nets[2]},\n)"
+        return declaration(
+            self,
+            {
+                "data_shape": self.data_shape,
+                "latent_dim": self.latent_dim,
+                "condition_dim": self.condition_dim,
+            },
+            {"prior": self.prior},
+            {"likelihood": self.likelihood},
+            {"posterior": self.posterior.posterior},
+            {"encoder": self._nets[0]},
+            {"decoder": self._nets[1]},
+            {"joint": self._nets[2], "features": self._features},
         )
 
     def model(self, x: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.nets import MLP, Recipe
-from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, describe, own
+from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, declaration, describe, own
 from pyrovae.posteriors import DiagonalNormal, Posterior
 from pyrovae.priors import Prior, StandardNormal
 from pyrovae.shapes.joint import JointPosterior, decoded, expect, join
@@ -30,7 +30,7 @@ class HierarchicalVAE(Pair):
 
     Args:
         data_shape: Shape of one datum.
-        latent_dims: Dimensions (D1, D2), from the data upwards.
+        latent_dims: Dimensions (D1, D2), from the data upwards, or one for both.
         prior: p(z2); default standard normal.
         likelihood: p(x | z1, z2); default Bernoulli.
         posterior: Family of both q(z2 | x) and q(z1 | x, z2); default diagonal normal. Each layer has its own.
@@ -51,7 +51,7 @@ class HierarchicalVAE(Pair):
     def __init__(
         self,
         data_shape: Sequence[int] | int,
-        latent_dims: Sequence[int] = (40, 40),
+        latent_dims: Sequence[int] | int = (40, 40),
         *,
         prior: Prior | None = None,
         likelihood: Likelihood | None = None,
@@ -64,6 +64,7 @@ class HierarchicalVAE(Pair):
     ):
         super().__init__()
         self.data_shape = check_shape(data_shape)
+        latent_dims = (latent_dims,) * 2 if isinstance(latent_dims, int) else latent_dims
         if len(latent_dims) != 2:
             raise ValueError(f"latent_dims must be two positive integers (D1, D2), found {latent_dims!r}.")
         low, top = self.latent_dims = tuple(check_size("latent_dims", d) for d in latent_dims)
@@ -72,7 +73,7 @@ class HierarchicalVAE(Pair):
         between = MLP(300) if between is None else between
         expect(Recipe, "encoder", encoder)  # two networks are made of it
         expect(Recipe, "between", between)
-        self._nets = describe(encoder), describe(decoder), describe(between)
+        self._nets, self._features = (describe(encoder), describe(decoder), describe(between)), features
         self.top_posterior = own(posterior, Posterior, DiagonalNormal).bind(
             latent_dim=top, data_shape=self.data_shape, encoder=encoder
         )
@@ -104,11 +105,15 @@ class HierarchicalVAE(Pair):
             )
 
     def __repr__(self) -> str:
-        return (
-            f"HierarchicalVAE(\n    data_shape={self.data_shape}, latent_dims={self.latent_dims},\n"
-            f"    prior={self.prior!r},\n    likelihood={self.likelihood!r},\n"
-            f"    posterior={self.top_posterior!r},\n    conditional={self.conditional!r},\n"
-            f"    encoder={self._nets[0]},\n    decoder={self._nets[1]},\n    between={self._nets[2]},\n)"
+        return declaration(
+            self,
+            {"data_shape": self.data_shape, "latent_dims": self.latent_dims},
+            {"prior": self.prior},
+            {"likelihood": self.likelihood},
+            {"posterior": self.top_posterior, "conditional": self.conditional},
+            {"encoder": self._nets[0]},
+            {"decoder": self._nets[1]},
+            {"between": self._nets[2], "features": self._features},
         )
 
     def model(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 That every prior is a law is tested with the posteriors, in ``tests/distributions/test_latent_laws.py``.
 """
 
+import copy
 import math
 
 import pyro.distributions as dist
@@ -11,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 import pyrovae as pv
-from pyrovae import nets, posteriors, priors
+from pyrovae import likelihoods, nets, posteriors, priors
 from pyrovae.distributions.mixture import ComponentMixture
 
 MIXED = {
@@ -147,6 +148,53 @@ def test_vamp_starts_at_different_data():
         vae.prior.initialize_from(data[:4])
     with pytest.raises(ValueError, match=r"bounds=\(0.0, 1.0\), found data from"):
         vae.prior.initialize_from(2 * data + 1)
+
+
+def at_data(vae, data):
+    return (vae.prior.pseudo_inputs()[:, None] == data).all(-1).any(1).all()
+
+
+def test_vamp_that_asks_for_data_is_started_with_its_vae():
+    data = (torch.rand(30, 3) < 0.5).double() * 0.5 + 0.25
+    declared = priors.Vamp(5, start="data")
+    vae = pv.VAE((3,), 4, prior=declared, likelihood=likelihoods.Gaussian(), decoder=nets.MLP()).double()
+    assert repr(vae.prior) == "Vamp(num_components=5, start='data')"
+    for program in (vae.model, vae.prior):  # a random start would pass unnoticed
+        with pytest.raises(
+            ValueError, match=r"has seen no data yet. Before training call vae.initialize_from"
+        ):
+            program(*[data] * (program == vae.model))
+    assert vae.initialize_from(data) is vae
+    assert at_data(vae, data)
+    assert_close(vae.likelihood.decoder.net[0].bias.detach(), data.mean(0))
+    vae.model(data)
+    # Weights that are loaded have been started, wherever that was.
+    other = pv.VAE((3,), 4, prior=declared, likelihood=likelihoods.Gaussian(), decoder=nets.MLP()).double()
+    other.load_state_dict(vae.state_dict())
+    assert_close(other.prior().log_prob(torch.ones(4)), vae.prior().log_prob(torch.ones(4)))
+    assert at_data(copy.deepcopy(vae), data)
+    copy.deepcopy(vae).model(data)
+
+
+def test_every_shape_starts_its_vamp_and_its_bias_at_data():
+    data, labels = (torch.rand(30, 3) < 0.7).double(), torch.arange(30) % 2
+    small = {"decoder": nets.MLP(), "encoder": nets.MLP(4)}
+    deep = pv.HierarchicalVAE((3,), 2, prior=priors.Vamp(5, start="data"), **small).double()
+    assert at_data(deep.initialize_from(data), data)
+    given = pv.ConditionalVAE((3,), 2, 2, **small).double().initialize_from((data, labels))
+    clusters = pv.ClusteringVAE((3,), 2, 3, **small).double().initialize_from(data)
+    for vae in (deep, given, clusters):
+        means = vae.likelihood.decoder.net[0].bias.detach().sigmoid()
+        assert_close(means, data.mean(0))
+
+
+def test_vamp_is_left_alone_unless_it_asks():
+    vae, data = vamp_vae(), torch.rand(9, 3)
+    before = vae.prior.raw_inputs.detach().clone()
+    vae.initialize_from(data.round())
+    assert torch.equal(vae.prior.raw_inputs, before)
+    with pytest.raises(ValueError, match="'random' or 'data', found 'mean'"):
+        priors.Vamp(start="mean")
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-2.0, 3.0), (0.0, math.inf), None])
