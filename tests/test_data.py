@@ -61,6 +61,52 @@ def test_labels_go_with_their_data():
         assert [label_of[x.numpy().tobytes()] for x in part] == labels.tolist()
 
 
+def test_labels_as_conditions(tmp_path):
+    digits = data.load("digits").take(50)
+    x, y = digits.labelled("valid")
+    assert x is digits.valid
+    assert y is digits.labels[1]
+    assert data.load("digits").condition_dim == 10
+    rng = np.random.default_rng(0)
+    x, ages = rng.normal(size=(60, 4)).astype(np.float32), rng.uniform(20, 60, size=60)
+    for covariates, size in ((ages, 1), (np.stack([ages, ages**2, ages], 1), 3)):
+        np.savez(tmp_path / "people.npz", x=x, labels=covariates)
+        people = data.load(tmp_path / "people.npz")
+        assert people.condition_dim == size
+        row_of = {row.tobytes(): np.float32(c) for row, c in zip(x, covariates, strict=True)}
+        for part in ("train", "valid", "test"):
+            for row, c in zip(*people.labelled(part), strict=True):
+                np.testing.assert_array_equal(c.numpy(), np.atleast_1d(row_of[row.numpy().tobytes()]))
+
+
+def test_labels_that_are_no_conditions_stop_only_who_asks(tmp_path):
+    x = np.ones((12, 4), np.float32)
+    for labels, message in (
+        (None, "x has no labels for each of its parts.*'train_labels'"),
+        (np.arange(12) - 1, r"counted from 0, found -1 in the test part of x"),
+        (np.where(np.arange(12) < 11, np.arange(12) / 2, np.nan), "NaN or infinite covariates"),
+    ):
+        arrays = {} if labels is None else {"labels": labels}
+        np.savez(tmp_path / "x.npz", x=x, **arrays)
+        splits = data.load(tmp_path / "x.npz")
+        with pytest.raises(ValueError, match=message):
+            [splits.labelled(part) for part in ("train", "valid", "test")]
+    parts = torch.ones(3, 2), torch.ones(2, 2), torch.ones(2, 2)
+    with pytest.raises(ValueError, match=r"The valid part of data has 2 data but labels of shape \(3,\)"):
+        data.Splits(*parts, labels=(torch.arange(3), torch.arange(3), torch.arange(2)))
+    with pytest.raises(
+        ValueError, match=r"floating covariates of shape \(N, C\), found torch.float32 \(3,\)"
+    ):
+        data.Splits(*parts, labels=(torch.ones(3), torch.ones(2), torch.ones(2))).labelled("train")
+
+
+def test_binarising_anew_leaves_labels_alone():
+    grey, y = torch.full((50, 4), 0.5), torch.arange(50)
+    drawn, same = data.resample(grey, y)
+    assert same is y
+    assert set(drawn.flatten().tolist()) == {0.0, 1.0}
+
+
 def test_parts_depend_on_the_seed_alone():
     torch.manual_seed(5)
     first = data.load("digits", seed=1)

@@ -1,5 +1,7 @@
 """Grey values in [0, 1] to black and white."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,8 +37,10 @@ def binarize(x: Tensor, how: str = "threshold", *, threshold: float = 0.5, seed:
     raise ValueError(f"how must be 'threshold' or 'stochastic', found {how!r}.")
 
 
-def resample(x: Tensor) -> Tensor:
+def resample(x: Tensor, *rest: Tensor) -> Any:
     """A fresh black and white version of a batch of grey values: 1 with probability x.
+
+    Further arguments of the programs, such as labels, are handed on as they are.
 
     Given to :func:`pyrovae.fit` as ``transform=``, this is dynamic binarisation: training images are drawn
     anew for each batch. It uses torch's global generator, so it follows the seed of the training.
@@ -45,7 +49,7 @@ def resample(x: Tensor) -> Tensor:
         Importance Weighted Autoencoders (Burda et al., 2016), section 5: images binarised anew for each
         batch.
     """
-    return torch.bernoulli(x)
+    return (torch.bernoulli(x), *rest) if rest else torch.bernoulli(x)
 
 
 resample.capturable = True  # type: ignore[attr-defined]  # a function of tensors alone: fit puts it into the captured step

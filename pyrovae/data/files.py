@@ -5,7 +5,8 @@ What a file may hold:
 - ``.npy`` and ``.pt``: one array ``(N, *data_shape)``; a ``.pt`` file may hold a dictionary of arrays
   instead.
 - ``.npz`` and dictionaries: one array of any name, or arrays named ``train``, ``valid`` and ``test`` (also
-  ``x_train``, ``x_test``, ...), with labels named ``train_labels`` or ``y_train``. Names in ``*_bits`` hold
+  ``x_train``, ``x_test``, ...), with labels named ``train_labels`` or ``y_train``: integers ``(N,)`` are
+  classes, floating numbers ``(N,)`` or ``(N, C)`` are covariates. Names in ``*_bits`` hold
   eight black and white pixels a byte, with their shape in ``image_shape``. ``data``, ``indices``, ``indptr``
   and ``shape`` are sparse rows, as :func:`scipy.sparse.save_npz` writes them.
 - a folder of images: all of one size, grey or RGB; subfolders ``train``, ``valid`` and ``test`` are taken as
@@ -95,7 +96,7 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
         x = {"x": next(iter(x.values()))}
     x = {k: _channels_first(a) for k, a in x.items() if k in (*_PARTS, "x")}
     labels = {("x_labels" if k == "labels" else k): a for k, a in found.items() if k.endswith("labels")}
-    return {**x, **{k: a for k, a in labels.items() if a.dim() == 1}}
+    return {**x, **{k: a for k, a in labels.items() if a.dim() in (1, 2)}}
 
 
 def _common_name(name: str) -> str:

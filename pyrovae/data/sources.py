@@ -95,7 +95,7 @@ def _digits(options: dict[str, Any]) -> Splits:
 def _parts(arrays: dict[str, Tensor], name: str, options: dict[str, Any]) -> Splits:
     """Splits from arrays train, valid, test (with labels beside them), or from a single one, x."""
     raw = {k: a for k, a in arrays.items() if not k.endswith("labels")}
-    y = {k.removesuffix("_labels"): a.long() for k, a in arrays.items() if k.endswith("labels")}
+    y = {k.removesuffix("_labels"): _conditions(a) for k, a in arrays.items() if k.endswith("labels")}
     levels = 256 if _are_grey_levels(raw.values()) else None
     x = {k: a.float() / 255 if levels else _floating(a, k, name) for k, a in raw.items()}
     first = "train" if "train" in x else "x"
@@ -115,6 +115,13 @@ def _parts(arrays: dict[str, Tensor], name: str, options: dict[str, Any]) -> Spl
         levels=levels,
         **options,
     )
+
+
+def _conditions(labels: Tensor) -> Tensor:
+    """Integers as class labels ``(N,)``, all else as covariates ``(N, C)``."""
+    if labels.dim() == 1 and not labels.is_floating_point():
+        return labels.long()
+    return labels.float().reshape(labels.shape[0], -1)
 
 
 def _are_grey_levels(arrays: Any) -> bool:

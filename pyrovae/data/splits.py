@@ -23,11 +23,12 @@ class Splits:
         levels: Number of grey levels that were scaled to [0, 1], such as 256; None for data used as they are.
             The distance between neighbouring levels, ``1 / (levels - 1)``, is the ``data_scale`` that bits
             per dimension of a density need.
-        labels: Class labels of the three parts, where there are any.
+        labels: Class labels, integers ``(N,)``, or covariates, floating ``(N, C)``, of the three parts, where there
+            are any.
         transform: What :func:`pyrovae.fit` applies to each training batch (``transform=``), or None.
 
     Raises:
-        ValueError: If a part is empty or not finite, or shapes differ.
+        ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels as data.
     """
 
     train: Tensor
@@ -44,6 +45,12 @@ class Splits:
         shapes = {part: tuple(getattr(self, part).shape[1:]) for part in PARTS}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"The parts of {self.name} must have one shape a datum, found {shapes}.")
+        for part, y in zip(PARTS, self.labels or (), strict=self.labels is not None):
+            if y.shape[:1] != getattr(self, part).shape[:1]:
+                raise ValueError(
+                    f"The {part} part of {self.name} has {getattr(self, part).shape[0]} data but labels of shape "
+                    f"{tuple(y.shape)}."
+                )
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{part} {getattr(self, part).shape[0]:,}" for part in PARTS)
@@ -59,6 +66,31 @@ class Splits:
         """Whether values are in [0, 1] but not all 0 or 1."""
         inside = all(bool(((x >= 0) & (x <= 1)).all()) for x in (self.train, self.valid, self.test))
         return inside and not bool(((self.train == 0) | (self.train == 1)).all())
+
+    @property
+    def condition_dim(self) -> int:
+        """Size of the labels as a condition: one more than the largest label, or the number of covariates.
+
+        Raises:
+            ValueError: If there are no labels.
+        """
+        labels = [self.labelled(part)[1] for part in PARTS]
+        return labels[0].shape[1] if labels[0].dim() > 1 else 1 + max(int(y.max()) for y in labels)
+
+    def labelled(self, part: str) -> tuple[Tensor, Tensor]:
+        """Data and labels of a part, ``(x, y)``, as a conditional model takes them.
+
+        Raises:
+            ValueError: If there are no labels, or they are neither classes counted from 0 nor finite covariates.
+        """
+        if self.labels is None:
+            raise ValueError(
+                f"{self.name} has no labels for each of its parts. A file gives them as an array 'labels' beside its "
+                "data, or as 'train_labels', 'test_labels' beside 'train', 'test'."
+            )
+        y = self.labels[PARTS.index(part)]
+        _check_labels(y, f"the {part} part of {self.name}")
+        return getattr(self, part), y
 
     def binarize(self, how: str = "dynamic", *, seed: int = 0) -> "Splits":
         """Black and white versions of the three parts.
@@ -106,7 +138,7 @@ def split(
 
     Args:
         x: All data, or all but the test data, ``(N, *data_shape)``.
-        y: Labels ``(N,)``.
+        y: Labels ``(N,)``, or covariates ``(N, C)``.
         test, test_labels: A test part given beforehand; then only a validation part is cut from ``x``.
         valid_size: Share (a float in (0, 1)) or number (an integer) of data for validation; by default one in
             six of what is not test data, as in MNIST's usual 50,000 and 10,000.
@@ -155,6 +187,18 @@ def check(x: Tensor, what: str) -> Tensor:
             "Remove or fill them; they have no likelihood."
         )
     return x
+
+
+def _check_labels(y: Tensor, what: str) -> None:
+    if y.dim() not in (1, 2) or y.is_floating_point() != (y.dim() == 2):
+        raise ValueError(
+            f"Labels must be integers of shape (N,) or floating covariates of shape (N, C), found {y.dtype} "
+            f"{tuple(y.shape)} in {what}."
+        )
+    if y.is_floating_point() and not torch.isfinite(y).all():
+        raise ValueError(f"Found NaN or infinite covariates in {what}. Remove those data, or fill them.")
+    if not y.is_floating_point() and int(y.min()) < 0:
+        raise ValueError(f"Labels are counted from 0, found {int(y.min())} in {what}.")
 
 
 def _shuffled(size: int, seed: int) -> Tensor:
