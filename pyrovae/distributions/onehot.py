@@ -101,12 +101,18 @@ class OneHotProduct(_Product):
             which = Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))
             return torch.nn.functional.one_hot(which, self.logits.shape[-1]).to(self.logits.dtype).flatten(-2)
 
+    @property
+    def num_values(self) -> int:
+        """C ** L."""
+        num, size = self.logits.shape[-2:]
+        return size**num
+
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """``(C ** L, *batch, L * C)``; with ``expand=False`` the batch dimensions are ones."""
         num, size = self.logits.shape[-2:]
-        if size**num > 2**20:
+        if self.num_values > 2**20:
             raise ValueError(
-                f"{num} variables of {size} categories have {size**num} joint values, too many to enumerate. "
+                f"{num} variables of {size} categories have {self.num_values} joint values, too many to enumerate. "
                 "Use fewer, or estimate by sampling: estimators.ELBO."
             )
         codes = torch.tensor(list(itertools.product(range(size), repeat=num)), device=self.logits.device)

@@ -11,7 +11,8 @@ from pyrovae.evidence.hmc import State, Transition, Values, evaluate
 from pyrovae.evidence.method import Estimate, Method, check_count
 from pyrovae.evidence.problem import Encoded, Problem, finite_log_weights, lay_out
 from pyrovae.evidence.streams import DatumStreams, further
-from pyrovae.particles import Particles, at, real_support
+from pyrovae.evidence.summing import Enumerate, check_enumerate
+from pyrovae.particles import Particles, real_support
 from pyrovae.weights import RunningWeights
 
 __all__ = ["AIS"]
@@ -48,10 +49,13 @@ class AIS(Method):
         schedule: ``"sigmoid"`` (slow at both ends), ``"linear"``, or ``"adaptive"`` to the weights' variance.
         num_leapfrog: Leapfrog steps in a transition.
         target_acceptance: What the warm-up adapts step sizes to.
+        enumerate: Whether discrete latent sites are summed out, so that HMC moves the others: ``"auto"`` up to 32 joint
+            values; True up to 65,536.
 
     Raises:
         TypeError: If a count is no integer.
-        ValueError: If a setting is out of range; on use, if a latent site is not continuous and unconstrained.
+        ValueError: If a setting is out of range; on use, if a latent site that is not summed out is not
+            continuous and unconstrained.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class AIS(Method):
         schedule: Literal["sigmoid", "linear", "adaptive"] = "sigmoid",
         num_leapfrog: int = 10,
         target_acceptance: float = 0.65,
+        *,
+        enumerate: Enumerate = "auto",
     ):
         self.num_temperatures = check_count("num_temperatures", num_temperatures)
         self.num_chains = check_count("num_chains", num_chains)
@@ -74,6 +80,7 @@ class AIS(Method):
             raise ValueError(f"target_acceptance must lie between 0 and 1, found {target_acceptance}.")
         self.start, self.schedule, self.target_acceptance = start, schedule, target_acceptance
         self.needs_density = start == "guide"
+        self.enumerate = check_enumerate(enumerate)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -83,6 +90,7 @@ class AIS(Method):
             "schedule": self.schedule,
             "num_leapfrog": self.num_leapfrog,
             "target_acceptance": self.target_acceptance,
+            **({"enumerate": self.enumerate} if self.enumerate != "auto" else {}),
         }
 
     def run(self, problem: Problem) -> Estimate:
@@ -99,6 +107,9 @@ class AIS(Method):
         return self._all(problem, exact)
 
     def _all(self, problem: Problem, exact: Values | None) -> Estimate:
+        if problem.exact:  # nothing is left to move: say so as of any discrete site
+            problem.summed = None
+            _check_sites(problem.encode(slice(0, 1)).draw_prior_here(1))
         # A gradient holds on to what a plain run frees as it goes.
         num_data = max(1, problem.pieces(4 * max(self.num_chains, _SCALE_DRAWS))[0])
         parts = []
@@ -147,14 +158,7 @@ class _Anneal:
     def path(self, values: Values) -> tuple[Tensor, Tensor]:
         """log start density and log of joint over start."""
         from_guide = self.method.start == "guide"
-        particles = at(
-            self.problem.model,
-            self.problem.guide if from_guide else None,
-            values,
-            self.encoded.args,
-            encoded=self.encoded.trace if from_guide else None,
-            max_plate_nesting=self.axis,
-        )
+        particles = self.encoded.score(values, guide=from_guide)
         if from_guide:
             return particles.log_q, particles.log_p - particles.log_q
         return particles.log_prior, particles.log_likelihood

@@ -118,9 +118,9 @@ def bdmc(
         drawn, latents = simulate(model, template.rows(slice(0, num_data)))
     problem = prepare(model, guide, drawn, **settings)
     with problem.session():
-        problem.inspect(density=method.needs_density)
-        below = method.run(problem)
+        below = method.evaluate(problem)
         above = method.run_reverse(problem, latents)  # type: ignore[attr-defined]
+        above.notes |= problem.notes
     lower, upper = (
         Evidence.of(estimate, method, problem, bound=bound)
         for estimate, bound in ((below, "lower"), (above, "upper"))

@@ -11,6 +11,7 @@ from pyrovae.evidence.method import Estimate, Method, check_count
 from pyrovae.evidence.problem import Problem, finite_log_weights
 from pyrovae.evidence.refine import refine
 from pyrovae.evidence.streams import BLOCK
+from pyrovae.evidence.summing import Enumerate, check_enumerate
 from pyrovae.weights import RunningWeights
 
 __all__ = ["ImportanceSampling"]
@@ -40,6 +41,10 @@ class ImportanceSampling(Method):
         refine_steps: Before weighing, fit a diagonal Gaussian to the posterior of each datum by so many gradient
             steps, starting at the guide's moments, and draw from that. The results' column ``refinement_gain`` says
             what it raised the ELBO by.
+        enumerate: Whether discrete latent sites of few values are summed exactly for each particle of the others:
+            :math:`w = \sum_d p(x, z, d) / \sum_d q(z, d \mid x)`, of less variance than a weight of drawn d. ``"auto"``
+            does so up to 32 joint values, and up to K of them where no other site is left: then the result is exact.
+            True insists, up to 65,536 values; False draws. What was summed is in the result's ``notes``.
         prior_share: Share of the draws that come from the prior in place of the guide; all are weighed by the
             mixture of both, which bounds the weights by p(x | z) over the share.
         compile: Whether the scoring of particles is captured as a graph and compiled by Inductor (equal to rounding);
@@ -58,6 +63,7 @@ class ImportanceSampling(Method):
         max_particles: int | None = None,
         refine_steps: int = 0,
         prior_share: float = 0.0,
+        enumerate: Enumerate = "auto",
         compile: bool | Literal["auto"] = "auto",
     ):
         self.num_particles = check_count("num_particles", num_particles)
@@ -81,6 +87,7 @@ class ImportanceSampling(Method):
                 "A prior_share needs a fixed number of particles: leave target_standard_error out."
             )
         self.prior_share = prior_share
+        self.enumerate, self.num_draws = check_enumerate(enumerate), self.max_particles
         if compile not in (True, False, "auto"):
             raise ValueError(f"compile must be True, False or 'auto', found {compile!r}.")
         self.compile: bool | Literal["auto"] = compile
@@ -93,9 +100,17 @@ class ImportanceSampling(Method):
                 "max_particles": self.max_particles,
             }
         found |= {"refine_steps": self.refine_steps} if self.refine_steps else {}
+        found |= {"enumerate": self.enumerate} if self.enumerate != "auto" else {}
         return found | ({"prior_share": self.prior_share} if self.prior_share else {})
 
     def run(self, problem: Problem) -> Estimate:
+        if problem.exact and self.refine_steps:
+            raise ValueError(
+                f"Every latent site {list(problem.notes['summed'])} is discrete: no Gaussian can be fitted to it, and "
+                "log p(x) is exact without. Leave refine_steps at 0."
+            )
+        if problem.exact:
+            return Estimate.exact(problem)
         keep = RunningWeights(0, self.max_particles).keep
         num_data, num_particles = problem.pieces(self.num_particles, per_datum=8 * 6 * keep)
         problem.expect(self.num_particles, (num_data, num_particles), self.compile)
@@ -161,6 +176,8 @@ class ImportanceSampling(Method):
             raise ValueError(
                 "The upper bound is that of the plain guide: leave refine_steps and prior_share out."
             )
+        if problem.exact:
+            return Estimate.exact(problem)
         num_data, num_particles = problem.pieces(self.num_particles)
         parts = []
         with self.bar(problem) as bar:

@@ -79,6 +79,5 @@ def log_marginal(
         progress=progress,
     )
     with problem.session():
-        problem.inspect(density=method.needs_density)
-        estimate = method.run(problem)
+        estimate = method.evaluate(problem)
     return Evidence.of(estimate, method, problem, data_scale=data_scale)

@@ -1,5 +1,6 @@
 """The contract of an evidence method: a problem in, an estimate for each datum out."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.problem import Problem
+from pyrovae.evidence.problem import Problem, finite_log_weights
+from pyrovae.evidence.summing import Enumerate
 from pyrovae.weights import RunningWeights
 
 
@@ -42,6 +44,29 @@ class Estimate:
         return cls({name: column.detach().cpu().numpy() for name, column in found.items()})
 
     @classmethod
+    def exact(cls, problem: Problem) -> "Estimate":
+        """log p(x) itself, where every latent site is summed out; the error is that of rounding."""
+        num_data, _ = problem.pieces(1)
+        parts = []
+        for first in range(0, problem.num_data, num_data):
+            index = np.arange(first, min(first + num_data, problem.num_data))
+            found = finite_log_weights(problem.encode(index).draw(1).log_weights)[0]
+            log_p, eps = found.double(), torch.finfo(found.dtype).eps
+            one, zero = torch.ones_like(log_p), torch.zeros_like(log_p)
+            columns = {
+                "log_marginal": log_p,
+                "standard_error": eps * log_p.abs().clamp_min(1.0),
+                "ess": one,
+                "pareto_k": torch.full_like(log_p, -math.inf),
+                "num_particles": one.long(),
+                "debiased": log_p,
+                "debiased_twice": log_p,
+                "unseen": zero,
+            }
+            parts.append(cls({name: column.cpu().numpy() for name, column in columns.items()}))
+        return cls.join(parts)
+
+    @classmethod
     def join(cls, parts: "Sequence[Estimate]") -> "Estimate":
         """The estimates of consecutive data as one."""
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
@@ -60,6 +85,16 @@ class Method(ABC):
     bound = "lower"
     needs_density = True
     """Whether it draws from the guide and weighs by its density; AIS from the prior does not."""
+    enumerate: Enumerate = False
+    """Whether the particles that :meth:`run` meets have their discrete sites summed out."""
+    num_draws = 1
+    """The most particles for a datum."""
+
+    def evaluate(self, problem: Problem) -> "Estimate":
+        """Look at the problem, :meth:`run`, and note what became of discrete sites."""
+        problem.inspect(density=self.needs_density, enumerate=self.enumerate, num_draws=self.num_draws)
+        estimate = self.run(problem)
+        return Estimate(estimate.columns, problem.notes | estimate.notes)
 
     @abstractmethod
     def run(self, problem: Problem) -> Estimate:

@@ -121,7 +121,7 @@ def where_the_nats_go(
         columns["mutual_information"] = _mutual_information(problem)
         columns["marginal_kl"] = columns["kl"] - columns["mutual_information"]
         if method is not None:
-            found = method.run(problem).columns
+            found = method.evaluate(problem).columns
             columns["log_marginal"] = found["log_marginal"]
             columns["inference_gap"] = found["log_marginal"] - columns["elbo"]
             if "refinement_gain" in found:

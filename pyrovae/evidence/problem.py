@@ -17,7 +17,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pyrovae.engine.graphs import Engine
 from pyrovae.engine.lowering import pays_back
 from pyrovae.evidence.streams import BLOCK, DatumStreams, data_keys, fingerprint, further
-from pyrovae.particles import Particles, at, draw, draw_encoded, draw_latent, draw_prior, encode
+from pyrovae.evidence.summing import Enumerate, choose, cut, describe, lay_out_values
+from pyrovae.particles import (
+    Particles,
+    SummedSites,
+    at,
+    at_summed,
+    draw,
+    draw_encoded,
+    draw_latent,
+    draw_prior,
+    draw_summed,
+    encode,
+    find_supports,
+)
 from pyrovae.programs import evaluation_mode, modules_of
 
 Program = Callable[..., Any]
@@ -41,6 +54,9 @@ class Problem:
         discrete: Whether log p(x) is a log-probability.
         bytes_per_particle: Estimated bytes for one particle of one datum.
         engine: Scores particles under the model as a compiled graph, where that pays (:meth:`expect`).
+        summed: Discrete sites that are summed out: particles are then those of the other sites (:meth:`inspect`).
+        exact: Whether no site is left to draw, so that a single weight is p(x).
+        notes: What a result should say of discrete sites.
     """
 
     model: Program
@@ -56,6 +72,9 @@ class Problem:
     discrete: bool = field(init=False, default=False)
     bytes_per_particle: int = field(init=False, default=1)
     engine: Engine | None = field(init=False, default=None)
+    summed: SummedSites | None = field(init=False, default=None)
+    exact: bool = field(init=False, default=False)
+    notes: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keys = data_keys(self.args, self.seed)
@@ -108,28 +127,53 @@ class Problem:
             stack.enter_context(pyro.validation_enabled(False))
             yield
 
-    def inspect(self, *, density: bool = True) -> None:
+    def inspect(self, *, density: bool = True, enumerate: Enumerate = False, num_draws: int = 1) -> None:
         """One particle of every datum under validation, then the memory that a particle takes.
 
+        Args:
+            density: Whether the guide must have one.
+            enumerate: Whether discrete sites are to be summed out from here on; ``"auto"`` if that costs little.
+            num_draws: The most particles that a datum may get.
+
         Raises:
-            ValueError: If the programs refuse the data, are scaled, or have a guide without a density.
+            ValueError: If the programs refuse the data, are scaled, or have a guide without a density; if discrete
+                sites must be summed and cannot be.
         """
-        size = self._inspection_size()
+        size, found = self._inspection_size(), []
+        options: dict[str, Any] = {"max_plate_nesting": self.max_plate_nesting}
+        self.summed, self.exact, self.notes = None, False, {}
         with pyro.validation_enabled(True):
             for start in range(0, self.num_data, size):
-                part = slice(start, start + size)
+                args = self.rows(part := slice(start, start + size))
                 with DatumStreams(self.keys[part], 1, axis=self.max_plate_nesting):
                     particles = draw(
-                        self.model, self.guide, 1, self.rows(part), max_plate_nesting=self.max_plate_nesting
+                        self.model, self.guide, 1, args, complete=enumerate is not False, **options
                     )
                 self._check(particles, density)
                 finite_log_weights(particles.log_weights)
+                if enumerate is not False:
+                    found.append(find_supports(particles))
         self.num_dims, self.discrete = particles.num_dims, particles.discrete
-        num_data, num_particles = min(4, self.num_data), 8
+        if any(supports or reasons for supports, reasons in found):
+            self._sum_out(*choose(found, particles.latents, enumerate, num_draws), particles)
+        if set(particles.completed) - set(self.summed.values if self.summed else ()):
+            draw(self.model, self.guide, 1, self.rows(slice(0, 1)), **options)  # says what the guide lacks
+        self.bytes_per_particle = self._bytes_per_particle()
+
+    def _sum_out(self, summed: SummedSites | None, drawn: dict[str, str], particles: Particles) -> None:
+        self.exact = summed is not None and set(summed.values) == set(particles.latents)
+        self.notes = describe(summed, drawn, self.exact)
+        if summed is not None:
+            summed = lay_out_values(self, summed)
+            self.summed = summed.first(1)
+            self.summed = cut(self, summed, self._bytes_per_particle())
+
+    def _bytes_per_particle(self) -> int:
+        num_data, num_particles = (1, 1) if self.exact else (min(4, self.num_data), 8)
         encoded = self.encode(slice(0, num_data))
         with _Bytes() as counter:
             encoded.draw(num_particles).log_weights  # noqa: B018
-        self.bytes_per_particle = max(1, math.ceil(counter.total / (num_data * num_particles)))
+        return max(1, math.ceil(counter.total / (num_data * num_particles)))
 
     def _inspection_size(self) -> int:
         width = sum(arg[0].numel() * arg.element_size() for arg in self.args)
@@ -170,7 +214,7 @@ class Encoded:
     def log_weights(self, num_particles: int, start: int = 0) -> Tensor:
         """``(K, B)``: those of :meth:`draw`; the model's part by the problem's graph where it has one."""
         problem, engine = self.problem, self.problem.engine
-        if engine is None or self.trace is None or not engine.enabled:
+        if engine is None or self.trace is None or not engine.enabled or problem.summed is not None:
             return self.draw(num_particles, start).log_weights
         nesting = problem.max_plate_nesting
         with DatumStreams(self.keys, num_particles, start, axis=nesting):
@@ -188,36 +232,55 @@ class Encoded:
     def draw_here(self, num_particles: int) -> Particles:
         """Particles from the guide, by whatever random streams are active."""
         model, guide, nesting = self.problem.model, self.problem.guide, self.problem.max_plate_nesting
+        if self.problem.summed is not None:
+            return self.draw_summed_here(num_particles, self.problem.summed)
         if self.trace is None:
             return draw(model, guide, num_particles, self.args, max_plate_nesting=nesting)
         return draw_encoded(model, self.trace, num_particles, self.args, max_plate_nesting=nesting)
 
+    def draw_summed_here(
+        self, num_particles: int, summed: SummedSites, *, from_prior: bool = False
+    ) -> Particles:
+        """As :meth:`draw_here` or :meth:`draw_prior_here`, with discrete sites summed out."""
+        return draw_summed(
+            self.problem.model,
+            None if from_prior else self.problem.guide,
+            num_particles,
+            summed,
+            self.args,
+            num_data=len(self.keys),
+            encoded=None if from_prior else self.trace,
+            max_plate_nesting=self.problem.max_plate_nesting,
+        )
+
+    def score(self, values: dict[str, Tensor], *, guide: bool = True) -> Particles:
+        """Score values ``(K, B, *event)`` of each site that is drawn; without the guide, ``log_q`` is ``log_prior``."""
+        problem = self.problem
+        programs = problem.model, problem.guide if guide else None
+        common = {"encoded": self.trace if guide else None, "max_plate_nesting": problem.max_plate_nesting}
+        if problem.summed is None:
+            return at(*programs, values, self.args, **common)
+        num_particles = len(next(iter(values.values())))
+        return at_summed(
+            *programs,
+            values,
+            problem.summed,
+            self.args,
+            num_particles=num_particles,
+            num_data=len(self.keys),
+            **common,
+        )
+
     def at(self, values: dict[str, Tensor], num_particles: int) -> Particles:
         """Score one value ``(B, *event)`` of each latent site, the same for all particles."""
-        nesting = self.problem.max_plate_nesting
-        laid = lay_out(values, self.draw_here(1), num_particles)
-        return at(
-            self.problem.model,
-            self.problem.guide,
-            laid,
-            self.args,
-            encoded=self.trace,
-            max_plate_nesting=nesting,
-        )
+        return self.score(lay_out(values, self.draw_here(1), num_particles))
 
     def draw_prior(self, num_particles: int, start: int = 0) -> Particles:
         """As :meth:`draw`, but from the model's prior, with the guide's density beside."""
         nesting = self.problem.max_plate_nesting
         with DatumStreams(further(self.keys, 21), num_particles, start, axis=nesting):
             drawn = self.draw_prior_here(num_particles)
-        return at(
-            self.problem.model,
-            self.problem.guide,
-            {name: site.value for name, site in drawn.latents.items()},
-            self.args,
-            encoded=self.trace,
-            max_plate_nesting=nesting,
-        )
+        return self.score({name: site.value for name, site in drawn.latents.items()})
 
     def select(self, index: Tensor) -> "Encoded":
         """Some of these data; their guide runs again."""
@@ -231,6 +294,8 @@ class Encoded:
     def draw_prior_here(self, num_particles: int) -> Particles:
         """Particles from the model's prior, by whatever random streams are active."""
         nesting = self.problem.max_plate_nesting
+        if self.problem.summed is not None:
+            return self.draw_summed_here(num_particles, self.problem.summed, from_prior=True)
         return draw_prior(self.problem.model, num_particles, self.args, max_plate_nesting=nesting)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.evidence.problem import Encoded, Problem
 from pyrovae.evidence.streams import DatumStreams, further
-from pyrovae.particles import at, real_support
+from pyrovae.particles import real_support
 
 _MOMENT_DRAWS = 64
 _GRADIENT_DRAWS = 8
@@ -53,7 +53,7 @@ def refine(encoded: Encoded, num_steps: int) -> tuple[Encoded, Tensor]:
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), section 3.
     """
-    problem, axis = encoded.problem, encoded.problem.max_plate_nesting
+    axis = encoded.problem.max_plate_nesting
     with DatumStreams(further(encoded.keys, 11), _MOMENT_DRAWS, axis=axis):
         first = encoded.draw_here(_MOMENT_DRAWS)
     for site in first.latents.values():
@@ -85,7 +85,7 @@ def refine(encoded: Encoded, num_steps: int) -> tuple[Encoded, Tensor]:
                 + leaves["scale", name].exp() * noise[name]
                 for name in locs
             }
-            joint = at(problem.model, None, values, encoded.args, max_plate_nesting=axis).log_p
+            joint = encoded.score(values, guide=False).log_p
             entropy = sum(leaves["scale", name].sum() for name in locs)
             found = torch.autograd.grad(joint.mean(0).sum() + entropy, list(leaves.values()))
         rate = _RATE * min(1.0, 2 * (1 - (step - 1) / num_steps))

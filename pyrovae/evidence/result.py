@@ -119,7 +119,11 @@ class Evidence:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the method has to say of the run as a whole."""
+        """What the method has to say of the run as a whole.
+
+        ``summed``: discrete sites that were summed out, with how many values each has; ``drawn``: discrete sites that
+        were not, and why; ``exact``: true where no site was left to draw, so that log p(x) is exact.
+        """
         return json.loads(self.dataset.attrs.get("notes", "{}"))
 
     @property
@@ -225,17 +229,24 @@ class Evidence:
         unit = "datum" if len(self) == 1 else "data"
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         test = "" if len(self) == 1 else f" ± {self.test_set_error():.2g} (test set)"
+        notes = self.notes
+        exact = bool(notes.get("exact"))
+        chance = "" if exact else f" ± {self.monte_carlo_error():.2g} (Monte Carlo)"
         lines = [
             f"Evidence of {len(self)} {unit} by {self.method}({settings})",
-            f"  log p(x)   {self.mean():.6g} ± {self.monte_carlo_error():.2g} (Monte Carlo){test} nats per datum",
-            f"             on average {side} the truth",
+            f"  log p(x)   {self.mean():.6g}{chance}{test} nats per datum",
+            "             exact, but for rounding" if exact else f"             on average {side} the truth",
         ]
         if int(self.dataset.attrs["num_dims"]):
             lines.append(f"             {self.bits_per_dim:.4g} bits per dimension")
-        if "ess" in self.dataset:
+        for name, count in notes.get("summed", {}).items():
+            lines.append(f"  summed     {name} over its {count} values")
+        for name, why in notes.get("drawn", {}).items():
+            lines.append(f"  drawn      {name}: {why}")
+        if "ess" in self.dataset and not exact:
             ess = self.ess.values
             lines.append(f"  ESS        smallest {ess.min():.3g}, median {np.median(ess):.4g}")
-        if "pareto_k" in self.dataset:
+        if "pareto_k" in self.dataset and not exact:
             lines.append(f"  Pareto k   {self._advice()}")
         if "target_standard_error" in self.settings:
             missed = len(self.wanting())

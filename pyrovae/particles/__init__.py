@@ -5,21 +5,35 @@ shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
 from pyrovae.particles.drawing import at, draw, draw_encoded, draw_latent, draw_prior, encode
+from pyrovae.particles.enumeration import (
+    MOST_VALUES,
+    SummedParticles,
+    SummedSites,
+    at_summed,
+    draw_summed,
+    find_supports,
+)
 from pyrovae.particles.result import LatentSite, Particles, real_support
 from pyrovae.particles.scoring import PARTICLE_PLATE, score
 from pyrovae.particles.simulation import dream, predict, simulate
 
 __all__ = [
+    "MOST_VALUES",
     "PARTICLE_PLATE",
     "LatentSite",
     "Particles",
+    "SummedParticles",
+    "SummedSites",
     "at",
+    "at_summed",
     "draw",
     "draw_encoded",
     "draw_latent",
     "draw_prior",
+    "draw_summed",
     "dream",
     "encode",
+    "find_supports",
     "predict",
     "real_support",
     "score",

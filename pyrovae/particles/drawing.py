@@ -43,6 +43,7 @@ def draw(
     *,
     max_plate_nesting: int = 1,
     cut: bool | Literal["bridge"] = False,
+    complete: bool = False,
 ) -> Particles:
     """Draw ``num_particles`` from the guide for every datum and score them under model and guide.
 
@@ -53,14 +54,15 @@ def draw(
         max_plate_nesting: Number of batch dimensions that the programs use themselves.
         cut: Detach each draw from the guide's parameters before it is scored (see :meth:`Particles.pathwise`);
             ``"bridge"`` for use with :meth:`Particles.doubly`.
+        complete: Draw latent sites that the guide lacks from their priors, in place of refusing them.
 
     Raises:
         ValueError: If a site lies outside the data plate, is latent in one program only, is scaled in one
             program only, or if the programs nest more plates than ``max_plate_nesting``.
     """
     kwargs = kwargs or {}
-    guide_trace, drawn = _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, bool(cut))
-    given = {"max_plate_nesting": max_plate_nesting, "drawn": drawn}
+    guide_trace, drawn = trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, bool(cut))
+    given = {"max_plate_nesting": max_plate_nesting, "drawn": drawn, "complete": complete}
     if cut != "bridge" or len(drawn) != 1 or not all(value.requires_grad for value in drawn.values()):
         return score(model, guide_trace, num_particles, args, kwargs, **given)
     ((name, value),) = drawn.items()
@@ -92,7 +94,7 @@ def draw_encoded(
     max_plate_nesting: int = 1,
 ) -> Particles:
     """As :func:`draw`, from the distribution that one run of the guide gave (:func:`encode`)."""
-    site = _draw_site(encoded, num_particles, max_plate_nesting)
+    site = draw_site(encoded, num_particles, max_plate_nesting)
     trace = encoded.copy()
     trace.nodes[site["name"]] = site
     return score(model, trace, num_particles, args, kwargs or {}, max_plate_nesting=max_plate_nesting)
@@ -102,14 +104,14 @@ def draw_latent(
     encoded: Any, num_particles: int, *, max_plate_nesting: int = 1
 ) -> tuple[str, Tensor, Tensor]:
     """The draw of :func:`draw_encoded` without the model: name, value ``(K, ..., B, *event)``, log q ``(K, B)``."""
-    site = _draw_site(encoded, num_particles, max_plate_nesting)
+    site = draw_site(encoded, num_particles, max_plate_nesting)
     log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
     if log_q.dim() > 2:
         log_q = log_q.sum(tuple(range(1, log_q.dim() - 1)))
     return site["name"], site["value"], log_q
 
 
-def _draw_site(encoded: Any, num_particles: int, max_plate_nesting: int) -> dict[str, Any]:
+def draw_site(encoded: Any, num_particles: int, max_plate_nesting: int) -> dict[str, Any]:
     ((_, site),) = sites_of(encoded, observed=False).items()
     fn = site["fn"]
     # A fresh copy: some flows remember each draw in their distribution for as long as it lives.
@@ -127,7 +129,7 @@ def draw_prior(
     max_plate_nesting: int = 1,
 ) -> Particles:
     """Draw from the model's own latent sites: ``log_q`` is ``log_prior``, and the weights are the likelihoods."""
-    trace, _ = _trace_guide(model, num_particles, args, kwargs or {}, max_plate_nesting, False)
+    trace, _ = trace_guide(model, num_particles, args, kwargs or {}, max_plate_nesting, False)
     return score(
         model,
         trace,
@@ -179,7 +181,7 @@ def at(
     )
 
 
-def _trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
+def trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
     plated = particle_plate(num_particles, max_plate_nesting)(guide)
     tracer = poutine.trace(plated)
     cutter = _Cut()

@@ -135,6 +135,8 @@ class Particles:
         likelihood_scaled: Whether a handler scales the observed sites.
         num_dims: Observed elements of one datum, over all observed sites.
         discrete: Whether every observed site is discrete, so that log p(x) is a log-probability.
+        completed: Names of the latent sites that the guide lacks and the model drew from their priors.
+        auxiliary: Names of the guide's sites that the model lacks.
     """
 
     latents: dict[str, LatentSite]
@@ -145,6 +147,8 @@ class Particles:
     likelihood_scaled: bool
     num_dims: int = 0
     discrete: bool = False
+    completed: tuple[str, ...] = ()
+    auxiliary: tuple[str, ...] = ()
     _bridge: Bridge | None = field(default=None, repr=False)
 
     @cached_property

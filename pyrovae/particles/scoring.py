@@ -48,6 +48,7 @@ def score(
     max_plate_nesting: int = 1,
     drawn: dict[str, Tensor] | None = None,
     model_trace: Any = None,
+    complete: bool = False,
 ) -> Particles:
     """Replay the model against a guide trace made under the particle plate (if not done yet), and score both."""
     if model_trace is None:
@@ -55,6 +56,8 @@ def score(
     guide_sites = sites_of(guide_trace, observed=False)
     model_sites = sites_of(model_trace, observed=False)
     observed = sites_of(model_trace, observed=True)
+    completed = {name: site for name, site in model_sites.items() if complete and name not in guide_sites}
+    guide_sites = {**guide_sites, **completed}
     _check_names(guide_sites, model_sites, observed)
     frames = {data_frame(site) for site in (*guide_sites.values(), *model_sites.values(), *observed.values())}
     sizes = {(frame.size, frame.full_size or frame.size) for frame in frames}
@@ -112,7 +115,9 @@ def score(
         scale=plate_scale,
         likelihood_scaled=likelihood_scaled,
         num_dims=sum(_numel(site) for site in observed.values()) // max(num_data, 1),
-        discrete=all(_discrete(site["fn"]) for site in observed.values()),
+        discrete=all(is_discrete(site["fn"]) for site in observed.values()),
+        completed=tuple(completed),
+        auxiliary=tuple(name for name in guide_sites if name not in model_sites),
     )
 
 
@@ -169,7 +174,7 @@ def _numel(site: Any) -> int:
     return math.prod([*site["fn"].event_shape, *frames])
 
 
-def _discrete(distribution: Any) -> bool:
+def is_discrete(distribution: Any) -> bool:
     try:
         return bool(distribution.support.is_discrete)
     except (AttributeError, NotImplementedError):

@@ -58,7 +58,8 @@ def test_exact_guide_has_no_variance(num_particles):
 def test_exact_discrete_guide_has_no_variance():
     oracle = DiscreteMixture(exact_guide=True)
     x = oracle.sample(9)
-    evidence = pv.log_marginal(oracle.model, oracle.guide, x, num_particles=40)
+    method = pv.ImportanceSampling(40, enumerate=False)
+    evidence = pv.log_marginal(oracle.model, oracle.guide, x, method=method)
     np.testing.assert_allclose(evidence.log_marginal, exact(oracle, x), atol=1e-10)
 
 
@@ -69,7 +70,8 @@ def test_interval_covers_as_often_as_it_says(oracle):
     x, runs = oracle.sample(8, seed=1), 500
     truth = exact(oracle, x).mean()
     # Equal data have streams of their own: as good as 500 seeds.
-    all_runs = pv.log_marginal(oracle.model, oracle.guide, x.repeat(runs, 1), num_particles=60)
+    method = pv.ImportanceSampling(60, enumerate=False)
+    all_runs = pv.log_marginal(oracle.model, oracle.guide, x.repeat(runs, 1), method=method)
     apart = [pv.Evidence(all_runs.dataset.isel(datum=slice(8 * r, 8 * r + 8))) for r in range(runs)]
     for prob in (0.5, 0.8, 0.95):
         hits = np.mean([low <= truth <= high for low, high in (run.interval(prob) for run in apart)])
@@ -148,10 +150,10 @@ def binary(num_data: int, width: int) -> torch.Tensor:
 @pairs
 @pytest.mark.parametrize("num_particles", [1, 250, 700])
 def test_memory_budget_changes_nothing(pair, width, num_particles):
-    x = binary(11, width)
-    whole = pv.log_marginal(pair.model, pair.guide, x, num_particles=num_particles)
+    x, method = binary(11, width), pv.ImportanceSampling(num_particles, enumerate=False)
+    whole = pv.log_marginal(pair.model, pair.guide, x, method=method)
     for budget in (1, 300_000):
-        cut = pv.log_marginal(pair.model, pair.guide, x, num_particles=num_particles, memory_budget=budget)
+        cut = pv.log_marginal(pair.model, pair.guide, x, method=method, memory_budget=budget)
         for name in ("log_marginal", "ess", "debiased"):
             np.testing.assert_allclose(cut.dataset[name], whole.dataset[name], rtol=1e-9, err_msg=name)
         # All K weights count, none twice: a wrong count shows as log(K / count) (K = 250 in pieces of 128).
@@ -162,9 +164,10 @@ def test_memory_budget_changes_nothing(pair, width, num_particles):
 def test_order_and_company_of_the_data_change_nothing(pair, width):
     x = torch.unique(binary(12, width), dim=0)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
-    whole = pv.log_marginal(pair.model, pair.guide, x, num_particles=300)
-    mixed = pv.log_marginal(pair.model, pair.guide, x[order], num_particles=300)
-    alone = pv.log_marginal(pair.model, pair.guide, x[2:3], num_particles=300)
+    method = pv.ImportanceSampling(300, enumerate=False)
+    whole = pv.log_marginal(pair.model, pair.guide, x, method=method)
+    mixed = pv.log_marginal(pair.model, pair.guide, x[order], method=method)
+    alone = pv.log_marginal(pair.model, pair.guide, x[2:3], method=method)
     np.testing.assert_allclose(mixed.log_marginal, whole.log_marginal.values[order], rtol=1e-10)
     np.testing.assert_allclose(alone.log_marginal, whole.log_marginal[2:3], rtol=1e-10)
 

@@ -169,9 +169,12 @@ def test_evidence_of_a_part_of_discrete_data():
     log_x = dist.Bernoulli(logits=oracle.pixel_logits[:, None]).log_prob(x)  # (C, B, 6)
     log_joint = oracle.class_logits.log_softmax(-1)[:, None] + (log_x * mask).sum(-1)
     truth = log_joint.logsumexp(0).detach().numpy()
-    evidence = log_marginal(*observe_part(oracle.model, oracle.guide), (x, mask), num_particles=4000)
+    programs = observe_part(oracle.model, oracle.guide)
+    evidence = log_marginal(*programs, (x, mask), method=ImportanceSampling(4000, enumerate=False))
     scores = (evidence.log_marginal - truth) / (evidence.standard_error + 1e-9)
     assert float(abs(scores).max()) < 4.5
+    summed = log_marginal(*programs, (x, mask))
+    np.testing.assert_allclose(summed.log_marginal, truth, rtol=1e-12, atol=1e-12)
 
 
 def test_parts_of_a_vae_and_refusals():
