@@ -7,6 +7,7 @@ from pyrovae import catalog
 
 README = Path(__file__).parents[1] / "README.md"
 HEADINGS = {
+    "shape": "Whole shapes",
     "prior": "Priors p(z)",
     "likelihood": "Likelihoods p(x | z)",
     "posterior": "Posteriors q(z | x)",
@@ -26,7 +27,8 @@ def table(kind: str) -> str:
         paper = re.match(r"(.*?) \(([^()]*?), (\d{4})\)", entry.references)
         source = f"{paper[2]} {paper[3]}, *{paper[1]}*" if paper else ""
         rows.append(f"| `{entry.qualname}` | {what} | {source} |")
-    heading = f"**{HEADINGS[kind]}** (`{catalog.KINDS[kind].module}`)"
+    modules = (catalog.KINDS[kind].module, *catalog.KINDS[kind].more)
+    heading = f"**{HEADINGS[kind]}** ({', '.join(f'`{module}`' for module in modules)})"
     return "\n".join([heading, "", "| | | |", "|---|---|---|", *rows])
 
 

@@ -90,7 +90,7 @@ class FreeBits(KLControl):
     """
 
     def __init__(
-        self, estimator: Estimator | None = None, nats: float = 0.25, *, per: str | int = "dimension"
+        self, estimator: Estimator | None = None, nats: float = 0.25, *, per: int | str = "dimension"
     ):
         super().__init__(AnalyticKL() if estimator is None else estimator)
         if not nats >= 0:

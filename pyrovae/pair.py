@@ -30,6 +30,7 @@ class Pair(nn.Module):
     guide: Any
     likelihood: Any
     prior: Any
+    data_shape: tuple[int, ...]
 
     def __init__(self) -> None:
         super().__init__()

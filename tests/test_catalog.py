@@ -13,16 +13,10 @@ KINDS = list(catalog.KINDS)
 def concrete(kind):
     """The classes that the package itself offers, by import."""
     spec = catalog.KINDS[kind]
-    module = importlib.import_module(spec.module)
-    base = next(
-        cls
-        for cls in (
-            getattr(module, name) for name in module.__all__ if inspect.isclass(getattr(module, name))
-        )
-        for cls in cls.__mro__
-        if cls.__name__ == spec.base
-    )
-    exported = {name: getattr(module, name) for name in module.__all__}
+    modules = [importlib.import_module(name) for name in (spec.module, *spec.more)]
+    exported = {name: getattr(module, name) for module in modules for name in module.__all__}
+    mro = [cls for thing in exported.values() if inspect.isclass(thing) for cls in thing.__mro__]
+    base = next(cls for cls in mro if cls.__name__ == spec.base)
     return {
         name: cls
         for name, cls in exported.items()

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 import pyrovae as pv
 from pyrovae.cli import main
-from pyrovae.cli.parse import chosen_parts, parse
+from pyrovae.cli.options import chosen_parts
+from pyrovae.cli.parse import parse
 
 TINY = ["--data.limit", "60", "--epochs", "2", "--encoder.hidden", "16", "--decoder.hidden", "16"]
 TINY += ["--latent-dim", "3", "--method.num-particles", "50"]

@@ -11,10 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pyrovae.cli import parse
+from pyrovae.cli.options import chosen_parts, chosen_shape
 from pyrovae.data import Splits, load
 
 if TYPE_CHECKING:
-    from pyrovae.vae import VAE
+    from pyrovae.pair import Pair
 
 __all__ = ["Run", "build", "load_data", "new_file"]
 
@@ -94,16 +95,22 @@ class Run:
             if not any(folder.iterdir()):
                 folder.rmdir()
 
-    def save_weights(self, vae: "VAE") -> None:
-        """Every parameter and buffer, with the shape of the data."""
+    def save_weights(self, vae: "Pair", metadata: dict[str, str] | None = None) -> None:
+        """Every parameter and buffer, with the shape of the data and further :attr:`metadata`."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in vae.state_dict().items()}
         # One file name appears when the file is whole.
         part = self.weights.with_suffix(".part")
-        save_file(tensors, part, metadata={"data_shape": json.dumps(vae.data_shape)})
+        save_file(tensors, part, metadata={"data_shape": json.dumps(vae.data_shape), **(metadata or {})})
         part.replace(self.weights)
 
-    def load_vae(self, device: str | None = None) -> "VAE":
-        """The trained VAE.
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What was saved with the weights."""
+        with safe_open(self.weights, framework="pt") as file:
+            return file.metadata() or {}
+
+    def load_vae(self, device: str | None = None) -> "Pair":
+        """The trained model and guide.
 
         Raises:
             ValueError: If the weights are damaged, or are those of another model.
@@ -148,17 +155,16 @@ def load_data(given: Any) -> Splits:
     return splits if options.limit is None else splits.take(options.limit, seed=options.seed)
 
 
-def build(given: Any, data_shape: tuple[int, ...]) -> "VAE":
-    """The VAE that a ``train`` command declares."""
-    from pyrovae.vae import VAE
-
-    chosen = parse.chosen_parts(given, "train")
-    parts = {
-        kind: chosen[kind].build() for kind in ("prior", "likelihood", "posterior", "encoder", "decoder")
-    }
+def build(given: Any, data_shape: tuple[int, ...]) -> "Pair":
+    """The VAE, or other shape, that a ``train`` command declares."""
+    shape, parts = chosen_shape(given), chosen_parts(given, "train")
+    sizes = {"data_shape": data_shape, "latent_dim": given.latent_dim, "latent_dims": given.latent_dim}
+    taken = {a.name for a in shape.entry.arguments}
+    arguments = {name: size for name, size in sizes.items() if name in taken}
+    arguments |= {name: part.build() for name, part in parts.items() if name in taken}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(given.seed)
-        return VAE(data_shape, given.latent_dim, **parts)
+        return shape.entry.build(**arguments, **shape.arguments())
 
 
 def new_file(folder: Path, stem: str, suffix: str) -> Path:

@@ -1,6 +1,7 @@
 """What can be said on the command line: one dataclass a command, with the chosen parts' own options."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,18 +10,17 @@ from tyro.conf import Positional, arg
 
 from pyrovae import catalog
 
-__all__ = ["COMMANDS", "PARTS", "Chosen", "DataOptions", "command", "options_of"]
+__all__ = ["COMMANDS", "PARTS", "Chosen", "DataOptions", "chosen_parts", "chosen_shape", "command", "slots"]
 
-PARTS = {
-    "train": ("prior", "likelihood", "posterior", "encoder", "decoder", "estimator", "beta", "method"),
-    "evaluate": ("method",),
-}
-"""The parts that each command lets one choose."""
+_OF_SHAPE = ("prior", "likelihood", "posterior", "encoder", "decoder")
+PARTS = {"train": ("shape", *_OF_SHAPE, "estimator", "beta", "method"), "evaluate": ("method",)}
+"""The parts that each command lets one choose, as far as the shape takes them."""
 
 # What `*hidden` and `*channels` start from on the command line; in Python they start empty.
 _VARIADIC = {"hidden": (300, 300), "channels": (32, 64)}
-# Arguments about plates are for programs of one's own.
+# Arguments about plates are for programs of one's own; those of a shape come from the data and the command itself.
 _HIDDEN = {"max_plate_nesting"}
+_HIDDEN_OF_SHAPE = {"data_shape", "latent_dim", "latent_dims", *_OF_SHAPE}
 
 _DATA = (
     "digits, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, ...; an .npy, .npz or .pt file; "
@@ -42,7 +42,14 @@ class Chosen:
 
     def build(self) -> Any:
         """The part itself."""
-        return self.entry.build(**self.values)
+        return self.entry.build(**self.arguments())
+
+    def arguments(self) -> dict[str, Any]:
+        """Its arguments, with parts among them built."""
+        known = {a.name: a for a in self.entry.arguments}
+        # None leaves a part to Python's own default.
+        given = {n: v for n, v in self.values.items() if v is not None or not known[n].kinds}
+        return {n: v.build() if isinstance(v, Chosen) else v for n, v in given.items()}
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class _Train:
-    """Declare, fit and evaluate a VAE, and write it all to a run folder.
+    """Declare, fit and evaluate a VAE, or a model of another shape, and write it all to a run folder.
 
     Without options: a small VAE on the embedded digits.
     """
@@ -82,8 +89,8 @@ class _Train:
     binarize: Annotated[
         Literal["auto", "none", "threshold", "stochastic", "dynamic"], arg(help=_BINARIZE)
     ] = "auto"
-    latent_dim: int = 16
-    """Dimension D of z."""
+    latent_dim: int | tuple[int, int] = 16
+    """Dimension D of z; for a hierarchical VAE one for both layers, or two, from the data upwards."""
     epochs: int = 300
     """Passes over the training data, at most."""
     batch_size: int = 128
@@ -174,6 +181,12 @@ class Sample:
     """How many."""
     mean: bool = False
     """Show E[x | z] of each drawn z, not a draw of x."""
+    label: tuple[int, ...] = ()
+    """Of a conditional model: the labels to draw for, in turn; default all, or covariates of test data."""
+    covariates: tuple[float, ...] = ()
+    """Of a conditional model that was trained on covariates: those to draw for."""
+    cluster: int | None = None
+    """Of a clustering model: the cluster to draw from; default all."""
     seed: int = 0
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """A new .png (a grid) or .npy (an array); default the next free RUN/samples-N.png or .npy."""
@@ -190,12 +203,37 @@ _BASES = {
 COMMANDS = tuple(_BASES)
 
 
-def command(name: str, chosen: dict[str, str]) -> type:
-    """The dataclass of a command, with a field for each part and one for the options of the part chosen."""
+def slots(name: str, shape: str = "") -> dict[str, catalog.Argument]:
+    """The parts that a command takes beside the shape, as arguments: with a shape, those that it takes."""
+    found = {}
+    kinds = PARTS.get(name, ())
+    taken = {}
+    if "shape" in kinds:
+        taken = {a.name: a for a in catalog.find("shape", shape or catalog.KINDS["shape"].default).arguments}
+    for kind in kinds:
+        if kind == "shape" or (kind in _OF_SHAPE and kind not in taken):
+            continue
+        takes = taken[kind].kinds if kind in _OF_SHAPE else (kind,)
+        found[kind] = catalog.Argument(kind, None, catalog.KINDS[kind].default, "", kinds=takes)
+    return found
+
+
+def command(name: str, chosen: Mapping[str, str]) -> type:
+    """The dataclass of a command, with a field for each part and one for the options of the part chosen.
+
+    Args:
+        name: Of the command.
+        chosen: What was said so far, by option: ``{"encoder": "log1p", "encoder.net": "conv"}``.
+
+    Raises:
+        ValueError: If a part is unknown.
+    """
     base, fields = _BASES[name], []
-    for kind in PARTS.get(name, ()):
-        entry = catalog.find(kind, chosen.get(kind, catalog.KINDS[kind].default))
-        fields += _fields_of(kind, entry)
+    if "shape" in PARTS.get(name, ()):
+        shape = catalog.Argument("shape", None, catalog.KINDS["shape"].default, "", kinds=("shape",))
+        fields += _fields_of(shape, "shape", chosen)
+    for kind, argument in slots(name, chosen.get("shape", "")).items():
+        fields += _fields_of(argument, kind, chosen)
     made = dataclasses.make_dataclass(
         base.__name__.lstrip("_"), fields, bases=(base,), frozen=True, kw_only=True
     )
@@ -203,29 +241,78 @@ def command(name: str, chosen: dict[str, str]) -> type:
     return made
 
 
-def _fields_of(kind: str, entry: catalog.Entry) -> list[tuple[str, Any, Any]]:
-    names = ", ".join(catalog.choices(kind))
-    example = "a number, or one of " if kind == "beta" else ""
-    help_ = f"{example}{names}; or module:Class"
-    part = (kind, Annotated[str, arg(metavar="PART", help=help_)], field(default=entry.name))
-    made = options_of(kind, entry)
+def _fields_of(
+    argument: catalog.Argument, path: str, chosen: Mapping[str, str]
+) -> list[tuple[str, Any, Any]]:
+    """A field for an argument that is a part, and one for the options of the part that was chosen."""
+    name, default = argument.name, argument.default
+    if default is catalog.REQUIRED:
+        default = catalog.KINDS[argument.kinds[0]].default
+    names = ", ".join(catalog.alternatives(argument.kinds))
+    number = "a number, or one of " if argument.type is float or path == "beta" else ""
+    about = f"{argument.help} One of " if argument.help and not number else f"{argument.help} "
+    help_ = f"{about}{number}{names}; or module:Class".strip()
+    kind: Any = str if default is not None else str | None
+    if argument.type is not None:
+        kind = argument.type | kind
+    part = (name, Annotated[kind, arg(metavar="PART", help=help_)], field(default=default))
+    value = chosen.get(path, default)
+    if not isinstance(value, str) or not is_part(value):
+        return [part]
+    made = _options_of(catalog.find(argument.kinds, value, path), path, chosen)
     needed = any(_is_required(f) for f in dataclasses.fields(made))
     options = field() if needed else field(default_factory=made)
-    return [part, (f"{kind}_options", Annotated[made, arg(name=kind)], options)]
+    return [part, (f"{name}_options", Annotated[made, arg(name=name)], options)]
 
 
-def options_of(kind: str, entry: catalog.Entry) -> type:
+def _options_of(entry: catalog.Entry, path: str, chosen: Mapping[str, str]) -> type:
     """A dataclass of a part's arguments."""
     fields = []
     for a in entry.arguments:
-        if a.name in _HIDDEN:
+        if a.name in _HIDDEN or (path == "shape" and a.name in _HIDDEN_OF_SHAPE):
             continue
-        default = _VARIADIC.get(a.name, ()) if a.variadic else a.default
+        if a.kinds:
+            fields += _fields_of(a, f"{path}.{a.name}".replace("_", "-"), chosen)
+            continue
+        kind, default, help_ = a.type, _VARIADIC.get(a.name, ()) if a.variadic else a.default, a.help
+        if path == "shape" and a.name == "condition_dim":
+            kind, default, help_ = int | None, None, f"{help_} Default: what the data's labels are."
         given = field() if default is catalog.REQUIRED else field(default=default)
-        fields.append((a.name, Annotated[a.type, arg(help=a.help)], given))
+        fields.append((a.name, Annotated[kind, arg(help=help_)], given))
     made = dataclasses.make_dataclass(entry.qualname, fields, frozen=True, kw_only=True)
     made.__doc__ = entry.summary
     return made
+
+
+def is_part(value: str) -> bool:
+    """Whether a value of an argument names a part, and is neither a number nor None."""
+    if value == "None":
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
+
+
+def chosen_parts(given: Any, name: str) -> dict[str, Chosen]:
+    """The parts of a parsed command beside the shape, ready to be built."""
+    return {kind: _chosen(given, a) for kind, a in slots(name, getattr(given, "shape", "")).items()}
+
+
+def chosen_shape(given: Any) -> Chosen:
+    """The shape of a parsed ``train`` command, with those of its arguments that are options of its own."""
+    return _chosen(given, catalog.Argument("shape", None, None, "", kinds=("shape",)))
+
+
+def _chosen(holder: Any, argument: catalog.Argument) -> Any:
+    """What was chosen for an argument: a part, or a plain value."""
+    value = getattr(holder, argument.name)
+    options = getattr(holder, f"{argument.name}_options", None)
+    if not argument.kinds or options is None or not isinstance(value, str):
+        return value
+    entry = catalog.find(argument.kinds, value)
+    return Chosen(entry, {a.name: _chosen(options, a) for a in entry.arguments if hasattr(options, a.name)})
 
 
 def _is_required(item: Any) -> bool:

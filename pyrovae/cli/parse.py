@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import tomllib
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import tyro
 from pyrovae import catalog
 from pyrovae.cli import options
 
-__all__ = ["UsageError", "chosen_parts", "parse", "to_config"]
+__all__ = ["UsageError", "parse", "to_config"]
 
 
 class UsageError(Exception):
@@ -30,19 +31,34 @@ def parse(arguments: Sequence[str]) -> Any:
     """
     arguments = list(arguments) or ["--help"]
     name = arguments[0]
-    if name in options.COMMANDS:
-        arguments = [name, *_with_config(name, arguments[1:])]
-    chosen = {kind: _value(arguments, f"--{kind}") for kind in options.PARTS.get(name, ())}
-    chosen = {kind: value for kind, value in chosen.items() if value is not None}
-    if _is_number(chosen.get("beta")):  # --beta 0.5 is short for a constant
-        at = max(i for i, a in enumerate(arguments) if a == "--beta" or a.startswith("--beta="))
-        value = chosen.pop("beta")
-        arguments[at : at + (1 if "=" in arguments[at] else 2)] = ["--beta.value", value]
     try:
+        if name in options.COMMANDS:
+            arguments = [name, *_with_config(name, arguments[1:])]
+        chosen = _values(arguments)
+        if "beta" in chosen and not options.is_part(chosen["beta"]):  # --beta 0.5 is short for a constant
+            at = max(i for i, a in enumerate(arguments) if a == "--beta" or a.startswith("--beta="))
+            value = chosen.pop("beta")
+            arguments[at : at + (1 if "=" in arguments[at] else 2)] = ["--beta.value", value]
+        _refuse_parts(name, chosen)
         commands = {n: options.command(n, chosen if n == name else {}) for n in options.COMMANDS}
     except ValueError as error:
         raise UsageError(str(error)) from error
     return _tyro(commands, arguments)
+
+
+def _refuse_parts(name: str, chosen: dict[str, str]) -> None:
+    """Say why a part can not be chosen: the shape has none, or what it belongs to was not chosen itself."""
+    shape = chosen.get("shape", catalog.KINDS["shape"].default)
+    taken = options.slots(name, shape)
+    for path in chosen:
+        kind = path.partition(".")[0]
+        if kind in options.PARTS.get(name, ()) and kind not in taken and kind != "shape":
+            entry = catalog.find("shape", shape)
+            fitting = ", ".join(n for n in catalog.choices("shape") if kind in options.slots(name, n))
+            raise UsageError(
+                f"{entry.qualname} takes no --{path}: it is {_lower(entry.summary)} Leave it out, or give another "
+                f"--shape: {fitting}."
+            )
 
 
 def _tyro(commands: dict[str, type], arguments: list[str]) -> Any:
@@ -79,45 +95,50 @@ def _one_line(box: str) -> str:
     return f"{message}. See --help."
 
 
-def _value(arguments: Sequence[str], flag: str) -> str | None:
-    """What follows a flag, the last time it is given."""
-    found = None
-    for i, argument in enumerate(arguments):
-        if argument == flag and i + 1 < len(arguments):
-            found = arguments[i + 1]
-        elif argument.startswith(f"{flag}="):
-            found = argument.partition("=")[2]
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _values(arguments: Sequence[str]) -> dict[str, str]:
+    """What follows each option, the last time it is given, by its name with hyphens."""
+    found = {}
+    for argument, following in itertools.pairwise([*arguments, "--"]):
+        if not argument.startswith("--"):
+            continue
+        flag, equals, value = argument[2:].partition("=")
+        found[flag.replace("_", "-")] = value if equals else "" if following.startswith("--") else following
     return found
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        float(text or "")
-    except ValueError:
-        return False
-    return True
 
 
 # Config files are arguments too: one parser reads both.
 
 
 def _with_config(name: str, arguments: list[str]) -> list[str]:
-    path = _value(arguments, "--config") if name == "train" else None
-    resumed = _value(arguments, "--resume") if name == "train" else None
+    given = _values(arguments)
+    path = given.get("config") if name == "train" else None
+    resumed = given.get("resume") if name == "train" else None
     if path is None and resumed is None:
         return arguments
     if path is not None and resumed is not None:
         raise UsageError("Give --config or --resume, not both: a run goes on with its own config.toml.")
     file = Path(path) if path is not None else Path(resumed or "") / "config.toml"
-    content = _read(file)
-    given = {re.split(r"=", a[2:])[0].replace("_", "-") for a in arguments if a.startswith("--")}
+    content = {key.replace("_", "-"): value for key, value in _flatten(_read(file)).items()}
     before: list[str] = []
-    for key, value in _flatten(content).items():
-        flag = key.replace("_", "-")
-        kind = flag.partition(".")[0]
-        overridden = flag in given or flag.replace(".", ".no-", 1) in given or f"no-{flag}" in given
+    for flag, value in content.items():
+        head, dot, last = flag.rpartition(".")
+        if flag in given or f"{head}{dot}no-{last}" in given:
+            continue
         # Another part was chosen: the options of the one in the file do not belong to it.
-        if overridden or ("." in flag and kind in given and kind != "data"):
+        owners = [flag[:i] for i, letter in enumerate(flag) if letter == "."]
+        if any(owner in given for owner in owners if owner != "data"):
+            continue
+        # Another shape was chosen, which may not take all parts of the one in the file.
+        kind = flag.partition(".")[0]
+        if (
+            "shape" in given
+            and kind in options.PARTS[name]
+            and kind not in options.slots(name, given["shape"])
+        ):
             continue
         before += _as_arguments(flag, value, file)
     return [*before, *arguments]
@@ -133,11 +154,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _flatten(content: dict[str, Any]) -> dict[str, Any]:
-    """``{"prior": {"name": "vamp", "bins": 3}}`` to ``{"prior": "vamp", "prior.bins": 3}``."""
+    """``{"prior": {"name": "vamp", "bins": 3}}`` to ``{"prior": "vamp", "prior.bins": 3}``, at any depth."""
     flat = {}
     for key, value in content.items():
         if isinstance(value, dict):
-            flat.update({key if k == "name" else f"{key}.{k}": v for k, v in value.items()})
+            inner = _flatten(value)
+            flat.update({key if k == "name" else f"{key}.{k}": v for k, v in inner.items()})
         else:
             flat[key] = value
     return flat
@@ -163,9 +185,8 @@ def to_config(given: Any) -> dict[str, Any]:
             continue
         if dataclasses.is_dataclass(value):
             part = item.name.removesuffix("_options")
-            inner = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-            content[part] = {"name": content.pop(part, getattr(given, part)), **inner}
-        else:
+            content[part] = {"name": getattr(given, part), **to_config(value)}
+        elif not isinstance(content.get(item.name), dict):
             content[item.name] = _plain(value)
     # TOML wants plain keys before tables.
     return dict(sorted(content.items(), key=lambda pair: isinstance(pair[1], dict)))
@@ -177,13 +198,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return value if isinstance(value, str | bool | int | float) else str(value)
-
-
-def chosen_parts(given: Any, name: str) -> dict[str, options.Chosen]:
-    """The parts of a parsed command, ready to be built."""
-    found = {}
-    for kind in options.PARTS.get(name, ()):
-        values = getattr(given, f"{kind}_options")
-        pairs = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
-        found[kind] = options.Chosen(catalog.find(kind, getattr(given, kind)), pairs)
-    return found

@@ -3,45 +3,61 @@
 The command line must name every part and its arguments without importing torch. So this module follows the
 ``__all__`` of :mod:`pyrovae.priors`, :mod:`pyrovae.likelihoods`, ... through the syntax trees, and reads each
 class's arguments from its ``__init__`` and its docstring. There is no list of parts to keep: a new class that
-its package exports is found. The class itself is imported when it is built.
+its package exports is found. The class itself is imported when it is built. An argument that is itself a part,
+by its annotation, is one that text can choose, too.
 """
 
 import ast
 import difflib
 import functools
-import importlib
-import importlib.util
 import re
-import sys
 import types
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Optional, Union
 
-__all__ = ["KINDS", "Argument", "Entry", "Kind", "choices", "everything", "find"]
+from pyrovae.catalog.source import (
+    SourceClass,
+    dotted,
+    exports,
+    find_class,
+    import_module,
+    path_of,
+    resolve,
+)
 
-_ROOT = Path(__file__).parent
+__all__ = ["KINDS", "Argument", "Entry", "Kind", "alternatives", "choices", "everything", "find"]
+
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """Default of an argument that has none."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of parts: the module that exports them, and the class they descend from."""
+    """A family of parts.
+
+    Attributes:
+        module: The module that exports them.
+        base: The class they descend from.
+        default: Name of the usual one.
+        more: Further modules that export some.
+        suffix: What names on the command line leave out.
+    """
 
     module: str
     base: str
     default: str
+    more: tuple[str, ...] = ()
+    suffix: str = ""
 
 
 KINDS = {
+    "shape": Kind("pyrovae.shapes", "Pair", "vae", suffix="VAE"),
     "prior": Kind("pyrovae.priors", "Prior", "standard-normal"),
     "likelihood": Kind("pyrovae.likelihoods", "Likelihood", "bernoulli"),
     "posterior": Kind("pyrovae.posteriors", "Posterior", "diagonal-normal"),
     "encoder": Kind("pyrovae.nets", "Recipe", "mlp"),
     "decoder": Kind("pyrovae.nets", "Recipe", "mlp"),
-    "estimator": Kind("pyrovae.estimators", "Estimator", "elbo"),
+    "estimator": Kind("pyrovae.estimators", "Estimator", "elbo", more=("pyrovae.kl_control",)),
     "beta": Kind("pyrovae.schedules", "Schedule", "constant"),
     "method": Kind("pyrovae.evidence", "Method", "importance-sampling"),
 }
@@ -57,6 +73,8 @@ class Argument:
         default: :data:`REQUIRED` where there is none.
         help: From the docstring.
         variadic: Whether it is ``*name``.
+        kinds: Families of :data:`KINDS` whose parts it takes; those of the first go by their names alone, those of
+            others by such as ``posteriors.diagonal-normal``. Then ``type`` is what it takes besides, if anything.
     """
 
     name: str
@@ -64,6 +82,7 @@ class Argument:
     default: Any
     help: str
     variadic: bool = False
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +117,7 @@ class Entry:
             raise ValueError(
                 f"{self.qualname} takes {', '.join(self.unwritable)}, which only Python can give."
             )
-        cls = getattr(_import(self.module), self.qualname)
+        cls = getattr(import_module(self.module), self.qualname)
         rest = [v for a in self.arguments if a.variadic for v in values.pop(a.name, ())]
         return cls(*rest, **values)
 
@@ -116,27 +135,46 @@ def everything(kind: str) -> dict[str, Entry]:
     """All parts of one of :data:`KINDS`, in the order of the package."""
     spec = KINDS[kind]
     found = {}
-    for exported in _exports(spec.module):
-        cls = _find_class(spec.module, exported)
-        if cls is None or exported == spec.base or not _descends(cls, spec.base) or _is_abstract(cls):
-            continue
-        found[kebab(exported)] = _entry(kebab(exported), spec.module, exported, cls)
+    for module in (spec.module, *spec.more):
+        for exported in exports(module):
+            cls = find_class(module, exported)
+            if cls is None or exported == spec.base or not cls.descends(spec.base) or cls.is_abstract():
+                continue
+            name = kebab(exported.removesuffix(spec.suffix) or exported)
+            found[name] = _entry(name, module, exported, cls)
     return found
 
 
-def find(kind: str, name: str) -> Entry:
+def alternatives(kinds: tuple[str, ...]) -> dict[str, Entry]:
+    """What an argument of these :attr:`Argument.kinds` takes, by name."""
+    found = dict(choices(kinds[0]))
+    for kind in kinds[1:]:
+        family = KINDS[kind].module.rpartition(".")[2]
+        for name, entry in choices(kind).items():
+            found[f"{family}.{name}"] = replace(entry, name=f"{family}.{name}")
+    return found
+
+
+def find(kind: str | tuple[str, ...], name: str, role: str = "") -> Entry:
     """The part of that name; case, hyphens and underscores do not matter.
 
     ``module:Class`` and ``path/to/file.py:Class`` are a user's own.
 
+    Args:
+        kind: One of :data:`KINDS`, or the :attr:`Argument.kinds` of an argument.
+        name: What was asked for; the class's own name will do.
+        role: What to call it in errors; default the first kind.
+
     Raises:
         ValueError: If there is none; the message names the choices.
     """
+    kinds = (kind,) if isinstance(kind, str) else kind
+    kind = role or kinds[0]
     if ":" in name:
         return _users(kind, name)
-    known = choices(kind)
+    known = alternatives(kinds)
     for key, entry in known.items():
-        if _plain(key) == _plain(name):
+        if _plain(name) in (_plain(key), entry.qualname.lower()):
             return entry
     close = difflib.get_close_matches(name, known, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
@@ -156,12 +194,12 @@ def _plain(name: str) -> str:
 
 def _users(kind: str, name: str) -> Entry:
     module, _, qualname = name.rpartition(":")
-    path = _path_of(module)
+    path = path_of(module)
     if path is None:
         raise ValueError(
             f"Cannot find {module!r} of {kind} {name!r}: no such module on the path, no such file."
         )
-    cls = _resolve(module, path, qualname)
+    cls = resolve(module, path, qualname)
     if cls is not None:
         return _entry(name, module, qualname, cls)
     raise ValueError(f"{path} defines no class {qualname!r}, asked for as {kind} {name!r}.")
@@ -170,20 +208,9 @@ def _users(kind: str, name: str) -> Entry:
 # Reading classes.
 
 
-@dataclass(frozen=True, eq=False)
-class _Class:
-    node: ast.ClassDef
-    module: str
-    path: Path
-
-    def parents(self) -> list["_Class"]:
-        found = [_resolve(self.module, self.path, _dotted(base)) for base in self.node.bases]
-        return [cls for cls in found if cls is not None]
-
-
-def _entry(name: str, module: str, qualname: str, cls: _Class) -> Entry:
-    function = _init(cls)
-    docs = [doc for doc in (ast.get_docstring(c.node) for c in _ancestry(cls)) if doc]
+def _entry(name: str, module: str, qualname: str, cls: SourceClass) -> Entry:
+    function = cls.init()
+    docs = cls.docs()
     arguments, unwritable = _arguments(function, docs) if function else ((), ())
     summary = " ".join(docs[0].split("\n\n")[0].split()) if docs else ""
     references = re.search(
@@ -206,9 +233,15 @@ def _arguments(function: ast.FunctionDef, docs: list[str]) -> tuple[tuple[Argume
             found.append(Argument(spec.vararg.arg, tuple[inner, ...], (), help_, variadic=True))
     for argument, default in pairs:
         value = REQUIRED if default is None else _literal(default)
-        kind = _type(argument.annotation)
+        kind, kinds = _type(argument.annotation), _kinds(argument.annotation)
         if argument.annotation is None and value not in (REQUIRED, None):
             kind = type(value)
+        if kinds:
+            # Of a default that is an expression Python knows more than this module: None leaves it to Python.
+            value = None if value is NotImplemented else value
+            kind = None if kind is types.NoneType else kind
+            found.append(Argument(argument.arg, kind, value, _help(argument.arg, docs), kinds=kinds))
+            continue
         if kind in (None, types.NoneType) or value is NotImplemented:
             if value is REQUIRED:
                 unwritable.append(argument.arg)
@@ -239,7 +272,7 @@ def _type(node: ast.expr | None) -> Any:
         sides = [t for t in (_type(node.left), _type(node.right)) if t is not None]
         return Union[tuple(sides)] if sides else None  # noqa: UP007
     if isinstance(node, ast.Subscript):
-        outer = _dotted(node.value).rpartition(".")[2]
+        outer = dotted(node.value).rpartition(".")[2]
         inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if outer == "Literal":
             return Literal[tuple(ast.literal_eval(i) for i in inner)]
@@ -254,6 +287,16 @@ def _type(node: ast.expr | None) -> Any:
         if outer in ("tuple", "Tuple"):
             return tuple[tuple(kinds)]
     return None
+
+
+def _kinds(node: ast.expr | None) -> tuple[str, ...]:
+    """The families of parts that an annotation names."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return _kinds(ast.parse(node.value, mode="eval").body)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return (*_kinds(node.left), *_kinds(node.right))
+    base = dotted(node).rpartition(".")[2] if isinstance(node, ast.Name | ast.Attribute) else ""
+    return tuple(name for name, kind in KINDS.items() if kind.base == base)[:1]
 
 
 def _help(name: str, docs: list[str]) -> str:
@@ -274,111 +317,3 @@ def _plain_text(text: str) -> str:
     text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text)
     text = re.sub(r":math:`([^`]*)`", r"\1", text)
     return re.sub(r"\s+(?:on|with|of|for|and)(?=\.?$)", "", text.replace("``", ""))
-
-
-def _init(cls: _Class) -> ast.FunctionDef | None:
-    for ancestor in _ancestry(cls):
-        for statement in ancestor.node.body:
-            if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-                return statement
-    return None
-
-
-def _ancestry(cls: _Class) -> list[_Class]:
-    found = [cls]
-    for parent in cls.parents():
-        found += [c for c in _ancestry(parent) if all(c.node is not f.node for f in found)]
-    return found
-
-
-def _descends(cls: _Class, base: str) -> bool:
-    return any(ancestor.node.name == base for ancestor in _ancestry(cls))
-
-
-def _is_abstract(cls: _Class) -> bool:
-    if cls.node.name.startswith("_"):
-        return True
-    methods = [s for s in cls.node.body if isinstance(s, ast.FunctionDef)]
-    return any(_dotted(d).rpartition(".")[2] == "abstractmethod" for m in methods for d in m.decorator_list)
-
-
-# Following names through modules.
-
-
-def _exports(module: str) -> Sequence[str]:
-    path = _path_of(module)
-    for statement in _tree(path).body if path else ():
-        if isinstance(statement, ast.Assign) and _dotted(statement.targets[0]) == "__all__":
-            return ast.literal_eval(statement.value)
-    return ()
-
-
-def _find_class(module: str, name: str) -> _Class | None:
-    path = _path_of(module)
-    return None if path is None else _resolve(module, path, name)
-
-
-def _resolve(module: str, path: Path, name: str) -> _Class | None:
-    """The class that a name means in a module, through ``from ... import``."""
-    for statement in _tree(path).body:
-        if isinstance(statement, ast.ClassDef) and statement.name == name:
-            return _Class(statement, module, path)
-        if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
-            for alias in statement.names:
-                if (alias.asname or alias.name) == name and statement.module.startswith("pyrovae"):
-                    return _find_class(statement.module, alias.name)
-        if isinstance(statement, ast.ImportFrom | ast.Import):
-            # `from pyrovae import priors` and then `priors.Prior`; `import pyrovae.priors` and so on.
-            head, _, rest = name.rpartition(".")
-            for alias in statement.names if head else ():
-                whole = f"{statement.module}." if isinstance(statement, ast.ImportFrom) else ""
-                if (alias.asname or alias.name) == head and f"{whole}{alias.name}".startswith("pyrovae"):
-                    return _find_class(f"{whole}{alias.name}", rest)
-    return None
-
-
-def _dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}"
-    if isinstance(node, ast.Subscript | ast.Call):
-        return _dotted(node.value if isinstance(node, ast.Subscript) else node.func)
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-@functools.cache
-def _tree(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise ValueError(f"{path} is not valid Python: {error.msg}, line {error.lineno}.") from error
-
-
-def _path_of(module: str) -> Path | None:
-    """The source file of a module, without importing it or its package."""
-    if module.endswith(".py"):
-        return Path(module) if Path(module).is_file() else None
-    if module.split(".")[0] == "pyrovae":
-        roots, parts = [_ROOT], module.split(".")[1:]
-    else:
-        roots, parts = [Path(entry or ".") for entry in ["", *sys.path]], module.split(".")
-    for root in roots:
-        for path in (root.joinpath(*parts, "__init__.py"), root.joinpath(*parts).with_suffix(".py")):
-            if parts and path.is_file():
-                return path
-    return None
-
-
-def _import(module: str) -> Any:
-    if not module.endswith(".py"):
-        return importlib.import_module(module)
-    path = Path(module).resolve()
-    name = f"pyrovae_user_{path.stem}"
-    if getattr(sys.modules.get(name), "__file__", None) == str(path):
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
