@@ -113,6 +113,7 @@ class ImportanceSampling(Method):
             return Estimate.exact(problem)
         keep = RunningWeights(0, self.max_particles).keep
         num_data, num_particles = problem.pieces(self.num_particles, per_datum=8 * 6 * keep)
+        num_data = math.ceil(problem.num_data / math.ceil(problem.num_data / num_data))  # of one size, nearly
         problem.expect(self.num_particles, (num_data, num_particles), self.compile)
         parts = []
         with self.bar(problem) as bar:

@@ -14,10 +14,10 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.engine.graphs import Engine
 from pyrovae.engine.lowering import pays_back
 from pyrovae.evidence.streams import BLOCK, DatumStreams, data_keys, fingerprint, further
 from pyrovae.evidence.summing import Enumerate, choose, cut, describe, lay_out_values
+from pyrovae.evidence.tiles import Tiles
 from pyrovae.particles import (
     Particles,
     SummedSites,
@@ -53,7 +53,7 @@ class Problem:
         num_dims: Observed elements of a datum.
         discrete: Whether log p(x) is a log-probability.
         bytes_per_particle: Estimated bytes for one particle of one datum.
-        engine: Scores particles under the model as a compiled graph, where that pays (:meth:`expect`).
+        tiles: Scores particles under the model by a compiled graph, where that pays (:meth:`expect`).
         summed: Discrete sites that are summed out: particles are then those of the other sites (:meth:`inspect`).
         exact: Whether no site is left to draw, so that a single weight is p(x).
         notes: What a result should say of discrete sites.
@@ -71,7 +71,7 @@ class Problem:
     num_dims: int = field(init=False, default=0)
     discrete: bool = field(init=False, default=False)
     bytes_per_particle: int = field(init=False, default=1)
-    engine: Engine | None = field(init=False, default=None)
+    tiles: Tiles | None = field(init=False, default=None)
     summed: SummedSites | None = field(init=False, default=None)
     exact: bool = field(init=False, default=False)
     notes: dict[str, Any] = field(init=False, default_factory=dict)
@@ -106,10 +106,16 @@ class Problem:
 
     def expect(self, num_particles: int, pieces: tuple[int, int], compile: bool | Literal["auto"]) -> None:
         """Prepare for ``num_particles`` of every datum in pieces of (data, particles): compile what is large."""
-        runs = (self.num_data // pieces[0]) * (num_particles // pieces[1])
         large = pays_back(self.bytes_per_particle * num_particles * self.num_data)
-        if self.engine is None and (compile is True or (compile == "auto" and runs > 1 and large)):
-            self.engine = Engine(self.model, steps=10**9 if compile is True else runs)
+        if self.tiles is None and (compile is True or (compile == "auto" and large)):
+            self.tiles = Tiles(
+                self.model,
+                pieces,
+                self.bytes_per_particle,
+                self.device,
+                compile=True if compile is True else None,
+                total=num_particles * self.num_data,
+            )
 
     def encode(self, index: Any) -> "Encoded":
         """Run the guide once on some of the data."""
@@ -155,7 +161,7 @@ class Problem:
                     found.append(find_supports(particles))
         self.num_dims, self.discrete = particles.num_dims, particles.discrete
         if any(supports or reasons for supports, reasons in found):
-            self._sum_out(*choose(found, particles.latents, enumerate, num_draws), particles)
+            self._sum_out(*choose(found, particles, enumerate, num_draws), particles)
         if set(particles.completed) - set(self.summed.values if self.summed else ()):
             draw(self.model, self.guide, 1, self.rows(slice(0, 1)), **options)  # says what the guide lacks
         self.bytes_per_particle = self._bytes_per_particle()
@@ -213,21 +219,14 @@ class Encoded:
 
     def log_weights(self, num_particles: int, start: int = 0) -> Tensor:
         """``(K, B)``: those of :meth:`draw`; the model's part by the problem's graph where it has one."""
-        problem, engine = self.problem, self.problem.engine
-        if engine is None or self.trace is None or not engine.enabled or problem.summed is not None:
+        problem, tiles = self.problem, self.problem.tiles
+        if tiles is None or self.trace is None or problem.summed is not None or not tiles.serve(len(self.keys)):
             return self.draw(num_particles, start).log_weights
         nesting = problem.max_plate_nesting
         with DatumStreams(self.keys, num_particles, start, axis=nesting):
             name, value, log_q = draw_latent(self.trace, num_particles, max_plate_nesting=nesting)
-
-        def joint(value: Tensor, *args: Tensor) -> tuple[Tensor]:
-            return (at(problem.model, None, {name: value}, args, max_plate_nesting=nesting).log_p,)
-
-        graph = engine.graph(joint, (value, *self.args), name=name)
-        # A model with draws of its own takes them from the data's streams, which no graph knows.
-        if graph is None or graph.draws:
-            return self.draw(num_particles, start).log_weights
-        return graph(value, *self.args)[0] - log_q
+        log_p = tiles.log_p(name, value, self.args, nesting)
+        return self.draw(num_particles, start).log_weights if log_p is None else log_p - log_q
 
     def draw_here(self, num_particles: int) -> Particles:
         """Particles from the guide, by whatever random streams are active."""

@@ -30,7 +30,7 @@ def check_enumerate(value: Any) -> Enumerate:
 
 def choose(
     found: Sequence[tuple[dict[str, Tensor], dict[str, str]]],
-    latents: dict[str, Any],
+    particles: Particles,
     enumerate: Enumerate,
     num_draws: int,
 ) -> tuple[SummedSites | None, dict[str, str]]:
@@ -38,9 +38,9 @@ def choose(
 
     Args:
         found: For each piece of the data, supports and reasons of :func:`~pyrovae.particles.find_supports`.
-        latents: All latent sites.
+        particles: Some that have all latent sites.
         enumerate: ``"auto"`` sums where the joint values are few, or no more than ``num_draws`` and nothing is left to
-            draw.
+            draw, or where the guide lacks a site, which leaves no other way.
         num_draws: The most particles of a datum.
 
     Raises:
@@ -54,8 +54,9 @@ def choose(
     supports = {name: values for name, values in supports.items() if name not in drawn}
     num = math.prod(len(values) for values in supports.values())
     limit = MOST_VALUES
-    if enumerate == "auto":
-        limit = max(FEW, min(num_draws, MOST_VALUES)) if len(supports) == len(latents) else FEW
+    if enumerate == "auto" and not set(particles.completed) & set(supports):
+        alone = len(supports) == len(particles.latents)
+        limit = max(FEW, min(num_draws, MOST_VALUES)) if alone else FEW
     if num > limit:
         drawn |= dict.fromkeys(supports, f"there are {num} joint values, and at most {limit} are summed")
         supports = {}

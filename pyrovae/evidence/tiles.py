@@ -1,0 +1,87 @@
+"""The model's density of many particles by one compiled graph of fixed shape, tile after tile."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.engine.graphs import Engine
+from pyrovae.particles import at
+
+__all__ = ["Tiles"]
+
+CACHE = 32 * 2**20  # bytes that a tile's run may write on CPU: more, and what it writes leaves the cache
+_FULLNESS = 0.5  # of a tile's data; with fewer, padding would cost more than the graph saves
+
+
+class Tiles:
+    """Runs a model at given latent values as a captured graph.
+
+    All runs have one shape, particles by data, and are padded where less is left: so a single compilation serves
+    the whole of the work, and on CPU the tile is small enough for intermediate results to stay in the cache.
+
+    Args:
+        model: A Pyro program of one latent site.
+        shape: Data and particles of a piece of work.
+        bytes_per_particle: What one particle of one datum writes.
+        device: Where the model runs.
+        compile: Whether Inductor must compile; None decides by how often the graph will run.
+        total: Particles in all, those of every datum together.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        shape: tuple[int, int],
+        bytes_per_particle: int,
+        device: torch.device,
+        *,
+        compile: bool | None,
+        total: int,
+    ):
+        self.model = model
+        self.data, most = shape
+        if device.type == "cpu":
+            pieces = math.ceil(most / max(1, CACHE // (bytes_per_particle * self.data)))
+            most = math.ceil(most / min(pieces, most))
+        self.particles = most
+        runs = math.ceil(total / (self.data * self.particles))
+        self.engine = Engine(model, compile="auto" if compile is None else compile, steps=runs)
+
+    def serve(self, num_data: int) -> bool:
+        """Whether so many data are worth a run."""
+        return self.engine.enabled and _FULLNESS * self.data <= num_data <= self.data
+
+    def log_p(self, name: str, value: Tensor, args: tuple[Tensor, ...], axis: int) -> Tensor | None:
+        """``(K, B)`` log p(x, z) at values ``(K, ..., B, *event)`` of a site, the data at ``axis``.
+
+        None where the model makes no fixed graph, or draws sites of its own, which a graph would not take from the
+        data's streams.
+        """
+
+        def joint(value: Tensor, *args: Tensor) -> tuple[Tensor]:
+            with torch.no_grad():
+                return (at(self.model, None, {name: value}, args, max_plate_nesting=axis).log_p,)
+
+        num_data = value.shape[axis]
+        filled = [_filled(arg, 0, self.data) for arg in args]
+        found = []
+        for part in value.split(self.particles):
+            tile = _filled(_filled(part, axis, self.data), 0, self.particles)
+            graph = self.engine.graph(joint, (tile, *filled), name=name)
+            if graph is None or graph.draws:
+                return None
+            found.append(graph(tile, *filled)[0][: len(part), :num_data].clone())
+        return torch.cat(found)
+
+
+def _filled(tensor: Tensor, axis: int, size: int) -> Tensor:
+    """Made ``size`` long along an axis by repeating the last entry, in the plain layout."""
+    missing = size - tensor.shape[axis]
+    if missing:
+        last = tensor.narrow(axis, tensor.shape[axis] - 1, 1)
+        repeated = [*tensor.shape[:axis], missing, *tensor.shape[axis + 1 :]]
+        tensor = torch.cat([tensor, last.expand(repeated)], axis)
+    return tensor.contiguous()
