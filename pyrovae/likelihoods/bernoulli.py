@@ -4,6 +4,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyrovae.distributions.bernoulli import JointBernoulli
 from pyrovae.likelihoods.base import Likelihood
 
 __all__ = ["Bernoulli"]
@@ -26,7 +27,8 @@ class Bernoulli(Likelihood):
     discrete = True
 
     def distribution(self, outputs: Tensor):
-        return dist.Bernoulli(logits=outputs.squeeze(self.output_dim), validate_args=False)
+        elements = dist.Bernoulli(logits=outputs.squeeze(self.output_dim), validate_args=False)
+        return JointBernoulli(elements, len(self.data_shape), validate_args=False)
 
     def check(self, x: Tensor) -> None:
         outside = (x != 0) & (x != 1)
