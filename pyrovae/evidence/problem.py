@@ -220,7 +220,12 @@ class Encoded:
     def log_weights(self, num_particles: int, start: int = 0) -> Tensor:
         """``(K, B)``: those of :meth:`draw`; the model's part by the problem's graph where it has one."""
         problem, tiles = self.problem, self.problem.tiles
-        if tiles is None or self.trace is None or problem.summed is not None or not tiles.serve(len(self.keys)):
+        if (
+            tiles is None
+            or self.trace is None
+            or problem.summed is not None
+            or not tiles.serve(len(self.keys))
+        ):
             return self.draw(num_particles, start).log_weights
         nesting = problem.max_plate_nesting
         with DatumStreams(self.keys, num_particles, start, axis=nesting):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pyrovae import VAE, ImportanceSampling, log_marginal, nets
-from pyrovae.engine.graphs import Engine
 from pyrovae.evidence.problem import prepare
+from pyrovae.evidence.tiles import CACHE, Tiles
 from pyrovae.testing import DiscreteMixture, LinearGaussian
 
 
@@ -28,16 +28,38 @@ def owners():
     ]
 
 
+def tiles_of(problem, num_data, num_particles, bytes_per_particle=1):
+    shape = num_data, num_particles
+    return Tiles(problem.model, shape, bytes_per_particle, problem.device, compile=False, total=1000)
+
+
 @pytest.mark.parametrize(("owner", "x"), owners())
-def test_graph_and_programs_weigh_alike(owner, x):
+@pytest.mark.parametrize(
+    ("num_data", "particles_in_cache"), [(5, 100), (9, 100), (5, 3)], ids=["exact", "wide", "small"]
+)
+def test_graph_and_programs_weigh_alike(owner, x, num_data, particles_in_cache):
     problem = problem_of(owner.model, owner.guide, x)
     with problem.session():
         encoded = problem.encode(slice(0, 5))
-        problem.engine = Engine(problem.model, compile=False)
+        tiles = tiles_of(problem, num_data, 7, CACHE // (num_data * particles_in_cache))
         for start in (0, 128):
             expected = encoded.draw(7, start).log_weights
+            problem.tiles = tiles
             torch.testing.assert_close(encoded.log_weights(7, start), expected, rtol=1e-12, atol=1e-12)
-        assert len(problem.engine.graphs) == 1
+        assert len(tiles.engine.graphs) == 1
+        assert tiles.particles == min(7, particles_in_cache)
+
+
+def test_few_data_are_not_padded_to_a_wide_tile():
+    oracle = LinearGaussian(shift=0.4)
+    problem = problem_of(oracle.model, oracle.guide, oracle.sample(4))
+    tiles = tiles_of(problem, 9, 7)
+    assert not tiles.serve(4) and tiles.serve(5) and tiles.serve(9) and not tiles.serve(10)
+    with problem.session():
+        problem.tiles = tiles
+        encoded = problem.encode(slice(0, 4))
+        assert torch.equal(encoded.log_weights(7), encoded.draw(7).log_weights)
+    assert not tiles.engine.graphs
 
 
 def test_a_model_with_draws_of_its_own_keeps_the_streams():
@@ -54,7 +76,7 @@ def test_a_model_with_draws_of_its_own_keeps_the_streams():
     with problem.session():
         encoded = problem.encode(slice(0, 4))
         expected = encoded.draw(9).log_weights
-        problem.engine = Engine(problem.model, compile=False)
+        problem.tiles = tiles_of(problem, 4, 9)
         assert torch.equal(encoded.log_weights(9), expected)
 
 
