@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.evidence.method import Method, check_count
-from pyrovae.evidence.problem import Problem, prepare
+from pyrovae.evidence.problem import Encoded, Problem, prepare
+from pyrovae.particles import guide_log_prob
 
 if TYPE_CHECKING:
     import xarray
@@ -84,9 +86,10 @@ def where_the_nats_go(
     .. math:: \mathrm{ELBO} = \mathbb E_q \log p(x \mid z) - \mathrm{KL}, \qquad
               \overline{\mathrm{KL}} = I_q(n; z) + \mathrm{KL}\Big(\frac1N \sum_n q(z \mid x_n) \,\Big\|\, p(z)\Big)
 
-    with :math:`I_q` the information that z carries on which datum it came from, at most log N; it is exact for these N
-    data as an empirical distribution. It takes the density of each draw under the guide of every datum, so the work
-    grows with the square of N; N of a few thousand are enough.
+    with :math:`I_q` the information that z, all latent sites together, carries on which datum it came from, at most
+    log N; it is exact for these N data as an empirical distribution. It takes the density of each draw under the guide
+    of every datum, so the work grows with the square of N; N of a few thousand are enough. A guide with auxiliary sites
+    has no density of z: mutual information is ``nan`` there.
 
     Args:
         model, guide, data, seed, memory_budget, device, max_plate_nesting, progress: As
@@ -96,7 +99,7 @@ def where_the_nats_go(
             into amortisation (what a Gaussian fitted to each datum gains) and approximation (the rest).
 
     Raises:
-        ValueError: As log_marginal; mutual information is ``nan`` for guides of several latent sites.
+        ValueError: As log_marginal.
 
     References:
         ELBO Surgery: Yet Another Way to Carve Up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016),
@@ -152,25 +155,51 @@ def _elbo(problem: Problem, num_particles: int) -> tuple[dict[str, np.ndarray], 
 
 
 def _mutual_information(problem: Problem) -> np.ndarray:
-    """``(B,)``: log q(z_n | x_n) - log mean_m q(z_n | x_m) for one draw z_n of each datum, averaged over 4 draws."""
-    encoded = problem.encode(np.arange(problem.num_data))
-    if encoded.trace is None:
-        return np.full(problem.num_data, math.nan)
-    num_draws, axis = 4, problem.max_plate_nesting
-    ((site),) = encoded.draw(num_draws).latents.values()
-    fn, values = site.posterior, site.value
-    draws = values.movedim(axis, 1)  # (S, B, ..., *event)
-    own = _own(fn.log_prob(values), axis)
-    total = torch.zeros(problem.num_data, dtype=torch.float64, device=values.device)
-    event = max(1, math.prod(draws.shape[2:]))
-    rows = max(1, problem.memory_budget // (8 * 4 * problem.num_data * event))
+    """``(B,)``: log q(z_n | x_n) - log mean_m q(z_n | x_m) for one draw z_n of each datum, averaged over 4 draws.
+
+    z_n is all latent sites together: their densities given datum m are those of a guide of m replayed at n's draw.
+    """
+    num_draws, axis, num_data = 4, problem.max_plate_nesting, problem.num_data
+    size, _ = problem.pieces(num_draws)
+    parts = [
+        problem.encode(np.arange(first, min(first + size, num_data))).draw(num_draws)
+        for first in range(0, num_data, size)
+    ]
+    if parts[0].auxiliary:  # the guide's density of z alone is not known
+        return np.full(num_data, math.nan)
+    own = torch.cat([part.log_q for part in parts], 1).double()
+    # (S, B, ..., *event) of each site
+    values = {
+        name: torch.cat([part.latents[name].value.movedim(axis, 1) for part in parts], 1)
+        for name in parts[0].latents
+    }
+    encoded = problem.encode(np.arange(num_data))
+    width = 8 * 4 * sum(math.prod(value.shape[2:]) for value in values.values())
+    each = width if encoded.trace is not None else max(width, problem.bytes_per_particle)
+    rows = max(1, problem.memory_budget // (each * num_data))
+    total = torch.zeros(num_data, dtype=torch.float64, device=own.device)
     for s in range(num_draws):
         mixed = []
-        for piece in draws[s].split(rows):  # (R, ..., *event)
-            asked = piece.unsqueeze(axis)  # (R, ..., 1, *event)
-            mixed.append(_own(fn.log_prob(asked), axis).logsumexp(1))
-        total += own[s] - torch.cat(mixed) + math.log(problem.num_data)
+        for first in range(0, num_data, rows):
+            asked = {name: value[s, first : first + rows].unsqueeze(axis) for name, value in values.items()}
+            mixed.append(_under_all(problem, encoded, asked).logsumexp(1))
+        total += own[s] - torch.cat(mixed) + math.log(num_data)
     return (total / num_draws).cpu().numpy()
+
+
+def _under_all(problem: Problem, encoded: Encoded, values: dict[str, Tensor]) -> Tensor:
+    """``(R, B)``: log q of R draws ``(R, ..., 1, *event)`` given each datum."""
+    axis, num_data = problem.max_plate_nesting, problem.num_data
+    if encoded.trace is not None:
+        ((name, value),) = values.items()
+        site = encoded.trace.nodes[name]
+        return _own(scale_and_mask(site["fn"].log_prob(value), mask=site["mask"]), axis)
+    repeated = {}
+    for name, value in values.items():
+        shape = list(value.shape)
+        shape[axis] = num_data
+        repeated[name] = value.expand(shape)
+    return guide_log_prob(problem.guide, repeated, encoded.args, max_plate_nesting=axis).double()
 
 
 def _own(log_prob: Tensor, axis: int) -> Tensor:

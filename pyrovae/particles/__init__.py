@@ -4,7 +4,7 @@ This is the only place where programs are traced. Estimators and evidence work o
 shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
-from pyrovae.particles.drawing import at, draw, draw_encoded, draw_latent, draw_prior, encode
+from pyrovae.particles.drawing import at, draw, draw_encoded, draw_latent, draw_prior, encode, guide_log_prob
 from pyrovae.particles.enumeration import (
     MOST_VALUES,
     SummedParticles,
@@ -34,6 +34,7 @@ __all__ = [
     "dream",
     "encode",
     "find_supports",
+    "guide_log_prob",
     "predict",
     "real_support",
     "score",

@@ -12,7 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.particles.result import Bridge, Particles
-from pyrovae.particles.scoring import given, particle_plate, plate_errors, replay, score, sites_of
+from pyrovae.particles.scoring import data_frame, given, particle_plate, plate_errors, replay, score, sites_of
 
 Program = Callable[..., Any]
 
@@ -179,6 +179,37 @@ def at(
         max_plate_nesting=max_plate_nesting,
         model_trace=trace if guide is None and encoded is None else None,
     )
+
+
+def guide_log_prob(
+    guide: Program,
+    values: dict[str, Tensor],
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+) -> Tensor:
+    """``(K, B)``: log q(z | x) of the guide alone, all sites together, at values ``(K, ..., B, *event)`` of each.
+
+    Raises:
+        ValueError: If the guide has further sites, such as auxiliary ones.
+    """
+    num_particles = next(iter(values.values())).shape[0]
+    plate = particle_plate(num_particles, max_plate_nesting)
+    with plate_errors(max_plate_nesting):
+        trace = poutine.trace(poutine.replay(plate(guide), trace=given(values))).get_trace(
+            *args, **(kwargs or {})
+        )
+    sites = sites_of(trace, observed=False)
+    if set(sites) != set(values):
+        raise ValueError(f"The guide has the sites {list(sites)}, but there are values of {list(values)}.")
+    total: Any = 0.0
+    for site in sites.values():
+        log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+        if log_q.dim() > 2:
+            log_q = log_q.sum(tuple(range(1, log_q.dim() - 1)))
+        total = total + log_q.expand(num_particles, data_frame(site).size)
+    return total
 
 
 def trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):

@@ -262,7 +262,7 @@ def test_weights_are_ratios_of_marginal_densities(order, broadcast):
 
 
 class Folding(Clusters):
-    """Right for particles; along a dimension of their own, as many values as particles would fall on them in silence."""
+    """Right for particles; as many values as particles, in a dimension of their own, would be mixed up in silence."""
 
     def decode(self, z, c):
         offsets = self.offsets[c]
