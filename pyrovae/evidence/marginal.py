@@ -34,6 +34,7 @@ def log_marginal(
     Programs run in eval mode, without gradients, and without the scale of any subsampling; their modes, Pyro's
     validation and the global random state are as before afterwards. Each datum draws from a random stream of its
     own, so the numbers depend on the seed, but neither on how the work was cut nor on the order of the data.
+    Discrete latent sites of few values are summed exactly (``enumerate`` of :class:`ImportanceSampling`).
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
