@@ -11,7 +11,7 @@ from pyrovae.evidence.hmc import State, Transition, Values, evaluate
 from pyrovae.evidence.method import Estimate, Method, check_count
 from pyrovae.evidence.problem import Encoded, Problem, finite_log_weights, lay_out
 from pyrovae.evidence.streams import DatumStreams, further
-from pyrovae.evidence.summing import Enumerate, check_enumerate
+from pyrovae.evidence.summing import check_enumerate
 from pyrovae.particles import Particles, real_support
 from pyrovae.weights import RunningWeights
 
@@ -67,7 +67,7 @@ class AIS(Method):
         num_leapfrog: int = 10,
         target_acceptance: float = 0.65,
         *,
-        enumerate: Enumerate = "auto",
+        enumerate: bool | Literal["auto"] = "auto",
     ):
         self.num_temperatures = check_count("num_temperatures", num_temperatures)
         self.num_chains = check_count("num_chains", num_chains)

@@ -11,7 +11,7 @@ from pyrovae.evidence.method import Estimate, Method, check_count
 from pyrovae.evidence.problem import Problem, finite_log_weights
 from pyrovae.evidence.refine import refine
 from pyrovae.evidence.streams import BLOCK
-from pyrovae.evidence.summing import Enumerate, check_enumerate
+from pyrovae.evidence.summing import check_enumerate
 from pyrovae.weights import RunningWeights
 
 __all__ = ["ImportanceSampling"]
@@ -24,6 +24,12 @@ class ImportanceSampling(Method):
 
     The encoder runs once for each datum where the guide has one latent site; a guide of several sites runs once for
     each piece of work. Weights stream through float64 sums, so memory grows with the square root of K only.
+
+    Discrete latent sites d of few values are not drawn but summed, for each particle of the other sites z:
+
+    .. math:: w = \sum_d p(x, z, d) \Big/ \sum_d q(z, d \mid x)
+
+    which is the mean of p / q over d given z: as unbiased, and of less variance.
 
     With ``target_standard_error``, particles go to the data that need them: K is doubled for the data whose standard
     error is above the target, until all are below or ``max_particles`` is reached. Stopping by the error that was
@@ -41,10 +47,9 @@ class ImportanceSampling(Method):
         refine_steps: Before weighing, fit a diagonal Gaussian to the posterior of each datum by so many gradient
             steps, starting at the guide's moments, and draw from that. The results' column ``refinement_gain`` says
             what it raised the ELBO by.
-        enumerate: Whether discrete latent sites of few values are summed exactly for each particle of the others:
-            :math:`w = \sum_d p(x, z, d) / \sum_d q(z, d \mid x)`, of less variance than a weight of drawn d. ``"auto"``
-            does so up to 32 joint values, and up to K of them where no other site is left: then the result is exact.
-            True insists, up to 65,536 values; False draws. What was summed is in the result's ``notes``.
+        enumerate: Whether discrete latent sites of few values are summed exactly for each particle of the others.
+            ``"auto"`` does so up to 32 joint values, and up to K of them where no other site is left: then the result
+            is exact. True insists, up to 65,536 values; False draws. The result's ``notes`` say what was summed.
         prior_share: Share of the draws that come from the prior in place of the guide; all are weighed by the
             mixture of both, which bounds the weights by p(x | z) over the share.
         compile: Whether the scoring of particles is captured as a graph and compiled by Inductor (equal to rounding);
@@ -63,7 +68,7 @@ class ImportanceSampling(Method):
         max_particles: int | None = None,
         refine_steps: int = 0,
         prior_share: float = 0.0,
-        enumerate: Enumerate = "auto",
+        enumerate: bool | Literal["auto"] = "auto",
         compile: bool | Literal["auto"] = "auto",
     ):
         self.num_particles = check_count("num_particles", num_particles)
