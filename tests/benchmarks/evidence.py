@@ -134,6 +134,8 @@ def main() -> None:
         with problem.session():
             method.run(problem)
 
+    with problem.session():
+        problem.inspect()
     start = time.perf_counter()
     compiled()
     print(
