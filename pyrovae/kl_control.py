@@ -125,7 +125,10 @@ class FreeBits(KLControl):
     @staticmethod
     def _element_kl(site: LatentSite) -> Tensor:
         """The KL of each element of the event, averaged over particles and data."""
-        elements = site.by_element()
+        try:
+            elements = site.by_element()
+        except ValueError as error:
+            raise ValueError(f"{error} FreeBits(per='site') takes it as a whole.") from error
         try:
             if not site.in_order:
                 raise NotImplementedError

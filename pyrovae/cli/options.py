@@ -203,6 +203,9 @@ _BASES = {
 COMMANDS = tuple(_BASES)
 
 
+_SHAPE = catalog.Argument("shape", None, catalog.KINDS["shape"].default, "", kinds=("shape",))
+
+
 def slots(name: str, shape: str = "") -> dict[str, catalog.Argument]:
     """The parts that a command takes beside the shape, as arguments: with a shape, those that it takes."""
     found = {}
@@ -230,8 +233,7 @@ def command(name: str, chosen: Mapping[str, str]) -> type:
     """
     base, fields = _BASES[name], []
     if "shape" in PARTS.get(name, ()):
-        shape = catalog.Argument("shape", None, catalog.KINDS["shape"].default, "", kinds=("shape",))
-        fields += _fields_of(shape, "shape", chosen)
+        fields += _fields_of(_SHAPE, "shape", chosen)
     for kind, argument in slots(name, chosen.get("shape", "")).items():
         fields += _fields_of(argument, kind, chosen)
     made = dataclasses.make_dataclass(
@@ -245,9 +247,7 @@ def _fields_of(
     argument: catalog.Argument, path: str, chosen: Mapping[str, str]
 ) -> list[tuple[str, Any, Any]]:
     """A field for an argument that is a part, and one for the options of the part that was chosen."""
-    name, default = argument.name, argument.default
-    if default is catalog.REQUIRED:
-        default = catalog.KINDS[argument.kinds[0]].default
+    name, default = argument.name, _default(argument)
     names = ", ".join(catalog.alternatives(argument.kinds))
     number = "a number, or one of " if argument.type is float or path == "beta" else ""
     about = f"{argument.help} One of " if argument.help and not number else f"{argument.help} "
@@ -269,7 +269,7 @@ def _options_of(entry: catalog.Entry, path: str, chosen: Mapping[str, str]) -> t
     """A dataclass of a part's arguments."""
     fields = []
     for a in entry.arguments:
-        if a.name in _HIDDEN or (path == "shape" and a.name in _HIDDEN_OF_SHAPE):
+        if a.name.replace("_", "-") not in names_of(entry, path):
             continue
         if a.kinds:
             fields += _fields_of(a, f"{path}.{a.name}".replace("_", "-"), chosen)
@@ -282,6 +282,39 @@ def _options_of(entry: catalog.Entry, path: str, chosen: Mapping[str, str]) -> t
     made = dataclasses.make_dataclass(entry.qualname, fields, frozen=True, kw_only=True)
     made.__doc__ = entry.summary
     return made
+
+
+def _default(argument: catalog.Argument) -> Any:
+    """What an argument that takes parts is on the command line unless said otherwise."""
+    needed = argument.default is catalog.REQUIRED
+    return catalog.KINDS[argument.kinds[0]].default if needed else argument.default
+
+
+def names_of(entry: catalog.Entry, path: str) -> set[str]:
+    """What options a part has, by their names with hyphens."""
+    hidden = _HIDDEN | (_HIDDEN_OF_SHAPE if path == "shape" else set())
+    return {a.name.replace("_", "-") for a in entry.arguments if a.name not in hidden}
+
+
+def entry_at(name: str, path: str, chosen: Mapping[str, str]) -> catalog.Entry | None:
+    """The part that was chosen at a path such as ``"encoder.net"``, if there is a part at it."""
+    top, *inner = path.split(".")
+    if top == "shape":
+        argument: catalog.Argument | None = _SHAPE
+    else:
+        argument = slots(name, chosen.get("shape", "")).get(top)
+    for i in range(len(inner) + 1):
+        at = ".".join([top, *inner[:i]])
+        if argument is None or not argument.kinds:
+            return None
+        value = chosen.get(at, str(_default(argument)))
+        if not is_part(value):
+            return None
+        entry = catalog.find(argument.kinds, value, at)
+        if i == len(inner):
+            return entry
+        argument = next((a for a in entry.arguments if a.name.replace("_", "-") == inner[i]), None)
+    return None
 
 
 def is_part(value: str) -> bool:
@@ -302,7 +335,7 @@ def chosen_parts(given: Any, name: str) -> dict[str, Chosen]:
 
 def chosen_shape(given: Any) -> Chosen:
     """The shape of a parsed ``train`` command, with those of its arguments that are options of its own."""
-    return _chosen(given, catalog.Argument("shape", None, None, "", kinds=("shape",)))
+    return _chosen(given, _SHAPE)
 
 
 def _chosen(holder: Any, argument: catalog.Argument) -> Any:

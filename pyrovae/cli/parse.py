@@ -123,7 +123,9 @@ def _with_config(name: str, arguments: list[str]) -> list[str]:
         raise UsageError("Give --config or --resume, not both: a run goes on with its own config.toml.")
     file = Path(path) if path is not None else Path(resumed or "") / "config.toml"
     content = {key.replace("_", "-"): value for key, value in _flatten(_read(file)).items()}
+    chosen = {**{flag: value for flag, value in content.items() if isinstance(value, str)}, **given}
     before: list[str] = []
+    strange: dict[str, list[str]] = {}
     for flag, value in content.items():
         head, dot, last = flag.rpartition(".")
         if flag in given or f"{head}{dot}no-{last}" in given:
@@ -140,7 +142,19 @@ def _with_config(name: str, arguments: list[str]) -> list[str]:
             and kind not in options.slots(name, given["shape"])
         ):
             continue
+        entry = options.entry_at(name, head, chosen)
+        if entry is not None and last not in options.names_of(entry, head):
+            strange.setdefault(head, []).append(last.replace("-", "_"))
         before += _as_arguments(flag, value, file)
+    for head, keys in strange.items():
+        above = [head[:i] for i, letter in enumerate(f"{head}.") if letter == "."]
+        help_ = " ".join(
+            ["pyrovae train", *(f"--{at} {chosen[at]}" for at in above if at in chosen), "--help"]
+        )
+        raise UsageError(
+            f"{file}: [{head}] has {', '.join(keys)}, which {chosen[head]} does not take. Take out what belonged to "
+            f"another {head.rpartition('.')[2]}; `{help_}` lists what it takes."
+        )
     return [*before, *arguments]
 
 

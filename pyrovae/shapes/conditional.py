@@ -13,7 +13,7 @@ from pyrovae.nets import MLP, Recipe
 from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, declaration, describe, own
 from pyrovae.posteriors import DiagonalNormal, Posterior
 from pyrovae.priors import Prior, StandardNormal, Vamp
-from pyrovae.shapes.joint import JointPosterior, decoded, expect, join
+from pyrovae.shapes.joint import JointPosterior, decoded, expect, join, with_density
 
 __all__ = ["ConditionalVAE"]
 
@@ -42,7 +42,8 @@ class ConditionalVAE(Pair):
 
     Raises:
         TypeError: If a part is of another kind, or the encoder no recipe.
-        ValueError: If sizes do not fit, parts live on different spaces, or the prior is ``priors.Vamp``.
+        ValueError: If sizes do not fit, parts live on different spaces, p(z | y) is a point mass, or the prior is
+            ``priors.Vamp``.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015),
@@ -93,9 +94,8 @@ class ConditionalVAE(Pair):
                 "a posterior part such as posteriors.DiagonalNormal() for a learned p(z | y)."
             )
         if isinstance(prior, Posterior):
-            self.prior = own(prior, Posterior, DiagonalNormal).bind(
-                latent_dim=latent_dim, data_shape=(condition_dim,), encoder=joint
-            )
+            prior = with_density(own(prior, Posterior, DiagonalNormal), "p(z | y)")
+            self.prior = prior.bind(latent_dim=latent_dim, data_shape=(condition_dim,), encoder=joint)
         else:
             self.prior = own(prior, Prior, StandardNormal).bind(
                 latent_dim=latent_dim, data_shape=self.data_shape

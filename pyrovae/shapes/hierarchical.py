@@ -13,7 +13,7 @@ from pyrovae.nets import MLP, Recipe
 from pyrovae.pair import Pair, check_data, check_shape, check_size, check_spaces, declaration, describe, own
 from pyrovae.posteriors import DiagonalNormal, Posterior
 from pyrovae.priors import Prior, StandardNormal
-from pyrovae.shapes.joint import JointPosterior, decoded, expect, join
+from pyrovae.shapes.joint import JointPosterior, decoded, expect, join, with_density
 
 __all__ = ["HierarchicalVAE"]
 
@@ -42,7 +42,7 @@ class HierarchicalVAE(Pair):
 
     Raises:
         TypeError: If a part is of another kind, or the encoder no recipe.
-        ValueError: If sizes do not fit, or parts live on different spaces.
+        ValueError: If sizes do not fit, parts live on different spaces, or p(z1 | z2) is a point mass.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018), section 4.
@@ -87,9 +87,8 @@ class HierarchicalVAE(Pair):
             features=features,
             role="q(z1 | x, z2)",
         )
-        self.conditional = own(conditional, Posterior, DiagonalNormal).bind(
-            latent_dim=low, data_shape=(top,), encoder=between
-        )
+        conditional = with_density(own(conditional, Posterior, DiagonalNormal), "p(z1 | z2)")
+        self.conditional = conditional.bind(latent_dim=low, data_shape=(top,), encoder=between)
         self.likelihood = own(likelihood, Likelihood, Bernoulli).bind(
             latent_dim=low + top, data_shape=self.data_shape, decoder=decoder
         )

@@ -8,7 +8,7 @@ from pyrovae.pair import check_size
 from pyrovae.parts import Sized
 from pyrovae.posteriors import Posterior
 
-__all__ = ["JointPosterior", "decoded", "expect", "join"]
+__all__ = ["JointPosterior", "decoded", "expect", "join", "with_density"]
 
 
 class JointPosterior(nn.Module):
@@ -59,6 +59,15 @@ def expect(kind: type, name: str, value: object) -> None:
     """Raise a TypeError unless ``value`` is a ``kind``."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__module__}.{kind.__name__}, found {type(value).__name__}.")
+
+
+def with_density(part: Posterior, role: str) -> Posterior:
+    """The part, or a ValueError if it is a point mass: as a prior it would rule out all draws of the guide."""
+    if not part.has_density:
+        raise ValueError(
+            f"{role} must have a density, found {part!r}, a point mass. Use posteriors.DiagonalNormal or another."
+        )
+    return part
 
 
 def decoded(likelihood: Likelihood, z: Tensor, *, mean: bool) -> Tensor:

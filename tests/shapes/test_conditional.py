@@ -181,6 +181,8 @@ def test_wrong_arguments_are_named(vae, x, y):
         build((4,), 2, 0, **NETS)
     with pytest.raises(ValueError, match="latent_dim"):
         build((4,), 2.5, 3, **NETS)
+    with pytest.raises(ValueError, match=r"p\(z \| y\) must have a density, found Delta\(\)"):
+        build((4,), 2, 3, prior=posteriors.Delta(), **NETS)
     with pytest.raises(ValueError, match="pseudo-inputs"):
         build((4,), 2, 3, prior=priors.Vamp(3), **NETS)
     with pytest.raises(TypeError, match="encoder must be"):

@@ -203,6 +203,8 @@ def test_wrong_arguments_are_named(vae, x):
         build((4,), (2, 2), likelihood=posteriors.DiagonalNormal(), **NETS)
     with pytest.raises(ValueError, match="lives on the space"):
         build((4,), (2, 3), posterior=posteriors.PowerSpherical(), **NETS)
+    with pytest.raises(ValueError, match=r"p\(z1 \| z2\) must have a density, found Delta\(\)"):
+        build((4,), (2, 2), conditional=posteriors.Delta(), **NETS)
     with pytest.raises(ValueError, match="Give conditional= the family of posterior="):
         build((4,), (3, 2), conditional=posteriors.PowerSpherical(), **NETS)
     with pytest.raises(ValueError, match="shape"):
