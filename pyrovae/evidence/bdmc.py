@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.ais import AIS
-from pyrovae.evidence.method import Method, check_count
+from pyrovae.evidence.method import Estimate, Method, check_count
 from pyrovae.evidence.problem import prepare
 from pyrovae.evidence.result import Evidence
 from pyrovae.particles import simulate
@@ -24,7 +24,8 @@ class Sandwich:
     """Two estimates of log p(x) for the same simulated data, in nats per datum.
 
     Attributes:
-        below, above: Evidence whose estimates lie below and above the truth in expectation.
+        below, above: Evidence whose estimates lie below and above the truth in expectation. Errors of the latter count
+            the exact draw, which its particles share, by the gap's spread over data.
         data: The simulated data.
     """
 
@@ -45,6 +46,13 @@ class Sandwich:
     def gap(self) -> Any:
         """``datum``: upper less lower. Its mean bounds the mean error of either, up to chance."""
         return self.upper - self.lower
+
+    def interval(self, prob: float = 0.95) -> tuple[float, float]:
+        """Ends between which the mean of log p(x) over these very data lies, at least as often as ``prob`` says.
+
+        They are the outer ends of both sides' intervals, :meth:`Evidence.interval`.
+        """
+        return self.below.interval(prob)[0], self.above.interval(prob)[1]
 
     def gap_error(self) -> float:
         """Standard error of the mean gap over simulated data."""
@@ -121,11 +129,23 @@ def bdmc(
         below = method.evaluate(problem)
         above = method.run_reverse(problem, latents)  # type: ignore[attr-defined]
         above.notes |= problem.notes
+    _count_exact_draw(below, above)
     lower, upper = (
         Evidence.of(estimate, method, problem, bound=bound)
         for estimate, bound in ((below, "lower"), (above, "upper"))
     )
     return Sandwich(lower, upper, drawn)
+
+
+def _count_exact_draw(below: Estimate, above: Estimate) -> None:
+    """Widen the errors of the upper side to the spread of the gap over data.
+
+    All particles of a datum share one exact draw, so their own spread does not tell what another draw would have
+    given; the gap's spread over data holds that, and what data differ by.
+    """
+    gap = above.columns["log_marginal"] - below.columns["log_marginal"]
+    spread = gap.std(ddof=1) if len(gap) > 1 else math.inf
+    above.columns["standard_error"] = np.maximum(above.columns["standard_error"], spread)
 
 
 def _template(model: Program, data: Any, num_data: int) -> Any:

@@ -16,6 +16,11 @@ from pyrovae.weights import RunningWeights
 
 __all__ = ["ImportanceSampling"]
 
+_MARGIN = (
+    0.7  # of the target is aimed at: few data then miss it and get more for it, which is not free of bias
+)
+_PILOT = 4  # times a pilot's weights, at most, are drawn on its word
+
 
 class ImportanceSampling(Method):
     r"""Weigh draws from the guide: unbiased in p(x), a lower bound in expectation on log p(x).
@@ -31,9 +36,10 @@ class ImportanceSampling(Method):
 
     which is the mean of p / q over d given z: as unbiased, and of less variance.
 
-    With ``target_standard_error``, particles go to the data that need them: K is doubled for the data whose standard
-    error is above the target, until all are below or ``max_particles`` is reached. Stopping by the error that was
-    seen costs a little of the estimate's unbiasedness; with a fixed K there is no such effect.
+    With ``target_standard_error``, particles go to the data that need them. A pilot, a quarter of the whole or less,
+    says how many a datum needs to get well below the target: ``num_particles`` times a power of two, up to
+    ``max_particles``. So many are drawn afresh and averaged without the pilot's, since weights that decide on their own
+    number are biased by it. The few data that miss the target nevertheless get twice as many, and so on.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), section 5, for K = 5,000 as a protocol; Weighted Average
@@ -41,7 +47,7 @@ class ImportanceSampling(Method):
         Suboptimality in Variational Autoencoders (Cremer et al., 2018) for ``refine_steps``.
 
     Args:
-        num_particles: Draws K for each datum; with a target, the draws that each datum gets at first.
+        num_particles: Draws K for each datum; with a target, the least that each datum gets, and the pilot's first.
         target_standard_error: In nats, for each datum.
         max_particles: The most draws for a datum, with a target; default 100 times ``num_particles``.
         refine_steps: Before weighing, fit a diagonal Gaussian to the posterior of each datum by so many gradient
@@ -139,24 +145,48 @@ class ImportanceSampling(Method):
         else:
             self._extend(encoded, running, 0, self.num_particles, num_particles)
         if self.target_standard_error is not None:
-            done = self.num_particles
-            while done < self.max_particles:
-                wanting = (running.standard_error > self.target_standard_error).nonzero().flatten()
-                if not len(wanting):
-                    break
-                # A new stage begins at a multiple of the streams' block, past every draw made so far.
-                start = -(-done // BLOCK) * BLOCK
-                new = min(done, self.max_particles - done)
-                bar.set_postfix_str(f"{len(wanting)} data want {done + new} particles", refresh=False)
-                data = max(1, min(len(wanting), problem.pieces(new)[0]))
-                for chosen in wanting.split(data):
-                    part = running.select(chosen)
-                    self._extend(
-                        problem.encode(index[chosen.cpu().numpy()]), part, start, new, problem.pieces(new)[1]
-                    )
-                    running.replace(chosen, part)
-                done += new
+            running = self._spend(problem, encoded, running, bar)
         return Estimate.of_weights(running, **more)
+
+    def _spend(self, problem: Problem, encoded: Any, pilot: RunningWeights, bar: Any) -> RunningWeights:
+        """Fresh weights of each datum, as many as the error of a pilot asks for; more while the target is missed.
+
+        Weights that decided how many there are would be biased by that, so the pilot's are not among those averaged.
+        """
+        most, target = self.max_particles, self.target_standard_error
+
+        def wanted() -> Tensor:
+            enough = pilot.count * (pilot.standard_error / (_MARGIN * target)).square()
+            doublings = (
+                (enough / self.num_particles).nan_to_num(nan=1.0, posinf=1.0).clamp_min(1.0).log2().ceil()
+            )
+            return (self.num_particles * 2.0**doublings).clamp_max(most).long()
+
+        while (short := _PILOT * pilot.count < wanted()).any():
+            self._grow(problem, encoded, pilot, torch.where(short, pilot.count, 0), 0, bar)
+        running = RunningWeights(len(pilot.count), most, problem.device)
+        new = wanted()
+        while new.any():
+            self._grow(problem, encoded, running, new, most, bar)
+            missed = running.standard_error > target
+            new = torch.where(missed, torch.minimum(running.count, most - running.count), 0)
+        return running
+
+    def _grow(
+        self, problem: Problem, encoded: Any, running: RunningWeights, new: Tensor, origin: int, bar: Any
+    ) -> None:
+        """``new`` further weights ``(B,)`` of each datum, from its stream's place ``origin`` on."""
+        for num, count in torch.stack([new, running.count], 1).unique(dim=0).tolist():
+            if not num:
+                continue
+            alike = ((new == num) & (running.count == count)).nonzero().flatten()
+            bar.set_postfix_str(f"{len(alike)} data get {num} particles more", refresh=False)
+            num_data, num_particles = problem.pieces(num)
+            start = sum(-(-part // BLOCK) * BLOCK for part in (origin, count))  # streams are cut in blocks
+            for chosen in alike.split(num_data):
+                part = running.select(chosen)
+                self._extend(encoded.select(chosen), part, start, num, num_particles)
+                running.replace(chosen, part)
 
     def _mixture(self, encoded: Any, running: RunningWeights, size: int) -> None:
         """Draws of guide and prior in fixed numbers, weighed by their mixture (the balance heuristic)."""

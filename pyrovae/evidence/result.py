@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Evidence"]
 
 BAD_K = 0.7
+_MUCH = 3.0  # variance of log weights, beyond which few chains do not show how far their mean may be off
 _MEANING = {
     "log_marginal": ("log p(x), estimated", "nats"),
     "standard_error": ("Monte Carlo standard error of log_marginal", "nats"),
@@ -27,6 +28,9 @@ _MEANING = {
     "num_particles": ("weights that the estimate averages", "particles"),
     "debiased": ("log_marginal by the jackknife of order 1", "nats"),
     "debiased_twice": ("log_marginal by the jackknife of order 2", "nats"),
+    "acceptance": ("share of proposals that HMC accepted", "1"),
+    "log_weight_variance": ("variance of the log weights over chains", "nats squared"),
+    "refinement_gain": ("rise of the ELBO by a guide fitted to the datum", "nats"),
     "unseen": ("what the tail of the weights may still hide", "nats"),
 }
 
@@ -248,6 +252,8 @@ class Evidence:
             lines.append(f"  ESS        smallest {ess.min():.3g}, median {np.median(ess):.4g}")
         if "pareto_k" in self.dataset and not exact:
             lines.append(f"  Pareto k   {self._advice()}")
+        if "log_weight_variance" in self.dataset:
+            lines.append(f"  chains     {self._advice_on_chains()}")
         if "target_standard_error" in self.settings:
             missed = len(self.wanting())
             lines.append(
@@ -265,6 +271,15 @@ class Evidence:
             f"{share:.1%} above {BAD_K}: there log p(x) may be underestimated by more than the error says; "
             "take more particles, AIS, or a better guide"
         )
+
+    def _advice_on_chains(self) -> str:
+        variance = float(self.log_weight_variance.median())
+        text = (
+            f"accepted {float(self.acceptance.mean()):.0%}; log weights vary by {variance:.2g} nats squared"
+        )
+        if variance <= _MUCH:
+            return f"{text} (median)"
+        return f"{text} (median), which is much: take more temperatures, or start from a better place"
 
     def to_datatree(self) -> "xarray.DataTree":
         """ArviZ's schema: ``log_likelihood`` with one chain and draw, and a group ``evidence`` with everything."""

@@ -68,6 +68,8 @@ def test_more_temperatures_come_nearer_and_above_importance_sampling():
     variance = from_guide.log_weight_variance.mean()
     single = pv.log_marginal(HARD.model, HARD.guide, x, method=AIS(1, 8, start="guide"))
     assert float(variance) < 0.2 * float(single.log_weight_variance.mean())
+    assert "take more temperatures" in repr(single)
+    assert "take more temperatures" not in repr(from_guide)
 
 
 @pytest.mark.parametrize("start", ["prior", "guide"])
