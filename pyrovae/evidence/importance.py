@@ -145,15 +145,17 @@ class ImportanceSampling(Method):
         else:
             self._extend(encoded, running, 0, self.num_particles, num_particles)
         if self.target_standard_error is not None:
-            running = self._spend(problem, encoded, running, bar)
+            running = self._spend(problem, encoded, running, self.target_standard_error, bar)
         return Estimate.of_weights(running, **more)
 
-    def _spend(self, problem: Problem, encoded: Any, pilot: RunningWeights, bar: Any) -> RunningWeights:
+    def _spend(
+        self, problem: Problem, encoded: Any, pilot: RunningWeights, target: float, bar: Any
+    ) -> RunningWeights:
         """Fresh weights of each datum, as many as the error of a pilot asks for; more while the target is missed.
 
         Weights that decided how many there are would be biased by that, so the pilot's are not among those averaged.
         """
-        most, target = self.max_particles, self.target_standard_error
+        most = self.max_particles
 
         def wanted() -> Tensor:
             enough = pilot.count * (pilot.standard_error / (_MARGIN * target)).square()

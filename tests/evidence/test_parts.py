@@ -43,6 +43,8 @@ def test_refined_data_may_get_more_particles():
     evidence = log_marginal(SPOILED.model, SPOILED.guide, x, method=method)
     assert len(evidence.wanting()) == 0
     assert evidence.num_particles.max() > 50
+    share = evidence.ess / evidence.num_particles  # all of them from the refined guide, of which most draws count
+    assert float(share.min()) > 0.5
     scores = (evidence.log_marginal - exact(SPOILED, x)) / evidence.standard_error
     assert float(abs(scores).max()) < 4.5
 
