@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from pyrovae import nets
 from pyrovae.nets import MLP, Conv, GatedMLP, Log1p, Residual
 from pyrovae.nets.conv import _Block
-from pyrovae.nets.recipe import ACTIVATIONS
+from pyrovae.nets.recipe import ACTIVATIONS, INITIALISATIONS
 
 RECIPES = [
     MLP(),
@@ -55,6 +55,38 @@ def test_sizes(recipe, image, features, outputs):
     if isinstance(recipe, Conv | Residual):
         channels = outputs * math.prod(image[:-2])
         assert found.shape == (2, channels, *image[-2:])
+
+
+widths = st.lists(st.integers(1, 5), min_size=1, max_size=3)
+words = {"activation": st.sampled_from(sorted(ACTIVATIONS)), "init": st.sampled_from(INITIALISATIONS)}
+drawn = {
+    "MLP": (widths, words),
+    "GatedMLP": (widths, {"init": words["init"]}),
+    "Conv": (widths, {**words, "hidden": st.integers(1, 5)}),
+    "Residual": (widths, {**words, "hidden": st.integers(1, 5), "blocks": st.integers(1, 2)}),
+}
+
+
+@pytest.mark.parametrize("name", drawn)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(data=st.data(), image=images, features=st.integers(1, 4), outputs=st.integers(1, 2))
+def test_recipes_of_any_widths_for_images_of_any_size(name, data, image, features, outputs):
+    """Encoder and decoder together: each datum by itself, finite, and with gradients for every parameter."""
+    args, options = drawn[name]
+    chosen = {key: data.draw(strategy) for key, strategy in options.items()}
+    recipe = Log1p(getattr(nets, name)(*data.draw(args), **chosen))
+    assert repr(eval(repr(recipe), vars(nets))) == repr(recipe)
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    encoder, decoder = (
+        recipe.build(image, (features,)).double(),
+        recipe.net.build((features,), (outputs, *image)).double(),
+    )
+    x = torch.rand(3, *image, dtype=torch.float64)
+    out = decoder(encoder(x))
+    assert out.isfinite().all()
+    assert_close(decoder(encoder(x[1:2])), out[1:2])
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out.square().sum(), parameters))
 
 
 @recipes

@@ -1,5 +1,6 @@
 """A directional encoder."""
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
@@ -12,8 +13,9 @@ __all__ = ["PowerSpherical"]
 class PowerSpherical(Posterior):
     r"""Power spherical on the unit sphere, :math:`q(z \mid x) \propto (1 + \mu(x)^\top z)^{\kappa(x)}`.
 
-    Draws are exact and reparameterised. The encoder gives D + 1 outputs: the direction before normalisation and
-    the concentration before softplus. Pairs with ``priors.HypersphericalUniform`` and ``priors.Vamp``.
+    Draws are exact and reparameterised. The encoder gives D + 1 outputs: the direction before normalisation (where it
+    is shorter than 1e-6, the first axis) and the concentration before softplus. Pairs with
+    ``priors.HypersphericalUniform`` and ``priors.Vamp``.
 
     Args:
         min_concentration: Added to kappa.
@@ -43,4 +45,7 @@ class PowerSpherical(Posterior):
     def distribution(self, outputs: Tensor) -> spherical.PowerSpherical:
         direction, raw = outputs.split([self.latent_dim, 1], -1)
         concentration = softplus(raw.squeeze(-1)) + self.min_concentration
+        # Outputs of zero have no direction: they take the first axis, so that there is a law for every x.
+        axis = torch.cat([torch.ones_like(direction[..., :1]), torch.zeros_like(direction[..., 1:])], -1)
+        direction = torch.where(direction.square().sum(-1, keepdim=True) < 1e-12, axis, direction)
         return spherical.PowerSpherical(normalize(direction, dim=-1), concentration, validate_args=False)
