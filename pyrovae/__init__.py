@@ -23,7 +23,17 @@ if TYPE_CHECKING:
         weights,
     )
     from pyrovae.compare import compare_estimators, compare_models
-    from pyrovae.evidence import AIS, Evidence, ImportanceSampling, bdmc, log_marginal
+    from pyrovae.evidence import (
+        AIS,
+        Evidence,
+        ImportanceSampling,
+        Sandwich,
+        bdmc,
+        impute,
+        log_marginal,
+        observe_part,
+        where_the_nats_go,
+    )
     from pyrovae.history import History, NonFiniteLoss
     from pyrovae.shapes import ClusteringVAE, ConditionalVAE, HierarchicalVAE
     from pyrovae.svi import SVI
@@ -40,12 +50,16 @@ _NAMES = {
     "ImportanceSampling": "evidence",
     "NonFiniteLoss": "history",
     "SVI": "svi",
+    "Sandwich": "evidence",
     "VAE": "vae",
     "bdmc": "evidence",
     "compare_estimators": "compare",
     "compare_models": "compare",
     "fit": "training",
+    "impute": "evidence",
     "log_marginal": "evidence",
+    "observe_part": "evidence",
+    "where_the_nats_go": "evidence",
 }
 
 __all__ = [
@@ -58,6 +72,7 @@ __all__ = [
     "ImportanceSampling",
     "NonFiniteLoss",
     "SVI",
+    "Sandwich",
     "VAE",
     "bdmc",
     "compare",
@@ -68,16 +83,19 @@ __all__ = [
     "evidence",
     "fit",
     "handlers",
+    "impute",
     "kl_control",
     "likelihoods",
     "log_marginal",
     "nets",
+    "observe_part",
     "posteriors",
     "priors",
     "schedules",
     "shapes",
     "testing",
     "weights",
+    "where_the_nats_go",
 ]
 
 
