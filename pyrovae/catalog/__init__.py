@@ -10,6 +10,7 @@ by its annotation, is one that text can choose, too.
 import ast
 import difflib
 import functools
+import operator
 import re
 import types
 from dataclasses import dataclass, replace
@@ -250,10 +251,22 @@ def _arguments(function: ast.FunctionDef, docs: list[str]) -> tuple[tuple[Argume
     return tuple(found), tuple(unwritable)
 
 
+_ARITHMETIC = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
 def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
+        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+            sides = _literal(node.left), _literal(node.right)
+            if all(isinstance(side, int | float) for side in sides):
+                return _ARITHMETIC[type(node.op)](*sides)
         return NotImplemented  # an expression: Python's own default stays
 
 

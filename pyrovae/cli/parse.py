@@ -199,11 +199,17 @@ def to_config(given: Any) -> dict[str, Any]:
             continue
         if dataclasses.is_dataclass(value):
             part = item.name.removesuffix("_options")
-            content[part] = {"name": getattr(given, part), **to_config(value)}
+            content[part] = {"name": _located(getattr(given, part)), **to_config(value)}
         elif not isinstance(content.get(item.name), dict):
             content[item.name] = _plain(value)
     # TOML wants plain keys before tables.
     return dict(sorted(content.items(), key=lambda pair: isinstance(pair[1], dict)))
+
+
+def _located(name: str) -> str:
+    """A part in a file by the whole path of the file, so that later commands find it from any folder."""
+    file, colon, qualname = name.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{qualname}" if colon and file.endswith(".py") else name
 
 
 def _plain(value: Any) -> Any:
