@@ -1,25 +1,40 @@
 """Evidence by importance sampling: pyrovae against hand-written torch, pythae and the decoder's products alone.
 
-    python tests/benchmarks/evidence.py [--data 50] [--particles 1000] [--rounds 9]
+    python tests/benchmarks/evidence.py [--data 50] [--particles 1000] [--rounds 9] [--pythae PYTHON]
 
-The protocol is a fraction of 10,000 data x 5,000 particles with a decoder 40-300-300-784; all contenders weigh the
-same data under the same weights. pythae takes part where it can be imported.
+The protocol is a fraction of 10,000 data x 5,000 particles with networks 784-300-300-40-300-300-784; the cost of
+every contender is linear in the data, so `--data 100 --particles 5000` takes a hundredth of the whole. All weigh the
+same data under the same weights.
+
+`--pythae` is the interpreter of an environment that has pythae and torch; without it that row is left out. pythae asks
+for no particular torch, so the one at hand can serve it from a folder of its own, and the comparison is at one version:
+
+    pip install --target PYTHAE --no-deps pythae==0.1.2
+    pip install --target PYTHAE --no-deps pydantic pydantic-core annotated-types typing-inspection cloudpickle imageio
+    python tests/benchmarks/evidence.py --pythae "env PYTHONPATH=PYTHAE python"
+
+`--peaks 1000 5000 50000` shows in place of times by how much an estimate raises resident memory, in MiB, as K grows.
 """
 
 import argparse
 import logging
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from timing import alternate, machine, table
+from memory import growth
+from timing import Subprocess, alternate, machine, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyrovae import VAE, ImportanceSampling, log_marginal, nets
 from pyrovae.evidence.problem import prepare
 
+HERE = Path(__file__).parent
 LATENT, HIDDEN = 40, (300, 300)
 
 
@@ -61,42 +76,20 @@ def products(vae: VAE, num_data: int, num_particles: int, chunk: int = 250) -> N
             torch.mm(x, layer.weight.t())
 
 
-def pythae(vae: VAE, x: Tensor, num_particles: int) -> Callable[[], object] | None:
-    """pythae's `get_nll` with the same networks, or None without pythae."""
-    try:
-        from pythae.models import VAE as PythaeVAE
-        from pythae.models import VAEConfig
-        from pythae.models.base.base_utils import ModelOutput
-        from pythae.models.nn import BaseDecoder, BaseEncoder
-    except ImportError:
-        return None
+def save(vae: VAE, x: Tensor, path: Path) -> None:
+    """Weights and data for another interpreter."""
+    nets_of = {"encoder": vae.posterior.encoder, "decoder": vae.likelihood.decoder}
+    layers = {
+        name: [(m.weight.detach(), m.bias.detach()) for m in net.modules() if isinstance(m, nn.Linear)]
+        for name, net in nets_of.items()
+    }
+    torch.save({"x": x, **layers}, path)
 
-    class Encoder(BaseEncoder):
-        def __init__(self):
-            BaseEncoder.__init__(self)
-            self.net = vae.posterior.encoder.net
 
-        def forward(self, x):
-            loc, raw = self.net(x).chunk(2, -1)
-            return ModelOutput(embedding=loc, log_covariance=2 * (F.softplus(raw) + 1e-6).log())
-
-    class Decoder(BaseDecoder):
-        def __init__(self):
-            BaseDecoder.__init__(self)
-            self.net = vae.likelihood.decoder.net
-
-        def forward(self, z):
-            return ModelOutput(reconstruction=self.net(z).sigmoid())
-
-    config = VAEConfig(input_dim=(784,), latent_dim=LATENT, reconstruction_loss="bce")
-    model = PythaeVAE(config, encoder=Encoder(), decoder=Decoder()).eval()
-    batch = min(num_particles, 250)
-
-    def run() -> object:
-        with torch.no_grad():
-            return model.get_nll(x, n_samples=num_particles, batch_size=batch)
-
-    return run
+def peak(vae: VAE, x: Tensor, num_particles: int) -> int:
+    """Bytes by which an estimate raises resident memory, after one of few particles."""
+    log_marginal(vae.model, vae.guide, x, num_particles=10)
+    return growth(lambda: log_marginal(vae.model, vae.guide, x, num_particles=num_particles))
 
 
 def main() -> None:
@@ -106,13 +99,44 @@ def main() -> None:
     parser.add_argument("--data", type=int, default=50)
     parser.add_argument("--particles", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--pythae", default=os.environ.get("PYTHAE_PYTHON"))
+    parser.add_argument(
+        "--peaks", type=int, nargs="+", help="numbers of particles at which to measure memory"
+    )
     arguments = parser.parse_args()
     logging.getLogger("torch").setLevel(logging.ERROR)
     logging.disable(logging.INFO)
     torch.manual_seed(0)
     vae = VAE(784, LATENT, encoder=nets.MLP(*HIDDEN), decoder=nets.MLP(*HIDDEN)).eval()
     x = (torch.rand(arguments.data, 784) < 0.3).float()
-    K = arguments.particles
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights.pt")
+        save(vae, x, path)
+        if arguments.peaks:
+            peaks(vae, x, arguments.peaks, arguments.pythae, path)
+        else:
+            times(vae, x, arguments.particles, arguments.rounds, arguments.pythae, path)
+
+
+def peaks(vae: VAE, x: Tensor, counts: list[int], python: str | None, path: Path) -> None:
+    """A table of memory by K."""
+    print(machine())
+    print(f"\n| {len(x)} data, peak MiB | " + " | ".join(f"K = {K:,}" for K in counts) + " |")
+    print("|---" * (len(counts) + 1) + "|")
+    ours = [peak(vae, x, K) for K in counts]
+    print("| pyrovae | " + " | ".join(f"{grown / 2**20:.1f}" for grown in ours) + " |")
+    if python:
+        rows = []
+        for K in counts:
+            other = Subprocess(python, HERE / "pythae_nll.py", str(path), str(K))
+            other.line()
+            rows.append(int(other.line()))
+            other.close()
+        print(f"| {other.version} | " + " | ".join(f"{grown / 2**20:.1f}" for grown in rows) + " |")
+
+
+def times(vae: VAE, x: Tensor, K: int, rounds: int, python: str | None, path: Path) -> None:
+    """A table of times at one K."""
     ours = log_marginal(vae.model, vae.guide, x, method=ImportanceSampling(num_particles=K))
     print(machine())
     print(
@@ -143,11 +167,17 @@ def main() -> None:
         f"of which Inductor {problem.tiles.engine.compile_seconds:.1f} s"
     )
     contenders["pyrovae, compiled"] = timed(compiled)
-    other = pythae(vae, x, K)
-    if other is not None:
-        contenders["pythae get_nll"] = timed(other)
-    results = alternate(contenders, rounds=arguments.rounds, seconds=0.0, warmup=1)
-    print("\n" + table(f"{len(x)} data x {K} particles", results, "decoder products alone") + "\n")
+    if python:
+        other = Subprocess(python, HERE / "pythae_nll.py", str(path), str(K))
+        print(f"mean log p(x): {other.version} {float(other.line()):.3f}")
+        other.line()
+        contenders[f"{other.version.split(',')[0]}, get_nll"] = other
+    results = alternate(contenders, rounds=rounds, seconds=0.0, warmup=1)
+    if python:
+        other.close()
+    share = 10_000 * 5_000 / (len(x) * K)
+    print(f"\n1/{share:g} of 10,000 data x 5,000 particles\n")
+    print(table(f"{len(x)} data x {K} particles", results, "decoder products alone") + "\n")
 
 
 if __name__ == "__main__":

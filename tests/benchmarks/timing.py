@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -71,26 +72,36 @@ def looped(step: Callable[[], object], finish: Callable[[], object] = lambda: No
 
 
 class Subprocess:
-    """A contender in another interpreter: it reads a number of steps a line and answers with the seconds."""
+    """A contender in another interpreter: it reads a number of steps a line and answers with the seconds.
+
+    Args:
+        python: The interpreter, with words before it where it needs some: ``env PYTHONPATH=folder python``.
+        script: What it runs; its first line is the version, further ones :meth:`line` reads.
+        arguments: Of the script.
+    """
 
     def __init__(self, python: str, script: Path, *arguments: str):
         self.process = subprocess.Popen(
-            [python, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*shlex.split(python), str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        self.version = self._line()
+        self.version = self.line()
 
     def __call__(self, steps: int) -> float:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
-        return float(self._line())
+        return float(self.line())
 
     def close(self) -> None:
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.process.wait(timeout=30)
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """The next line of the script's output."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
         if not line:
