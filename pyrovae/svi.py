@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from pyrovae.engine.capture import Graph
 from pyrovae.engine.fused import FusedAdam, prefer_fused
 from pyrovae.engine.graphs import Engine
+from pyrovae.engine.update import Update
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale
 from pyrovae.programs import parameters_of
@@ -19,6 +20,8 @@ from pyrovae.programs import parameters_of
 __all__ = ["SVI", "Report", "Step"]
 
 Program = Callable[..., Any]
+
+_PATIENCE = 2  # times that an optimiser's settings may change before they stay outside the graph
 
 
 class Report(NamedTuple):
@@ -97,12 +100,13 @@ class Step:
         self._beta = 1.0
         # Once the scaled programs are captured they also serve beta = 1, exactly.
         self._scaled_graphs = False
+        self._stale_updates = 0
 
     def __call__(self, *batch: Tensor, beta: float = 1.0) -> Report:
         """One optimiser step on a batch; ``beta`` scales the KL term."""
         for parameter in self.parameters:
             parameter.grad = None
-        graph = self._graph(batch, beta, clipped=self.clip_norm is not None)
+        graph = self._graph(batch, beta, stepping=True)
         if graph is None:
             report = self._eager(batch, beta)
             if self.clip_norm is not None:
@@ -110,14 +114,15 @@ class Step:
             self.optimizer.step()
             return report
         report, gradients = _read(graph, batch)
-        for parameter, gradient in zip(graph.notes["parameters"], gradients, strict=True):
-            parameter.grad = gradient
-        self._update(graph, gradients)
+        if graph.notes["update"] is None:
+            for parameter, gradient in zip(graph.notes["parameters"], gradients, strict=True):
+                parameter.grad = gradient
+            self._update(graph, gradients)
         return report
 
     def gradients(self, *batch: Tensor, beta: float = 1.0) -> Report:
         """The loss is the negative bound averaged over the batch; adds its gradients to the parameters."""
-        graph = self._graph(batch, beta, clipped=False)
+        graph = self._graph(batch, beta, stepping=False)
         if graph is None:
             return self._eager(batch, beta)
         report, gradients = _read(graph, batch)
@@ -138,14 +143,19 @@ class Step:
         graph.notes["fused"] = FusedAdam([self.optimizer], parameters) if fits else None
         return None
 
-    def _graph(self, batch: tuple[Tensor, ...], beta: float, *, clipped: bool) -> Graph | None:
-        """A graph from a batch to report and gradients, its beta set; None where the step has to be eager."""
+    def _graph(self, batch: tuple[Tensor, ...], beta: float, *, stepping: bool) -> Graph | None:
+        """A graph from a batch to report and gradients, its beta set; None where the step has to be eager.
+
+        When stepping, gradients are clipped, and a graph with an ``"update"`` in its notes takes the step too.
+        """
         if not self.engine.enabled:
             return None
         self._set_beta(beta)
         scaled = beta != 1.0 or self._scaled_graphs
+        clipped = stepping and self.clip_norm is not None
         trained = tuple(p.requires_grad for p in self.parameters)
         used: list[Tensor] = []
+        updates: list[Update] = []
 
         def compute(*batch: Tensor) -> tuple[Tensor, ...]:
             report, loss = self._evaluate(self._arguments(batch), scaled)
@@ -156,13 +166,35 @@ class Step:
             gradients = [g for _, g in pairs]
             return (*report, *(_clipped(gradients, self.clip_norm) if clipped else gradients))
 
+        def whole() -> Callable[..., tuple[Tensor, ...]] | None:
+            if not stepping or self._stale_updates > _PATIENCE or not Update.fits(self.optimizer, used):
+                return None
+            updates.append(Update(self.optimizer, used))
+
+            def step(*batch: Tensor) -> tuple[Tensor, ...]:
+                bound, reconstruction, kl, *gradients = compute(*batch)
+                updates[0].apply(gradients)
+                return bound, reconstruction, kl
+
+            return step
+
         def rehearse(*batch: Tensor) -> None:
             self._evaluate(self._arguments(batch), scaled)
 
-        graph = self.engine.graph(compute, batch, name=(scaled, clipped, trained), rehearse=rehearse)
-        if graph is not None:
-            graph.notes.setdefault("parameters", used)
-            self._scaled_graphs = scaled
+        name = scaled, stepping, clipped, trained
+        graph = self.engine.graph(compute, batch, name=name, rehearse=rehearse, whole=whole)
+        if graph is None:
+            return None
+        graph.notes.setdefault("parameters", used)
+        self._scaled_graphs = scaled
+        update = graph.notes.setdefault("update", updates[0] if updates else None)
+        if update is None:
+            return graph
+        if update.stale():
+            self._stale_updates += 1
+            self.engine.clear()
+            return self._graph(batch, beta, stepping=stepping)
+        update.refresh()
         return graph
 
     def _set_beta(self, beta: float) -> None:

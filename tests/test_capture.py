@@ -201,6 +201,30 @@ def test_onednn_products_are_the_same_products(layout):
     torch.testing.assert_close(graph(a, b, bias)[1].double(), exact + bias, rtol=0, atol=1e-4)
 
 
+def test_capture_leaves_what_the_function_changes_as_it_was():
+    number, average, rest = torch.ones(()), torch.ones(3), torch.ones(4)
+
+    def function(x):
+        number.add_(1)
+        average.mul_(0.5)
+        average[1:].add_(x)
+        return (average * number + rest[:3],)
+
+    graph = capture(function, (torch.ones(2),))
+    assert number.item() == 1
+    assert torch.equal(average, torch.ones(3))
+    assert [id(t) for t in graph.written] == [id(number), id(average)]
+    assert torch.equal(graph(torch.ones(2))[0], torch.tensor([2.0, 4.0, 4.0]))
+    assert torch.equal(average, torch.tensor([0.5, 1.5, 1.5]))
+
+
+def test_running_statistics_count_as_written():
+    norm = nn.BatchNorm1d(3)
+    graph = capture(lambda x: (norm(x).sum(),), (torch.randn(5, 3),))
+    written = {id(t) for t in graph.written}
+    assert {id(norm.running_mean), id(norm.running_var), id(norm.num_batches_tracked)} <= written
+
+
 def test_only_large_float32_products_are_rewritten():
     def changed(a, b):
         graph = capture(lambda a, b: (a @ b,), (a, b))

@@ -36,6 +36,7 @@ class Graph:
         run: What a call executes: the module, or what a compiler made of it.
         kind: ``"captured"``, ``"compiled"`` or ``"cuda graph"``.
         draws: Whether it draws random numbers.
+        written: Those of the constants that a call changes in place.
         static: Whether outputs live in memory that the next call overwrites.
         notes: For the caller.
     """
@@ -46,6 +47,8 @@ class Graph:
         self.kind = "captured"
         targets = [getattr(node.target, "tags", ()) for node in module.graph.nodes]
         self.draws = any(torch.Tag.nondeterministic_seeded in tags for tags in targets)
+        names = {p.name: tensor for p, tensor in zip(module.graph.nodes, constants, strict=False)}
+        self.written = [names[name] for name in _written(module.graph) if name in names]
         self.static = False
         self.notes: dict[str, Any] = {}
 
@@ -106,7 +109,8 @@ class _Watch(TorchDispatchMode):
 
     The tracer computes on single numbers that the function closes over and would let it read the result, which
     the graph would then keep for ever; reading whatever depends on such a tensor is refused here. It also
-    changes them in place while tracing; :meth:`restore` undoes that.
+    changes tensors with data in place where nothing without data enters (``buffer.mul_(0.9)``);
+    :meth:`restore` undoes that.
     """
 
     def __init__(self) -> None:
@@ -121,26 +125,30 @@ class _Watch(TorchDispatchMode):
         if depends and torch.Tag.data_dependent_output in func.tags:
             raise Uncapturable(f"it reads the value of a tensor ({func})")
         if func._schema.is_mutable:
-            self._keep(inputs)
+            written = [a for a, s in zip(args, func._schema.arguments, strict=False) if _is_written(s)]
+            self._keep([leaf for leaf in pytree.tree_leaves(written) if isinstance(leaf, Tensor)])
         outputs = func(*args, **(kwargs or {}))
         if depends:
             leaves = pytree.tree_leaves(outputs)
             self.derived.update((id(leaf), leaf) for leaf in leaves if isinstance(leaf, Tensor))
         return outputs
 
-    def _keep(self, inputs: list[Tensor]) -> None:
+    def _keep(self, targets: list[Tensor]) -> None:
         with _disable_current_modes():
             known = [tensor for tensor, _ in self.written]
-            for tensor in inputs:
-                small = not isinstance(tensor, FakeTensor) and tensor.numel() == 1
-                if small and not any(tensor is k for k in known):
+            for tensor in targets:
+                if not isinstance(tensor, FakeTensor) and not any(tensor is k for k in known):
                     self.written.append((tensor, tensor.detach().clone()))
 
     def restore(self) -> None:
-        """Give single numbers that the trace changed their values back."""
+        """Give tensors with data that the trace changed their values back."""
         with torch.no_grad():
             for tensor, value in self.written:
                 tensor.copy_(value)
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
 
 
 def _python_generators() -> tuple[Any, ...]:
@@ -204,6 +212,24 @@ def _tidy(module: fx.GraphModule) -> None:
     graph.eliminate_dead_code()
     graph.lint()
     module.recompile()
+
+
+def _written(graph: fx.Graph) -> list[str]:
+    """Placeholders that in-place operations change, themselves or through views."""
+    found: dict[str, None] = {}
+    for node in graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None:
+            continue
+        silent = "batch_norm" in schema.name  # changes running statistics, and its schema does not say so
+        for target, argument in zip(node.args, schema.arguments, strict=False):
+            if not (silent or _is_written(argument)):
+                continue
+            while isinstance(target, fx.Node) and target.op != "placeholder" and target.args:
+                target = target.args[0]
+            if isinstance(target, fx.Node) and target.op == "placeholder":
+                found[target.name] = None
+    return list(found)
 
 
 def _same_layout(left: fx.Node, right: fx.Node) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-__all__ = ["FusedAdam", "prefer_fused"]
+__all__ = ["FusedAdam", "is_decoupled", "is_plain", "is_untouched", "prefer_fused"]
 
 _EXACT = (torch.optim.Adam, torch.optim.AdamW)
 _HYPERPARAMETERS = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
@@ -58,10 +58,8 @@ class FusedAdam:
         """Whether this class can take the optimisers' steps."""
         states = {id(p): s for optimizer in optimizers for p, s in optimizer.state.items()}
         return (
-            all(type(optimizer) in _EXACT for optimizer in optimizers)
-            and not any(o._optimizer_step_pre_hooks or o._optimizer_step_post_hooks for o in optimizers)
-            and not (_global_optimizer_pre_hooks or _global_optimizer_post_hooks)
-            and all(_plain(group) for optimizer in optimizers for group in optimizer.param_groups)
+            all(is_untouched(optimizer) for optimizer in optimizers)
+            and all(is_plain(group) for optimizer in optimizers for group in optimizer.param_groups)
             and len({_kernel(optimizer) for optimizer in optimizers}) == 1
             and len({(p.dtype, p.device) for p in parameters}) == 1
             and all("exp_avg" in states.get(id(p), ()) for p in parameters)
@@ -73,7 +71,7 @@ class FusedAdam:
         return (
             any(state is not o.state for state, o in zip(self.states, self.optimizers, strict=True))
             or self.storages != [p.data_ptr() for p in self.parameters]
-            or not all(_plain(group) for group in self.groups)
+            or not all(is_plain(group) for group in self.groups)
         )
 
     def step(self, gradients: Sequence[Tensor]) -> None:
@@ -111,13 +109,24 @@ class FusedAdam:
         self._known = known
 
 
-def _plain(group: dict[str, Any]) -> bool:
+def is_untouched(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its steps are plain Adam's or AdamW's, with nothing hooked on."""
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    everywhere = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+    return type(optimizer) in _EXACT and not (hooks or everywhere)
+
+
+def is_plain(group: dict[str, Any]) -> bool:
+    """Whether nothing in a group asks for another kernel."""
     odd = group.get("differentiable") or group.get("foreach") or group.get("capturable")
     return not odd and group.get("fused") is not False and not isinstance(group["lr"], Tensor)
 
 
+def is_decoupled(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether weight decay acts on the parameters themselves, as in AdamW."""
+    decoupled = optimizer.param_groups[0].get("decoupled_weight_decay")
+    return type(optimizer) is torch.optim.AdamW or bool(decoupled)
+
+
 def _kernel(optimizer: torch.optim.Optimizer) -> Any:
-    decoupled = type(optimizer) is torch.optim.AdamW or optimizer.param_groups[0].get(
-        "decoupled_weight_decay"
-    )
-    return torch._fused_adamw_ if decoupled else torch._fused_adam_  # type: ignore[attr-defined]
+    return torch._fused_adamw_ if is_decoupled(optimizer) else torch._fused_adam_  # type: ignore[attr-defined]

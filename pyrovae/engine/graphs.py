@@ -61,6 +61,7 @@ class Engine:
         *,
         name: Hashable = None,
         rehearse: Callable[..., Any] | None = None,
+        whole: Callable[[], Callable[..., tuple[Tensor, ...]] | None] | None = None,
     ) -> Graph | None:
         """The graph of ``function`` for such inputs, or None where it has to run eagerly.
 
@@ -71,6 +72,8 @@ class Engine:
             rehearse: Called with the inputs before a capture, without gradients or effect on random state and
                 buffers: the function's forward part, so that errors in the data show themselves and lazy
                 initialisation is over.
+            whole: Called once ``function`` is captured, if the graph is to be compiled or recorded: gives a function
+                to capture in its place, which may go further, or None.
         """
         if not self.enabled:
             return None
@@ -82,9 +85,9 @@ class Engine:
         found = self.graphs.get(key)
         if found is not None:
             return found
-        return self._new(function, inputs, key, rehearse)
+        return self._new(function, inputs, key, rehearse, whole)
 
-    def _new(self, function: Any, inputs: Sequence[Any], key: Any, rehearse: Any) -> Graph | None:
+    def _new(self, function: Any, inputs: Sequence[Any], key: Any, rehearse: Any, whole: Any) -> Graph | None:
         if not all(isinstance(value, Tensor) and not value.requires_grad for value in inputs):
             self.stop("its arguments are not all tensors without gradients")
             return None
@@ -99,25 +102,33 @@ class Engine:
             if rehearse is not None:
                 self._rehearsal(rehearse, inputs)
             graph = capture(function, inputs, *self.settings)
+            wanted = self._wants_compiler(graph, inputs, first)
+            further = whole() if whole is not None and (wanted or inputs[0].device.type == "cuda") else None
+            if further is not None:
+                graph = capture(further, inputs, *self.settings)
         except Uncapturable as error:
             self.stop(str(error))
             return None
         if self._frozen is None:
             self._frozen = Frozen(*self.settings)
-        self.graphs[key] = self._lowered(graph, inputs, first)
+        self.graphs[key] = self._lowered(graph, inputs, wanted)
         return graph
 
-    def _lowered(self, graph: Graph, inputs: Sequence[Tensor], first: bool) -> Graph:
+    def _wants_compiler(self, graph: Graph, inputs: Sequence[Tensor], first: bool) -> bool:
         device = inputs[0].device.type
-        if device == "cpu":
-            matmul.rewrite(graph.module)
         wanted = self.compile is True or (
             self.compile == "auto" and first and lowering.worth_compiling(graph, self.steps)
         )
         if wanted and not lowering.has_compiler(device):
             if self.compile is True:
                 self._say(f"the step is captured but not compiled: no compiler for {device} is installed")
-            wanted = False
+            return False
+        return wanted
+
+    def _lowered(self, graph: Graph, inputs: Sequence[Tensor], wanted: bool) -> Graph:
+        device = inputs[0].device.type
+        if device == "cpu":
+            matmul.rewrite(graph.module)
         if wanted:
             try:
                 self.compile_seconds += lowering.compile_graph(graph, inputs)
@@ -139,9 +150,13 @@ class Engine:
             for tensor, value in zip(buffers, before, strict=True):
                 tensor.copy_(value)
 
-    def _forget(self, changed: str) -> None:
+    def clear(self) -> None:
+        """Forget all graphs; what comes next is captured anew."""
         self.graphs.clear()
         self._frozen = None
+
+    def _forget(self, changed: str) -> None:
+        self.clear()
         self._recaptured += 1
         if self._recaptured > MOST_GRAPHS:
             self.stop(f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor instead")

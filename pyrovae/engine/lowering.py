@@ -89,8 +89,7 @@ def replay(graph: Graph, inputs: Sequence[Tensor]) -> None:
     """
     run, device = graph.run, inputs[0].device
     held = [tensor.clone() for tensor in inputs]
-    changing = [tensor for tensor in graph.constants if not tensor.requires_grad]
-    before = [tensor.clone() for tensor in changing]
+    before = [tensor.detach().clone() for tensor in graph.written]
     state = torch.cuda.get_rng_state(device)
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
@@ -105,7 +104,7 @@ def replay(graph: Graph, inputs: Sequence[Tensor]) -> None:
                 outputs = run(*graph.constants, *held)
     finally:
         with torch.no_grad():
-            for tensor, value in zip(changing, before, strict=True):
+            for tensor, value in zip(graph.written, before, strict=True):
                 tensor.copy_(value)
         torch.cuda.set_rng_state(state, device)
     places = len(graph.constants)

@@ -1,0 +1,118 @@
+"""Adam's update as tensor operations: the last part of a training step that is captured whole."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.engine.fused import is_decoupled, is_plain, is_untouched
+
+__all__ = ["Update"]
+
+_FIXED = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
+
+
+class Update:
+    r"""One step of a :class:`torch.optim.Adam` or ``AdamW``, to be traced after the gradients.
+
+    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
+              \theta \leftarrow \theta - \frac{\eta}{1 - \beta_1^t} \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    The state is the optimiser's own, so that checkpoints, and steps taken otherwise in between, go on as usual.
+    Learning rates are read at each step from the optimiser's groups (:meth:`refresh`); its other settings are
+    frozen into the graph, and :meth:`stale` tells when they no longer hold.
+
+    Args:
+        optimizer: See :meth:`fits`. State that is missing is begun, as its first step would.
+        parameters: Those that get a gradient.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]):
+        self.optimizer, self.parameters = optimizer, list(parameters)
+        group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        self.groups = [group_of[id(p)] for p in self.parameters]
+        for parameter, group in zip(self.parameters, self.groups, strict=True):
+            if not optimizer.state[parameter]:
+                optimizer.state[parameter].update(_beginning(parameter, group))
+        self.states = [optimizer.state[p] for p in self.parameters]
+        self.tensors = [dict(state) for state in self.states]
+        self.fixed = [tuple(group[key] for key in _FIXED) for group in self.groups]
+        self.places = [p.data_ptr() for p in self.parameters]
+        like = self.parameters[0]
+        self.rates = torch.zeros(len(self.parameters), dtype=torch.float64, device=like.device)
+        logs = [[math.log(beta) if beta else -math.inf for beta in group["betas"]] for group in self.groups]
+        self.logs = self.rates.new_tensor(logs)
+        self._rates: list[float] = []
+        self.refresh()
+
+    @staticmethod
+    def fits(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
+        """Whether this class can take the optimiser's steps."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return (
+            len(parameters) > 0
+            and is_untouched(optimizer)
+            and all(is_plain(group) for group in optimizer.param_groups)
+            and len({(p.dtype, p.device) for p in parameters}) == 1
+            and all(id(p) in held and p.is_floating_point() for p in parameters)
+            and all(s["step"].device == p.device for p in parameters if (s := optimizer.state.get(p)))
+        )
+
+    def stale(self) -> bool:
+        """Whether the optimiser's state, its settings or the parameters' memory are no longer those captured."""
+        state = self.optimizer.state
+        return not (
+            all(state.get(p) is s for p, s in zip(self.parameters, self.states, strict=True))
+            and all(n.get(k) is t[k] for n, t in zip(self.states, self.tensors, strict=True) for k in t)
+            and self.fixed == [tuple(group[key] for key in _FIXED) for group in self.groups]
+            and self.places == [p.data_ptr() for p in self.parameters]
+            and is_untouched(self.optimizer)
+            and all(is_plain(group) for group in self.optimizer.param_groups)
+        )
+
+    def refresh(self) -> None:
+        """Take over the groups' learning rates."""
+        rates = [group["lr"] for group in self.groups]
+        if rates != self._rates:
+            self.rates.copy_(torch.tensor(rates, dtype=torch.float64))
+            self._rates = rates
+
+    def apply(self, gradients: Sequence[Tensor]) -> None:
+        """Change parameters and state in place."""
+        decoupled = is_decoupled(self.optimizer)
+        with torch.no_grad():
+            for state in self.states:
+                state["step"].add_(1)
+            # The corrections of all parameters at once, in double precision as torch's kernels have them.
+            counts = torch.stack([state["step"] for state in self.states]).double()
+            corrections = 1 - torch.exp(self.logs * counts.unsqueeze(1))
+            kind = self.parameters[0].dtype
+            # Stacked, a compiler computes them once; else once for every element of every parameter.
+            factors = torch.stack([self.rates / corrections[:, 0], corrections[:, 1].rsqrt()]).to(kind)
+            for i, (parameter, gradient, state, group) in enumerate(
+                zip(self.parameters, gradients, self.states, self.groups, strict=True)
+            ):
+                beta1, beta2 = group["betas"]
+                if group["maximize"]:
+                    gradient = -gradient
+                if group["weight_decay"] and decoupled:
+                    parameter.mul_(1 - (self.rates[i] * group["weight_decay"]).to(kind))
+                elif group["weight_decay"]:
+                    gradient = gradient + group["weight_decay"] * parameter
+                mean, square = state["exp_avg"], state["exp_avg_sq"]
+                mean.lerp_(gradient, 1 - beta1)
+                square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                if group["amsgrad"]:
+                    square = torch.maximum(state["max_exp_avg_sq"], square)
+                    state["max_exp_avg_sq"].copy_(square)
+                size, root = factors[:, i]
+                parameter.sub_(size * mean / (square.sqrt() * root + group["eps"]))
+
+
+def _beginning(parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+    """The state that torch gives a parameter before its first step."""
+    names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+    zeros = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in names}
+    return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)} | zeros
