@@ -1,4 +1,4 @@
-"""What README.md shows works, and names everything there is."""
+"""What README.md shows works, and names everything there is; so do the commands of the page on the command line."""
 
 import re
 import shlex
@@ -9,8 +9,16 @@ import pytest
 from pyrovae import catalog
 from pyrovae.cli.parse import parse
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[1]
+
+
+def blocks_of(text):
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = blocks_of(README)
+PAGE = blocks_of((ROOT / "docs" / "command_line.md").read_text(encoding="utf-8"))
 
 
 def test_quick_start_has_two_shell_blocks_before_any_other():
@@ -31,7 +39,7 @@ def test_python_blocks_run(capsys):
 
 
 def commands():
-    shell = "\n".join(text for language, text in BLOCKS if language == "sh").replace("\\\n", " ")
+    shell = "\n".join(text for language, text in [*BLOCKS, *PAGE] if language == "sh").replace("\\\n", " ")
     return [words[1:] for words in map(shlex.split, shell.splitlines()) if words and words[0] == "pyrovae"]
 
 
