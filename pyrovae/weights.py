@@ -67,7 +67,7 @@ def pareto_k(log_w: Tensor, num_particles: int | None = None) -> Tensor:
     Above 0.7 the weights' mean cannot be trusted at any K that one can pay for. The values agree with
     :func:`arviz_stats.base.array_stats.psislw`, and two cases beyond it are defined here: ``-inf`` where the
     largest weights are all equal (to a ten-thousandth), so that there is no tail to fit, and ``inf`` where
-    there are too few weights for a diagnosis (K < 25).
+    there are too few weights for a diagnosis (K < 25), or none that is positive.
 
     Args:
         log_w: ``(K, B)``, or only the ``tail_size(K) + 1`` (or more) largest weights of each datum.
@@ -127,7 +127,9 @@ def _fit_tail(top: Tensor, num: int) -> tuple[Tensor, Tensor]:
     # All weights but the tail count for no less than nothing and the tail itself for what it was seen to be.
     unseen = torch.log1p(missing * num / relative[:-1].sum(0))
     unseen = torch.where(k.isinf(), math.inf, unseen)
-    return torch.where(flat, -math.inf, k), torch.where(flat | (k <= 0), 0.0, unseen)
+    k, unseen = torch.where(flat, -math.inf, k), torch.where(flat | (k <= 0), 0.0, unseen)
+    nothing = top[0] == -math.inf  # no weight is positive: equal they are, but no sign of an exact guide
+    return torch.where(nothing, math.inf, k), torch.where(nothing, math.inf, unseen)
 
 
 def _generalized_pareto(excess: Tensor, quartile: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,8 +82,8 @@ def compare_models(
     values = np.stack([evidence[name].log_marginal.values for name in names])  # (M, B)
     variances = np.stack([evidence[name].standard_error.values ** 2 for name in names])
     num_data = values.shape[1]
-    difference = values[:, None] - values[None]  # (M, M, B)
     with np.errstate(invalid="ignore", divide="ignore"):
+        difference = values[:, None] - values[None]  # (M, M, B)
         chance = (variances[:, None] + variances[None]).sum(-1) / num_data**2
         spread = difference.var(-1, ddof=1) / num_data if num_data > 1 else np.full(chance.shape, math.inf)
     total = {

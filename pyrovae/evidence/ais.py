@@ -1,5 +1,6 @@
 """Annealed importance sampling, forward and in reverse."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -174,7 +175,10 @@ class _Anneal:
             log_w, acceptance = self.backward(state, plan, streams)
         running = RunningWeights(self.num_data, chains, log_w.device)
         running.update(finite_log_weights(log_w if exact is None else -log_w))
-        more = {"acceptance": acceptance, "log_weight_variance": log_w.var(0, correction=min(1, chains - 1))}
+        variance = log_w.var(0, correction=min(1, chains - 1)).nan_to_num(nan=math.inf)
+        if chains == 1:
+            variance = torch.full_like(variance, math.nan)
+        more = {"acceptance": acceptance, "log_weight_variance": variance}
         estimate = Estimate.of_weights(running, **more)
         if exact is not None:
             for name in ("log_marginal", "debiased", "debiased_twice"):

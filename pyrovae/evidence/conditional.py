@@ -1,5 +1,6 @@
 """Evidence of a part of x, and what the rest of it may be."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -57,6 +58,9 @@ def observe_part(model: Program, guide: Program, *, fill: float = 0.0) -> tuple[
     Args:
         model, guide: Programs of x alone, whose likelihood factorises over elements.
         fill: What the guide sees in place of missing elements.
+
+    Raises:
+        ValueError: On use, if the mask has another shape than x, or the likelihood does not factorise.
     """
 
     return partial(_model_of_part, model), partial(_guide_of_part, guide, fill)
@@ -117,6 +121,10 @@ def impute(
         num_particles: Particles K to draw from; their weights' ESS is in the result.
         seed, memory_budget, device, max_plate_nesting: As :func:`~pyrovae.evidence.log_marginal`.
 
+    Raises:
+        ValueError: As :func:`observe_part` and :func:`~pyrovae.evidence.log_marginal`; if the model observes several
+            sites; if no draw has a weight.
+
     References:
         MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets (Mattei and Frellsen, 2019), section 4.
     """
@@ -146,6 +154,7 @@ def impute(
                 for name, site in particles.latents.items():
                     values.setdefault(name, []).append(site.value)
             weights = torch.cat(log_w)  # (K, B)
+            _check_weights(weights, start)
             with DatumStreams(further(encoded.keys, 31), num_draws, axis=axis):
                 chosen = torch.multinomial(weights.softmax(0).T, num_draws, True)  # (B, S)
                 picked = {name: _pick(torch.cat(parts), chosen, axis) for name, parts in values.items()}
@@ -157,6 +166,15 @@ def impute(
             draws.append(torch.where(known, seen, sample.reshape(num_draws, *seen.shape)).cpu())
             sizes.append(ess(weights).cpu().numpy())
     return Imputation(torch.cat(draws, 1), np.concatenate(sizes))
+
+
+def _check_weights(log_w: Tensor, start: int) -> None:
+    empty = (log_w.max(0).values == -math.inf).nonzero().flatten()
+    if len(empty):
+        raise ValueError(
+            f"None of the {len(log_w)} draws explains what is observed of datum {start + int(empty[0])}: their weights "
+            "are all zero. Take more particles, or look at that datum."
+        )
 
 
 def _pick(values: Tensor, chosen: Tensor, axis: int) -> Tensor:

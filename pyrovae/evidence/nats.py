@@ -48,8 +48,10 @@ class Nats:
 
     def error(self, name: str) -> float:
         """Standard error of that mean over data."""
-        values = self.dataset[name]
-        return float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else math.inf
+        values = self.dataset[name].values
+        if values.size == 1 or np.isinf(values).any():
+            return math.inf
+        return float(values.std(ddof=1)) / math.sqrt(values.size)
 
     @property
     def active_units(self) -> int:

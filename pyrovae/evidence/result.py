@@ -45,7 +45,7 @@ class Evidence:
     - ``standard_error``: its Monte Carlo error.
     - ``ess``: effective sample size of the weights.
     - ``pareto_k``: shape of the weights' tail: below 0.5 good, above 0.7 not to be trusted. ``-inf`` where the
-      largest weights are equal, ``inf`` where fewer than 25 weights allow no diagnosis.
+      largest weights are equal, ``inf`` where fewer than 25 weights allow no diagnosis or none is positive.
     - ``num_particles``: how many weights each datum got.
     - ``debiased``, ``debiased_twice``: the estimate by the jackknife of order 1 and 2; closer to the truth for
       moderate weights, but no bound.
@@ -150,9 +150,10 @@ class Evidence:
     def test_set_error(self) -> float:
         """Standard error of :meth:`mean` as an estimate for all such data, from these being finitely many.
 
-        The spread of log p(x) over data without the Monte Carlo error's part in it; infinite for one datum.
+        The spread of log p(x) over data without the Monte Carlo error's part in it; infinite for one datum, or where
+        some datum's estimate is.
         """
-        if len(self) == 1:
+        if len(self) == 1 or not math.isfinite(self.mean()):
             return math.inf
         variance = float(self.log_marginal.var(ddof=1)) / len(self)
         return math.sqrt(max(0.0, variance - self.monte_carlo_error() ** 2))
@@ -176,6 +177,8 @@ class Evidence:
         """
         if not 0 < prob < 1:
             raise ValueError(f"prob must lie between 0 and 1, found {prob}.")
+        if not math.isfinite(self.mean()):
+            return -math.inf, math.inf
         errors = {"monte_carlo": self.monte_carlo_error(), "test_set": self.test_set_error()}
         errors["both"] = math.hypot(*errors.values())
         if error not in errors:
@@ -243,6 +246,9 @@ class Evidence:
         ]
         if int(self.dataset.attrs["num_dims"]):
             lines.append(f"             {self.bits_per_dim:.4g} bits per dimension")
+        infinite = int(np.isinf(self.log_marginal.values).sum())
+        if infinite:
+            lines.append(f"  infinite   for {infinite} of {len(self)}: no particle has any weight there")
         for name, count in notes.get("summed", {}).items():
             lines.append(f"  summed     {name} over its {count} values")
         for name, why in notes.get("drawn", {}).items():
@@ -274,9 +280,10 @@ class Evidence:
 
     def _advice_on_chains(self) -> str:
         variance = float(self.log_weight_variance.median())
-        text = (
-            f"accepted {float(self.acceptance.mean()):.0%}; log weights vary by {variance:.2g} nats squared"
-        )
+        text = f"accepted {float(self.acceptance.mean()):.0%}"
+        if math.isnan(variance):
+            return f"{text}; a single chain shows no variance"
+        text += f"; log weights vary by {variance:.2g} nats squared"
         if variance <= _MUCH:
             return f"{text} (median)"
         return f"{text} (median), which is much: take more temperatures, or start from a better place"

@@ -241,6 +241,48 @@ def test_too_few_particles_give_no_diagnosis():
     assert "no diagnosis" in repr(evidence)
 
 
+def uniform_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+        pyro.sample("x", dist.Uniform(z - 0.5, z + 0.5, validate_args=False), obs=x)
+
+
+def uniform_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+
+
+@pytest.mark.parametrize(
+    "method", [pv.ImportanceSampling(200), pv.AIS(3, 30, num_leapfrog=2)], ids=["is", "ais"]
+)
+def test_data_that_no_draw_explains(method):
+    """No weight is positive for the second datum: that is no sign of an exact guide, and no error is known."""
+    x = torch.tensor([0.3, 100.0]).double()
+    evidence = pv.log_marginal(uniform_model, uniform_guide, x, method=method)
+    assert evidence.log_marginal[1] == -math.inf
+    assert evidence.pareto_k[1] == evidence.unseen[1] == math.inf
+    assert evidence.standard_error[1] == math.inf
+    assert evidence.ess[1] == 0
+    assert evidence.share_flagged >= 0.5
+    assert evidence.test_set_error() == math.inf
+    for error in ("monte_carlo", "test_set", "both"):
+        assert evidence.interval(error=error) == (-math.inf, math.inf)
+    assert "infinite   for 1 of 2" in repr(evidence)
+    alone = pv.log_marginal(uniform_model, uniform_guide, x[:1], num_particles=20_000)
+    truth = math.log(stats.norm.cdf(0.8) - stats.norm.cdf(-0.2))  # weights are zero or one
+    assert float(abs(alone.log_marginal - truth)[0]) < 4 * float(alone.standard_error[0])
+
+
+def test_a_single_particle_has_no_error():
+    oracle = LinearGaussian(shift=0.5)
+    evidence = pv.log_marginal(oracle.model, oracle.guide, oracle.sample(3), num_particles=1)
+    assert (evidence.standard_error == math.inf).all()
+    assert evidence.interval() == (-math.inf, math.inf)
+    single = pv.log_marginal(oracle.model, oracle.guide, oracle.sample(1), num_particles=50)
+    assert single.interval(error="both") == single.interval(error="test_set") == (-math.inf, math.inf)
+    assert math.isfinite(single.interval()[1])
+
+
 def test_adaptive_effort_goes_where_it_is_wanted():
     oracle = LinearGaussian(shift=0.2, stretch=1.2)
     with torch.no_grad():

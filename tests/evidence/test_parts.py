@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -43,7 +44,9 @@ def test_refined_data_may_get_more_particles():
     evidence = log_marginal(SPOILED.model, SPOILED.guide, x, method=method)
     assert len(evidence.wanting()) == 0
     assert evidence.num_particles.max() > 50
-    share = evidence.ess / evidence.num_particles  # all of them from the refined guide, of which most draws count
+    share = (
+        evidence.ess / evidence.num_particles
+    )  # all of them from the refined guide, of which most draws count
     assert float(share.min()) > 0.5
     scores = (evidence.log_marginal - exact(SPOILED, x)) / evidence.standard_error
     assert float(abs(scores).max()) < 4.5
@@ -191,6 +194,22 @@ def test_parts_of_a_vae_and_refusals():
     )
     with pytest.raises(ValueError, match="mask has shape"):
         log_marginal(*programs, (x, torch.ones(4, 3, dtype=torch.bool)), num_particles=5)
+
+
+def test_imputation_refuses_data_that_no_draw_explains():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            z = z.unsqueeze(-1).expand(*z.shape, 2)
+            pyro.sample("x", dist.Uniform(z - 1, z + 1, validate_args=False).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    x, mask = torch.tensor([[0.5, 0.0], [50.0, 0.0]]), torch.tensor([[True, False]] * 2)
+    with pytest.raises(ValueError, match="observed of datum 1"):
+        impute(model, guide, x, mask, num_particles=50)
 
 
 def test_imputations_are_draws_from_the_conditional():
