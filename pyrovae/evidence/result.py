@@ -32,6 +32,7 @@ _MEANING = {
     "log_weight_variance": ("variance of the log weights over chains", "nats squared"),
     "refinement_gain": ("rise of the ELBO by a guide fitted to the datum", "nats"),
     "unseen": ("what the tail of the weights may still hide", "nats"),
+    "rounding_error": ("what bfloat16 in the networks added, on a datum's first particles", "nats"),
 }
 
 
@@ -49,6 +50,7 @@ class Evidence:
     - ``num_particles``: how many weights each datum got.
     - ``debiased``, ``debiased_twice``: the estimate by the jackknife of order 1 and 2; closer to the truth for
       moderate weights, but no bound.
+    - ``rounding_error``: with networks in bfloat16, what the rounding did to the estimate by the first particles.
     - ``unseen``: nats by which the estimate would rise if the fitted tail of the weights were followed as far as
       ten thousand times as many particles would follow it.
     """
@@ -260,6 +262,11 @@ class Evidence:
             lines.append(f"  Pareto k   {self._advice()}")
         if "log_weight_variance" in self.dataset:
             lines.append(f"  chains     {self._advice_on_chains()}")
+        if "rounding_error" in self.dataset:
+            error = self.rounding_error.values
+            lines.append(
+                f"  bfloat16   adds {error.mean():+.2g} nats on average, at most {np.abs(error).max():.2g} either way"
+            )
         if "target_standard_error" in self.settings:
             missed = len(self.wanting())
             lines.append(
