@@ -71,17 +71,21 @@ def test_what_it_cannot_do_is_left_to_torch():
 
 @pytest.fixture
 def steps(monkeypatch):
+    return pair(monkeypatch, True)
+
+
+def pair(monkeypatch, compile, **options):
     """A step captured whole and one that runs eagerly, of the same programs; Inductor is left out."""
     monkeypatch.setattr(lowering, "compile_graph", lambda *_: 0.0)
     made = []
-    for compile in (True, False):
+    for compile in (compile, False):
         owner = LinearGaussian(shift=0.5)
         parameters = list(owner.parameters())
         optimizer = torch.optim.Adam(parameters, lr=1e-2)
         made.append(
             Step(
                 owner.model, owner.guide, estimators.ELBO(), optimizer, parameters,
-                compile=compile, capture=compile, clip_norm=1.0,
+                compile=compile, capture=bool(compile), clip_norm=1.0, **options,
             )
         )  # fmt: skip
     return made
@@ -115,6 +119,13 @@ def test_the_step_is_captured_with_its_update(steps, x):
     assert updates(steps[0]) == [True]
     assert_same(steps, x[:5], x[:5], x, x[:5])
     assert updates(steps[0]) == [True, True]
+
+
+def test_shapes_that_are_not_compiled_share_the_state(monkeypatch, x):
+    steps = pair(monkeypatch, "auto", steps=10**9)
+    for _ in range(4):
+        assert_same(steps, x, x[:5])
+    assert updates(steps[0]) == [True, False]
 
 
 def test_schedules_reach_the_graph(steps, x):
