@@ -38,7 +38,7 @@ class ImportanceSampling(Method):
 
     which is the mean of p / q over d given z: as unbiased, and of less variance.
 
-    With ``target_standard_error``, particles go to the data that need them. A pilot, a quarter of the whole or less,
+    With ``target_standard_error``, particles go to the data that need them. A pilot, of at most half as many,
     says how many a datum needs to get well below the target: ``num_particles`` times a power of two, up to
     ``max_particles``. So many are drawn afresh and averaged without the pilot's, since weights that decide on their own
     number are biased by it. The few data that miss the target nevertheless get twice as many, and so on.

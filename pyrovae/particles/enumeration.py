@@ -128,7 +128,8 @@ def draw_summed(
     """
     kwargs = kwargs or {}
     if encoded is None:
-        trace, _ = trace_guide(guide or model, num_particles, args, kwargs, max_plate_nesting, False)
+        program = model if guide is None else guide
+        trace, _ = trace_guide(program, num_particles, args, kwargs, max_plate_nesting, False)
         drawn = sites_of(trace, observed=False)
         values = {name: site["value"] for name, site in drawn.items() if name not in summed.values}
     elif set(sites_of(encoded, observed=False)) <= set(summed.values):
