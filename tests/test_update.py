@@ -78,14 +78,14 @@ def pair(monkeypatch, compile, **options):
     """A step captured whole and one that runs eagerly, of the same programs; Inductor is left out."""
     monkeypatch.setattr(lowering, "compile_graph", lambda *_: 0.0)
     made = []
-    for compile in (compile, False):
+    for choice in (compile, False):
         owner = LinearGaussian(shift=0.5)
         parameters = list(owner.parameters())
         optimizer = torch.optim.Adam(parameters, lr=1e-2)
         made.append(
             Step(
                 owner.model, owner.guide, estimators.ELBO(), optimizer, parameters,
-                compile=compile, capture=bool(compile), clip_norm=1.0, **options,
+                compile=choice, capture=bool(choice), clip_norm=1.0, **options,
             )
         )  # fmt: skip
     return made
