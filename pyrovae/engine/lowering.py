@@ -5,7 +5,8 @@ import functools
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def compile_graph(graph: Graph, inputs: Sequence[Tensor]) -> float:
 
     start = time.perf_counter()
     arguments = [tensor.detach() for tensor in (*graph.constants, *inputs)]
-    with torch.no_grad():
+    with torch.no_grad(), _without_cuda_warning():
         compiled: Any = compile_fx(
             copy.deepcopy(graph.module), arguments, config_patches={"fallback_random": True}
         )
@@ -76,6 +77,18 @@ def compile_graph(graph: Graph, inputs: Sequence[Tensor]) -> float:
     seconds = time.perf_counter() - start
     log.info("Inductor compiled %d operations in %.1f s.", len(graph.module.graph.nodes), seconds)
     return seconds
+
+
+@contextmanager
+def _without_cuda_warning() -> Iterator[None]:
+    """Torch warns of a CUDA toolkit on a machine without a GPU when it first compiles, for CPU too."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def replay(graph: Graph, inputs: Sequence[Tensor]) -> None:
