@@ -23,6 +23,9 @@ class Laplace(LocationScale):
     Raises:
         ValueError: If the scale is neither positive and finite nor one of the names, or not
             0 <= min_scale < initial_scale; on use, if x is not finite.
+
+    References:
+        Mémoire sur la probabilité des causes par les évènements (Laplace, 1774), his first law of errors.
     """
 
     def __init__(self, scale: float | str = 1.0, initial_scale: float = 1.0, min_scale: float = 1e-3):

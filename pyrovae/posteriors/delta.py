@@ -14,6 +14,10 @@ class Delta(Posterior):
     With ``KLScale(0)`` and a Gaussian likelihood of fixed scale this is the plain autoencoder: the loss is the
     squared error up to a factor and a constant. Its density is taken as 1 at the point, so neither a bound nor
     evidence follows from it: nothing keeps the codes where the prior puts its mass, and samples fail.
+
+    References:
+        Reducing the Dimensionality of Data with Neural Networks (Hinton and Salakhutdinov, 2006), for the
+        autoencoder.
     """
 
     has_density = False

@@ -22,7 +22,8 @@ class DiagonalNormal(Posterior):
         min_scale: With ``"softplus"``, added to sigma so that it never vanishes.
 
     Raises:
-        ValueError: If ``scale`` is another word, or the range is empty or given without ``"exp"``.
+        ValueError: If ``scale`` is another word, the range is empty or given without ``"exp"``, or ``min_scale`` is
+            negative.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014), equation 9.
@@ -37,6 +38,8 @@ class DiagonalNormal(Posterior):
         super().__init__()
         if scale not in ("softplus", "exp"):
             raise ValueError(f"DiagonalNormal scale must be 'softplus' or 'exp', found {scale!r}.")
+        if not min_scale >= 0:
+            raise ValueError(f"min_scale must not be negative, found {min_scale}.")
         if log_variance_range is not None and (
             scale != "exp" or not log_variance_range[0] < log_variance_range[1]
         ):

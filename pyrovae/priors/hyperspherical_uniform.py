@@ -14,7 +14,7 @@ class HypersphericalUniform(Prior):
 
     .. math:: p(z) = \Gamma(D/2) \big/ (2 \pi^{D/2}), \qquad \|z\| = 1
 
-    Pairs with ``posteriors.PowerSpherical``, to which the KL has a closed form.
+    Densities are per unit of surface area. Pairs with ``posteriors.PowerSpherical``, to which the KL has a closed form.
 
     Raises:
         ValueError: If D < 2.

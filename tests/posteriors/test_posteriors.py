@@ -114,6 +114,7 @@ def test_parts_of_the_documentation_train_and_are_bounds(block):
         (lambda: posteriors.DiagonalNormal(scale="square"), "'softplus' or 'exp', found 'square'"),
         (lambda: posteriors.DiagonalNormal(log_variance_range=(-6, 2)), "scale='exp'"),
         (lambda: posteriors.DiagonalNormal(scale="exp", log_variance_range=(2, -6)), "low < high"),
+        (lambda: posteriors.DiagonalNormal(min_scale=-1e-3), "must not be negative, found -0.001"),
         (lambda: posteriors.FullRankNormal(min_scale=-1), "must not be negative, found -1"),
         (lambda: posteriors.LowRankNormal(rank=0), "rank >= 1, found 0. Use DiagonalNormal"),
         (lambda: posteriors.Mixture(0), "num_components >= 1"),
