@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         testing,
         weights,
     )
+    from pyrovae.cli.folder import load_run
     from pyrovae.compare import compare_estimators, compare_models
     from pyrovae.evidence import (
         AIS,
@@ -56,6 +57,7 @@ _NAMES = {
     "compare_estimators": "compare",
     "compare_models": "compare",
     "fit": "training",
+    "load_run": "cli.folder",
     "impute": "evidence",
     "log_marginal": "evidence",
     "observe_part": "evidence",
@@ -86,6 +88,7 @@ __all__ = [
     "impute",
     "kl_control",
     "likelihoods",
+    "load_run",
     "log_marginal",
     "nets",
     "observe_part",

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import pyrovae as pv
 from pyrovae import nets, posteriors
 from pyrovae.cli import main
-from pyrovae.cli.folder import Run, build
+from pyrovae.cli.folder import build
 from pyrovae.cli.options import chosen_parts
 from pyrovae.cli.parse import parse, to_config
 
@@ -52,7 +52,7 @@ def data_of(shape):
 
 
 def opened(path):
-    return Run.open(path).load_vae("cpu")
+    return pv.load_run(path, device="cpu")
 
 
 @pytest.mark.parametrize("shape", SHAPES)

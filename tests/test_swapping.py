@@ -8,7 +8,7 @@ import torch
 import pyrovae as pv
 from pyrovae import likelihoods, nets, posteriors, priors
 from pyrovae.cli import main
-from pyrovae.cli.folder import Run, build
+from pyrovae.cli.folder import build
 from pyrovae.cli.parse import parse
 from pyrovae.estimators import IWAE
 
@@ -71,7 +71,7 @@ def test_the_run_is_made_again_and_reloads(case, saved, tmp_path, capsys):
     assert main(["train", "--config", str(tmp_path / "edited.toml"), "--out", str(again)]) == 0
     assert main(["evaluate", str(again), "--method.num-particles", "20"]) == 0
     assert f"{case[0]}={SWAPS[case].__name__}(" in capsys.readouterr().out
-    assert type(getattr(Run.open(again).load_vae("cpu"), case[0])) is SWAPS[case]
+    assert type(getattr(pv.load_run(again), case[0])) is SWAPS[case]
     first, second = (pv.Evidence.load(again / name).mean() for name in ("evidence.nc", "evidence-2.nc"))
     assert first == second
 
@@ -116,3 +116,10 @@ def test_weights_of_another_part_are_refused(saved, tmp_path, capsys):
     )
     assert main(["evaluate", str(run)]) == 1
     assert "does not fit" in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(ValueError, match="does not fit"):
+        pv.load_run(run)
+    (run / "config.toml").write_text(swap(saved, "prior", "vmap", ""))
+    with pytest.raises(ValueError, match="Unknown prior 'vmap'"):
+        pv.load_run(run)
+    with pytest.raises(FileNotFoundError, match="no run folder"):
+        pv.load_run(tmp_path / "nowhere")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from pyrovae.data import Splits, load
 if TYPE_CHECKING:
     from pyrovae.pair import Pair
 
-__all__ = ["Run", "build", "load_data", "new_file"]
+__all__ = ["Run", "build", "load_data", "load_run", "new_file"]
 
 
 class Run:
@@ -130,6 +131,24 @@ class Run:
                 f"{self.weights} does not fit {self.config}: was one of them changed?"
             ) from error
         return vae.to(device or default_device()).eval()
+
+
+def load_run(path: str | PathLike, *, device: str | None = None) -> Any:
+    """The trained model of a folder that ``pyrovae train`` wrote, in eval mode.
+
+    It is what the run's ``config.toml`` declares: a :class:`~pyrovae.VAE` or another shape, with parts of one's own
+    where there are any.
+
+    Args:
+        path: The run folder.
+        device: Where to; default CUDA where there is any.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is no finished run, its configuration makes no model, or its weights are damaged or those
+            of another model.
+    """
+    return Run.open(Path(path)).load_vae(device)
 
 
 def default_device() -> str:

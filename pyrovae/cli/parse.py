@@ -18,7 +18,7 @@ from pyrovae.cli import options
 __all__ = ["UsageError", "parse", "to_config"]
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """The arguments make no command; the message is one line."""
 
 
