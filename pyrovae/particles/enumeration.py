@@ -177,52 +177,42 @@ def at_summed(
         num_particles, num_data: K and B.
         encoded: What :func:`~pyrovae.particles.encode` gave for these arguments, to save runs of the guide.
     """
-    nesting = max_plate_nesting
-    shape = _Shape(num_particles, num_data, nesting, summed.wide)
+    shape = _Shape(num_particles, num_data, max_plate_nesting, summed.wide)
     parts: dict[str, list[Tensor]] = {"prior": [], "joint": [], "guide": []}
-    own: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     if encoded is not None and set(sites_of(encoded, observed=False)) <= set(values):
-        own = {
+        known = {
             name: {**site, "value": values[name]} for name, site in sites_of(encoded, observed=False).items()
         }
-        parts["guide"].append(_log_sum(replace(shape, wide=False).total(own, 1)))
-    programs = [model] if guide is None or own or not values else [model, guide]
+        parts["guide"].append(replace(shape, wide=False).total(known, 1)[0].double())
+    programs = {"model": model}
+    if guide is not None and values and not known:
+        programs["guide"] = guide
     for piece in summed.pieces():
-        num = len(next(iter(piece.values())))
-        laid = given(shape.lay_out(piece, values, num))
-        plate = particle_plate(num_particles if summed.wide else num * num_particles, nesting)
-        traces = []
-        for program in programs:
-            with plate_errors(nesting):
-                replayed = poutine.replay(plate(program), trace=laid)
-                traces.append(poutine.trace(replayed).get_trace(*args, **(kwargs or {})))
-        latent = sites_of(traces[0], observed=False)
-        prior = shape.total(latent, num)
-        joint = prior + shape.total(sites_of(traces[0], observed=True), num)
-        parts["prior"].append(_log_sum(prior))
-        parts["joint"].append(_log_sum(joint))
-        if len(programs) > 1:
-            own = sites_of(traces[1], observed=False)
-            parts["guide"].append(_log_sum(shape.total(own, num)))
+        found, laws = shape.score(programs, piece, values, args, kwargs or {})
+        for name, log_prob in found.items():
+            parts[name].append(log_prob.double().logsumexp(0))
+        dtype = found["joint"].dtype
     sums = {name: torch.stack(part).logsumexp(0) for name, part in parts.items() if part}
-    if len(programs) > 1:  # each value of a site that the guide lacks counts the guide's density once
-        lacking = [count for name, count in summed.counts.items() if name not in own]
+    if "guide" in programs:  # each value of a site that the guide lacks counts the guide's density once
+        lacking = [count for name, count in summed.counts.items() if name not in laws["guide"]]
         sums["guide"] = sums["guide"] - math.log(math.prod(lacking))
-    elif guide is not None and not own:  # nothing was drawn, and q sums to one
+    elif guide is not None and not known:  # nothing was drawn, and q sums to one
         sums["guide"] = torch.zeros_like(sums["joint"])
     sums.setdefault("guide", sums["prior"])
     likelihood = torch.where(sums["prior"] == -math.inf, sums["joint"], sums["joint"] - sums["prior"])
+    posteriors = laws["model"] | {name: site["fn"] for name, site in known.items()} | laws.get("guide", {})
     return SummedParticles(
         latents={
-            name: _latent(name, value, latent[name], own.get(name, latent[name]))
+            name: _latent(name, value, laws["model"][name], posteriors[name])
             for name, value in values.items()
         },
-        log_likelihood=likelihood.to(joint.dtype),
+        log_likelihood=likelihood.to(dtype),
         num_particles=num_particles,
         num_data=num_data,
         scale=1.0,
         likelihood_scaled=False,
-        _sums={name: total.to(joint.dtype) for name, total in sums.items()},
+        _sums={name: total.to(dtype) for name, total in sums.items()},
     )
 
 
@@ -234,6 +224,32 @@ class _Shape:
     num_data: int
     nesting: int
     wide: bool
+
+    def score(
+        self,
+        programs: dict[str, Program],
+        piece: dict[str, Tensor],
+        values: dict[str, Tensor],
+        args: tuple,
+        kwargs: dict[str, Any],
+    ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+        """``(num, K, B)`` log-densities for some of the values, and the distributions of the programs' latent sites."""
+        num = len(next(iter(piece.values())))
+        laid = given(self.lay_out(piece, values, num))
+        plate = particle_plate(self.num_particles * (1 if self.wide else num), self.nesting)
+        found, laws = {}, {}
+        for name, program in programs.items():
+            with plate_errors(self.nesting):
+                replayed = poutine.replay(plate(program), trace=laid)
+                trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+            latent = sites_of(trace, observed=False)
+            laws[name] = {site: node["fn"] for site, node in latent.items()}
+            if name == "guide":
+                found["guide"] = self.total(latent, num)
+            else:
+                found["prior"] = self.total(latent, num)
+                found["joint"] = found["prior"] + self.total(sites_of(trace, observed=True), num)
+        return found, laws
 
     def lay_out(self, piece: dict[str, Tensor], values: dict[str, Tensor], num: int) -> dict[str, Tensor]:
         """Every latent site's value for the programs: the ``num`` summed ones with those of the other sites."""
@@ -267,10 +283,6 @@ class _Shape:
         )
 
 
-def _log_sum(log_prob: Tensor) -> Tensor:
-    return log_prob.double().logsumexp(0)
-
-
 def _latent(name: str, value: Tensor, prior: Any, posterior: Any) -> LatentSite:
     def reduce(_: Tensor) -> Tensor:
         raise RuntimeError(f"Site '{name}' has no density of its own once others are summed out.")
@@ -279,8 +291,8 @@ def _latent(name: str, value: Tensor, prior: Any, posterior: Any) -> LatentSite:
         name=name,
         value=value,
         drawn=value,
-        prior=prior["fn"],
-        posterior=posterior["fn"],
+        prior=prior,
+        posterior=posterior,
         kl_weight=1.0,
         in_order=True,
         _reduce=reduce,
