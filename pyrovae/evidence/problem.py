@@ -29,6 +29,7 @@ from pyrovae.particles import (
     draw_prior,
     draw_summed,
     encode,
+    encoded_normal,
     find_supports,
 )
 from pyrovae.programs import evaluation_mode, modules_of
@@ -228,10 +229,18 @@ class Encoded:
         ):
             return self.draw(num_particles, start).log_weights
         nesting = problem.max_plate_nesting
-        with DatumStreams(self.keys, num_particles, start, axis=nesting):
-            name, value, log_q = draw_latent(self.trace, num_particles, max_plate_nesting=nesting)
-        log_p = tiles.log_p(name, value, self.args, nesting)
-        return self.draw(num_particles, start).log_weights if log_p is None else log_p - log_q
+        streams = DatumStreams(self.keys, num_particles, start, axis=nesting)
+        if (normal := encoded_normal(self.trace)) is not None:
+            _, loc, _, event_dim = normal
+            singleton = (1,) * (nesting + event_dim - loc.dim())
+            noise = streams.normal(loc.expand(num_particles, *singleton, *loc.shape))
+            log_w = tiles.log_weights(normal, noise, self.args, nesting)
+        else:
+            with streams:
+                name, value, log_q = draw_latent(self.trace, num_particles, max_plate_nesting=nesting)
+            log_p = tiles.log_p(name, value, self.args, nesting)
+            log_w = None if log_p is None else log_p - log_q
+        return self.draw(num_particles, start).log_weights if log_w is None else log_w
 
     def draw_here(self, num_particles: int) -> Particles:
         """Particles from the guide, by whatever random streams are active."""

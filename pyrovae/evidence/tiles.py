@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro.distributions import Normal
 from torch import Tensor
 
 from pyrovae.engine.graphs import Engine
-from pyrovae.particles import at
+from pyrovae.particles import at, over_plates
 
 __all__ = ["Tiles"]
 
@@ -61,16 +62,51 @@ class Tiles:
         data's streams.
         """
 
-        def joint(value: Tensor, *args: Tensor) -> tuple[Tensor]:
-            with torch.no_grad():
-                return (at(self.model, None, {name: value}, args, max_plate_nesting=axis).log_p,)
+        def joint(value: Tensor, *args: Tensor) -> Tensor:
+            return at(self.model, None, {name: value}, args, max_plate_nesting=axis).log_p
 
-        num_data = value.shape[axis]
-        filled = [_filled(arg, 0, self.data) for arg in args]
+        return self._run(name, joint, value, [(arg, 0) for arg in args], axis)
+
+    def log_weights(
+        self, normal: tuple[str, Tensor, Tensor, int], noise: Tensor, args: tuple[Tensor, ...], axis: int
+    ) -> Tensor | None:
+        """``(K, B)`` log weights of draws from a normal guide, of standard normal noise; else as :meth:`log_p`.
+
+        Args:
+            normal: As :func:`~pyrovae.particles.encoded_normal` gives it.
+        """
+        name, loc, scale, event_dim = normal
+
+        def weigh(noise: Tensor, loc: Tensor, scale: Tensor, *args: Tensor) -> Tensor:
+            value = loc + scale * noise
+            log_q = Normal(loc, scale, validate_args=False).to_event(event_dim).log_prob(value)
+            particles = at(self.model, None, {name: value}, args, max_plate_nesting=axis)
+            return particles.log_p - over_plates(log_q)
+
+        place = loc.dim() - event_dim - 1
+        tensors = [(loc, place), (scale, place), *((arg, 0) for arg in args)]
+        return self._run((name, event_dim), weigh, noise, tensors, axis)
+
+    def _run(
+        self,
+        key: Any,
+        function: Callable[..., Tensor],
+        drawn: Tensor,
+        others: list[tuple[Tensor, int]],
+        axis: int,
+    ) -> Tensor | None:
+        """A function of draws ``(K, ..., B, *event)`` and of other tensors, with where their data lie, by tiles."""
+
+        def without_gradients(*tensors: Tensor) -> tuple[Tensor]:
+            with torch.no_grad():
+                return (function(*tensors),)
+
+        num_data = drawn.shape[axis]
+        filled = [_filled(tensor, place, self.data) for tensor, place in others]
         found = []
-        for part in value.split(self.particles):
+        for part in drawn.split(self.particles):
             tile = _filled(_filled(part, axis, self.data), 0, self.particles)
-            graph = self.engine.graph(joint, (tile, *filled), name=name)
+            graph = self.engine.graph(without_gradients, (tile, *filled), name=key)
             if graph is None or graph.draws:
                 return None
             found.append(graph(tile, *filled)[0][: len(part), :num_data].clone())

@@ -4,7 +4,17 @@ This is the only place where programs are traced. Estimators and evidence work o
 shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
-from pyrovae.particles.drawing import at, draw, draw_encoded, draw_latent, draw_prior, encode, guide_log_prob
+from pyrovae.particles.drawing import (
+    at,
+    draw,
+    draw_encoded,
+    draw_latent,
+    draw_prior,
+    encode,
+    encoded_normal,
+    guide_log_prob,
+    over_plates,
+)
 from pyrovae.particles.enumeration import (
     MOST_VALUES,
     SummedParticles,
@@ -33,8 +43,10 @@ __all__ = [
     "draw_summed",
     "dream",
     "encode",
+    "encoded_normal",
     "find_supports",
     "guide_log_prob",
+    "over_plates",
     "predict",
     "real_support",
     "score",

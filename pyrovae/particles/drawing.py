@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from pyro import poutine
+from pyro.distributions import Independent, Normal
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -106,9 +107,22 @@ def draw_latent(
     """The draw of :func:`draw_encoded` without the model: name, value ``(K, ..., B, *event)``, log q ``(K, B)``."""
     site = draw_site(encoded, num_particles, max_plate_nesting)
     log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-    if log_q.dim() > 2:
-        log_q = log_q.sum(tuple(range(1, log_q.dim() - 1)))
-    return site["name"], site["value"], log_q
+    return site["name"], site["value"], over_plates(log_q)
+
+
+def over_plates(log_prob: Tensor) -> Tensor:
+    """``(K, ..., B)`` summed over the plates between particles and data."""
+    return log_prob.sum(tuple(range(1, log_prob.dim() - 1))) if log_prob.dim() > 2 else log_prob
+
+
+def encoded_normal(encoded: Any) -> tuple[str, Tensor, Tensor, int] | None:
+    """Name, mean, scale ``(..., B, *event)`` and event dimensions of an encoded guide that is a plain normal."""
+    ((name, site),) = sites_of(encoded, observed=False).items()
+    fn = site["fn"]
+    base = fn.base_dist if type(fn) is Independent else fn
+    if type(base) is not Normal or site["mask"] is not None:
+        return None
+    return name, base.loc, base.scale, len(fn.event_shape)
 
 
 def draw_site(encoded: Any, num_particles: int, max_plate_nesting: int) -> dict[str, Any]:

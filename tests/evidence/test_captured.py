@@ -5,26 +5,29 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrovae import VAE, ImportanceSampling, log_marginal, nets
+from pyrovae import VAE, ImportanceSampling, log_marginal, nets, posteriors
 from pyrovae.evidence.problem import prepare
 from pyrovae.evidence.tiles import CACHE, Tiles
 from pyrovae.testing import DiscreteMixture, LinearGaussian
 
 
-def problem_of(model, guide, x):
+def problem_of(model, guide, x, nesting=1):
     return prepare(
-        model, guide, x, seed=0, memory_budget=None, device=None, max_plate_nesting=1, progress=False
+        model, guide, x, seed=0, memory_budget=None, device=None, max_plate_nesting=nesting, progress=False
     )
 
 
 def owners():
     torch.manual_seed(0)
     vae = VAE(6, 2, encoder=nets.MLP(8), decoder=nets.MLP(8)).double()
+    full = VAE(6, 2, posterior=posteriors.FullRankNormal(), encoder=nets.MLP(8), decoder=nets.MLP(8)).double()
+    binary = torch.bernoulli(torch.full((5, 6), 0.4, dtype=torch.float64))
     oracle, mixture = LinearGaussian(shift=0.4), DiscreteMixture()
     return [
         pytest.param(oracle, oracle.sample(5), id="linear-gaussian"),
         pytest.param(mixture, mixture.sample(5), id="discrete"),
-        pytest.param(vae, torch.bernoulli(torch.full((5, 6), 0.4, dtype=torch.float64)), id="vae"),
+        pytest.param(vae, binary, id="vae"),
+        pytest.param(full, binary, id="full-rank"),
     ]
 
 
@@ -48,6 +51,25 @@ def test_graph_and_programs_weigh_alike(owner, x, num_data, particles_in_cache):
             torch.testing.assert_close(encoded.log_weights(7, start), expected, rtol=1e-12, atol=1e-12)
         assert len(tiles.engine.graphs) == 1
         assert tiles.particles == min(7, particles_in_cache)
+
+
+def test_plates_between_particles_and_data():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("view", 3, dim=-2):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x.T)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("view", 3, dim=-2):
+            pyro.sample("z", dist.Normal(0.3 * x.T.unsqueeze(-1).expand(3, len(x), 2), 0.7).to_event(1))
+
+    problem = problem_of(model, guide, torch.randn(5, 3, dtype=torch.float64), nesting=2)
+    with problem.session():
+        encoded = problem.encode(slice(0, 5))
+        expected = encoded.draw(7).log_weights
+        problem.tiles = tiles_of(problem, 6, 4)
+        torch.testing.assert_close(encoded.log_weights(7), expected, rtol=1e-12, atol=1e-12)
+    assert len(problem.tiles.engine.graphs) == 1
 
 
 def test_few_data_are_not_padded_to_a_wide_tile():
