@@ -59,3 +59,43 @@ def test_from_the_command_line_and_from_its_config(kind, tmp_path, monkeypatch, 
     assert vae.sample(3).shape == (3, 4)
     assert main(["train", "--config", str(run / "config.toml"), "--out", str(tmp_path / "again")]) == 0
     assert pv.Evidence.load(tmp_path / "again" / "evidence.nc").mean() == first
+
+
+SHAPE = """
+import pyro
+import torch
+import pyrovae as pv
+
+
+class Denoising(pv.VAE):
+    \"\"\"A VAE whose guide sees x with noise on it.
+
+    Args:
+        noise: Standard deviation of the noise.
+    \"\"\"
+
+    def __init__(self, data_shape: int, latent_dim: int, *, noise: float = 0.1, prior: pv.priors.Prior | None = None,
+                 likelihood: pv.likelihoods.Likelihood | None = None):
+        super().__init__(data_shape, latent_dim, prior=prior, likelihood=likelihood)
+        self.noise = noise
+
+    def encode(self, x):
+        return super().encode(x + self.noise * torch.randn_like(x))
+"""
+
+
+def test_a_shape_of_ones_own(tmp_path, monkeypatch, capsys):
+    """It takes what its arguments say, and no part beside; what it inherits is found through `import pyrovae as pv`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SHAPE)
+    words = "--shape mine.py:Denoising --shape.noise 0.2 --prior student-t --data.limit 40 --epochs 1 --latent-dim 3"
+    assert main(["train", *words.split(), "--method.num-particles", "5", "--out", "run"]) == 0
+    assert main(["sample", "run", "--num", "2", "--out", "x.npy"]) == 0
+    assert pv.load_run("run").noise == 0.2
+    assert "prior=StudentT()" in capsys.readouterr().out
+    assert main(["train", *words.split(), "--encoder", "conv"]) == 2
+    assert "Denoising takes no --encoder" in capsys.readouterr().err
+    (tmp_path / "same.py").write_text("import pyrovae as pv\n\n\nclass Same(pv.VAE):\n    pass\n")
+    assert main(["train", "--shape", "same.py:Same", "--encoder.hidden", "7", "--data.limit", "40", "--epochs", "1",
+                 "--method.num-particles", "5", "--out", "same"]) == 0  # fmt: skip
+    assert "encoder=MLP(7)" in capsys.readouterr().out

@@ -76,7 +76,9 @@ def find_class(module: str, name: str) -> SourceClass | None:
 
 def resolve(module: str, path: Path, name: str) -> SourceClass | None:
     """The class that a name means in a module, through ``from ... import``."""
-    for statement in _tree(path).body:
+    # What a package loads lazily it imports for type checkers: `if TYPE_CHECKING: from ... import ...`.
+    body = [s for each in _tree(path).body for s in (each.body if isinstance(each, ast.If) else [each])]
+    for statement in body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
             return SourceClass(statement, module, path)
         if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
@@ -120,7 +122,7 @@ def path_of(module: str) -> Path | None:
         roots, parts = [Path(entry or ".") for entry in ["", *sys.path]], module.split(".")
     for root in roots:
         for path in (root.joinpath(*parts, "__init__.py"), root.joinpath(*parts).with_suffix(".py")):
-            if parts and path.is_file():
+            if (parts or module == "pyrovae") and path.is_file():
                 return path
     return None
 

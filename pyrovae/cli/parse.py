@@ -55,9 +55,9 @@ def _refuse_parts(name: str, chosen: dict[str, str]) -> None:
         if kind in options.PARTS.get(name, ()) and kind not in taken and kind != "shape":
             entry = catalog.find("shape", shape)
             fitting = ", ".join(n for n in catalog.choices("shape") if kind in options.slots(name, n))
+            what = f": it is {_lower(entry.summary)}" if entry.summary else "."
             raise UsageError(
-                f"{entry.qualname} takes no --{path}: it is {_lower(entry.summary)} Leave it out, or give another "
-                f"--shape: {fitting}."
+                f"{entry.qualname} takes no --{path}{what} Leave it out, or give another --shape: {fitting}."
             )
 
 
