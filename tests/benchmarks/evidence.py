@@ -66,12 +66,11 @@ def hand_written(vae: VAE, x: Tensor, num_particles: int, chunk: int = 250) -> T
 
 
 @torch.no_grad()
-def products(vae: VAE, num_data: int, num_particles: int, chunk: int = 250) -> None:
-    """The decoder's matrix products for the same number of particles."""
+def products(vae: VAE, num_data: int, num_particles: int, rows: int = 1000) -> None:
+    """The decoder's matrix products for the same number of particles, so many at once that they stay in the cache."""
     layers = [m for m in vae.likelihood.decoder.modules() if isinstance(m, nn.Linear)]
-    rows = chunk * num_data
     inputs = [torch.ones(rows, layer.in_features) for layer in layers]
-    for _ in range(math.ceil(num_particles / chunk)):
+    for _ in range(math.ceil(num_data * num_particles / rows)):
         for layer, x in zip(layers, inputs, strict=True):
             torch.mm(x, layer.weight.t())
 
