@@ -15,7 +15,8 @@ class Categorical(Prior):
     .. math:: p(z) = \prod_{l=1}^L \prod_{c=1}^C \pi_{lc}^{z_{lc}}
 
     Pairs with ``posteriors.Categorical``; the KL is in closed form. For exact sums over z in place of draws,
-    ``TraceEnum_ELBO`` takes ``vae.model`` with ``pyro.infer.config_enumerate(vae.guide)``.
+    ``TraceEnum_ELBO`` takes ``vae.model`` with ``pyro.infer.config_enumerate(vae.guide)``. ``log_marginal`` sums by
+    itself where the joint values are no more than its particles.
 
     Args:
         num_categories: C; None for one latent of ``latent_dim`` values.
