@@ -43,6 +43,9 @@ class Step:
     cannot be captured. Losses, gradients and random draws are those of the eager programs. Validation of
     distributions happens on the batches that run eagerly and before a capture, not in the graph.
 
+    Where the graph is compiled, or recorded on a GPU, the update of a plain ``Adam`` or ``AdamW`` is part of it;
+    gradients then are not kept in ``parameter.grad``. Else the update is torch's fused kernel.
+
     Nothing waits for the device: reports are tensors, to be read when needed.
 
     Args:
@@ -167,9 +170,9 @@ class Step:
             return (*report, *(_clipped(gradients, self.clip_norm) if clipped else gradients))
 
         def whole() -> Callable[..., tuple[Tensor, ...]] | None:
-            if not stepping or self._stale_updates > _PATIENCE or not Update.fits(self.optimizer, used):
+            if not stepping or self._stale_updates > _PATIENCE or not Update.fits([self.optimizer], used):
                 return None
-            updates.append(Update(self.optimizer, used))
+            updates.append(Update([self.optimizer], used))
 
             def step(*batch: Tensor) -> tuple[Tensor, ...]:
                 bound, reconstruction, kl, *gradients = compute(*batch)
@@ -187,14 +190,10 @@ class Step:
             return None
         graph.notes.setdefault("parameters", used)
         self._scaled_graphs = scaled
-        update = graph.notes.setdefault("update", updates[0] if updates else None)
-        if update is None:
-            return graph
-        if update.stale():
+        if not _holds(graph, updates):
             self._stale_updates += 1
             self.engine.clear()
             return self._graph(batch, beta, stepping=stepping)
-        update.refresh()
         return graph
 
     def _set_beta(self, beta: float) -> None:
@@ -243,6 +242,17 @@ def _read(graph: Graph, batch: tuple[Tensor, ...]) -> tuple[Report, list[Tensor]
     return Report(bound, reconstruction, kl), gradients
 
 
+def _holds(graph: Graph, made: list[Update]) -> bool:
+    """Whether the update within a graph, if it has one, still is its optimiser's; learning rates are taken over."""
+    update: Update | None = graph.notes.setdefault("update", made[0] if made else None)
+    if update is None:
+        return True
+    if update.stale():
+        return False
+    update.refresh()
+    return True
+
+
 def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
     """The gradient in the parameter's memory layout, as the fused kernels want it."""
     if gradient.stride() == parameter.stride():
@@ -280,8 +290,8 @@ class SVI(pyro.infer.SVI):
 
     As there, :meth:`step` minimises the loss summed over the data, subsampling scale included, by a Pyro
     optimiser, and returns it as a number. Every parameter that the programs meet at the first step is trained,
-    whether it lives in modules or in Pyro's store. ``pyro.optim.Adam`` and ``AdamW`` take their steps by
-    torch's fused kernel, on their own state.
+    whether it lives in modules or in Pyro's store. The updates of ``pyro.optim.Adam`` and ``AdamW``, on their
+    own state, are part of the graph where it is compiled, and else torch's fused kernel.
 
     Args:
         model, guide: Pyro programs.
@@ -310,6 +320,7 @@ class SVI(pyro.infer.SVI):
                 f"{type(loss).__name__} reads values on the host; use pyrovae.estimators instead"
             )
         self._parameters: list[Tensor] | None = None
+        self._stale_updates = 0
 
     def step(self, *args: Any, **kwargs: Any) -> float:
         """One optimiser step on the arguments of both programs; returns the loss."""
@@ -319,6 +330,8 @@ class SVI(pyro.infer.SVI):
         if graph is None:
             return super().step(*args, **kwargs)  # type: ignore[return-value]
         loss, *gradients = graph(*inputs)
+        if graph.notes["update"] is not None:
+            return loss.item()
         parameters = graph.notes["parameters"]
         fused: FusedAdam | None = graph.notes.get("fused")
         if fused is not None and not fused.stale():
@@ -339,12 +352,21 @@ class SVI(pyro.infer.SVI):
             return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
         return graph(*inputs)[0].item()
 
-    def _fused(self, parameters: list[Tensor]) -> FusedAdam | None:
+    def _optimizers(self, parameters: list[Tensor]) -> list[torch.optim.Optimizer]:
+        """Torch's optimisers of the parameters; none where gradients are clipped one by one."""
+        if any(p not in self.optim.optim_objs for p in parameters):
+            for parameter in parameters:
+                parameter.grad = None
+            self.optim(parameters)  # without gradients: makes optimisers, and takes no step
         if any(self.optim.grad_clip.get(p) is not None for p in parameters):
-            return None
+            return []
         held = [self.optim.optim_objs[p] for p in parameters]
-        optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in held]
-        return FusedAdam(optimizers, parameters) if FusedAdam.fits(optimizers, parameters) else None
+        return [getattr(optimizer, "optimizer", optimizer) for optimizer in held]
+
+    def _fused(self, parameters: list[Tensor]) -> FusedAdam | None:
+        optimizers = self._optimizers(parameters)
+        fits = optimizers and FusedAdam.fits(optimizers, parameters)
+        return FusedAdam(optimizers, parameters) if fits else None
 
     def _graph(self, stepping: bool, args: tuple, kwargs: dict) -> tuple[Graph | None, list[Tensor]]:
         """A graph from the tensors among the arguments to loss and gradients; other arguments are frozen."""
@@ -360,6 +382,7 @@ class SVI(pyro.infer.SVI):
             return None, []
         wanted = [p for p in self._parameters or [] if p.requires_grad]
         used: list[Tensor] = []
+        updates: list[Update] = []
         estimator: Any = self.estimator
 
         def loss_of(*inputs: Tensor) -> Tensor:
@@ -377,7 +400,27 @@ class SVI(pyro.infer.SVI):
             used[:] = [p for p, _ in pairs]
             return loss.detach(), *(g for _, g in pairs)
 
-        graph = self.engine.graph(compute, inputs, name=name, rehearse=loss_of)
-        if graph is not None:
-            graph.notes.setdefault("parameters", used)
+        def whole() -> Callable[..., tuple[Tensor, ...]] | None:
+            if not stepping or self._stale_updates > _PATIENCE:
+                return None
+            optimizers = self._optimizers(used)
+            if not (optimizers and Update.fits(optimizers, used)):
+                return None
+            updates.append(Update(optimizers, used))
+
+            def step(*inputs: Tensor) -> tuple[Tensor, ...]:
+                loss, *gradients = compute(*inputs)
+                updates[0].apply(gradients)
+                return (loss,)
+
+            return step
+
+        graph = self.engine.graph(compute, inputs, name=name, rehearse=loss_of, whole=whole)
+        if graph is None:
+            return None, inputs
+        graph.notes.setdefault("parameters", used)
+        if not _holds(graph, updates):
+            self._stale_updates += 1
+            self.engine.clear()
+            return self._graph(stepping, args, kwargs)
         return graph, inputs

@@ -2,6 +2,7 @@
 
 import copy
 
+import pyro
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from pyrovae.engine import lowering
 from pyrovae.engine.capture import capture
 from pyrovae.engine.fused import prefer_fused
 from pyrovae.engine.update import Update
-from pyrovae.svi import Step
+from pyrovae.svi import SVI, Step
 from pyrovae.testing import LinearGaussian
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: the same operations, in nearly the same order
@@ -37,8 +38,8 @@ def train(kind, captured, options):
             continue
         if update is None or update.stale():
             assert step in (0, 3)
-            assert Update.fits(optimizer, parameters)
-            update = Update(optimizer, parameters)
+            assert Update.fits([optimizer], parameters)
+            update = Update([optimizer], parameters)
             graph = capture(lambda *g, update=update: (update.apply(g), g[0].sum())[1:], gradients)
         update.refresh()
         graph(*gradients)
@@ -61,12 +62,12 @@ def test_what_it_cannot_do_is_left_to_torch():
         torch.optim.Adam([parameter], fused=False),
         torch.optim.NAdam([parameter]),
     ):
-        assert not Update.fits(optimizer, [parameter])
+        assert not Update.fits([optimizer], [parameter])
     optimizer = torch.optim.Adam([parameter])
-    assert Update.fits(optimizer, [parameter])
-    assert not Update.fits(optimizer, [])
+    assert Update.fits([optimizer], [parameter])
+    assert not Update.fits([optimizer], [])
     optimizer.register_step_post_hook(lambda *_: None)
-    assert not Update.fits(optimizer, [parameter])
+    assert not Update.fits([optimizer], [parameter])
 
 
 @pytest.fixture
@@ -136,6 +137,17 @@ def test_schedules_reach_the_graph(steps, x):
     assert updates(steps[0]) == [True]
 
 
+def test_torch_schedulers_find_their_steps(steps, x, recwarn):
+    for step in steps:
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(step.optimizer, 0.5)
+        torch.manual_seed(0)
+        for _ in range(3):
+            step(x)
+            scheduler.step()
+    torch.testing.assert_close(*(step.parameters for step in steps), **EXACT)
+    assert not [w for w in recwarn if "lr_scheduler" in str(w.message)]
+
+
 def test_a_loaded_state_is_used(steps, x):
     assert_same(steps, x, x)
     saved = copy.deepcopy(steps[0].optimizer.state_dict())
@@ -170,3 +182,40 @@ def test_gradients_alone_take_no_step(steps, x):
     torch.testing.assert_close(*([p.grad for p in step.parameters] for step in steps), **EXACT)
     torch.testing.assert_close([p.detach() for p in steps[0].parameters], before, rtol=0, atol=0)
     assert_same(steps, x)
+
+
+def optimizers():
+    kind = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 1e-2}, "gamma": 0.5}
+    by_name = lambda name: {"lr": 1e-2 if name.endswith("bias") else 3e-2}  # noqa: E731
+    return {
+        "adam": (lambda: pyro.optim.Adam({"lr": 1e-2, "betas": (0.8, 0.99)}), True),
+        "adamw, by name": (lambda: pyro.optim.AdamW(by_name), True),
+        "scheduled": (lambda: pyro.optim.ExponentialLR(dict(kind)), True),
+        "clipped": (lambda: pyro.optim.Adam({"lr": 1e-2}, {"clip_norm": 0.1}), False),
+        "sgd": (lambda: pyro.optim.SGD({"lr": 1e-3, "momentum": 0.9}), False),
+    }
+
+
+@pytest.mark.parametrize("name", optimizers())
+def test_svi_takes_stock_pyros_steps(monkeypatch, name, x):
+    monkeypatch.setattr(lowering, "compile_graph", lambda *_: 0.0)
+    make, within = optimizers()[name]
+    found = []
+    for kind in ("ours", "stock"):
+        pyro.clear_param_store()
+        owner, optim = LinearGaussian(shift=0.5), make()
+        programs = owner.model, owner.guide, optim
+        if kind == "ours":
+            svi = SVI(*programs, estimators.ELBO(), compile=True)
+        else:
+            svi = pyro.infer.SVI(*programs, pyro.infer.Trace_ELBO())
+        torch.manual_seed(0)
+        losses = []
+        for step in range(5):
+            losses.append(svi.step(x))
+            if name == "scheduled" and step % 2:
+                optim.step()
+        found.append((torch.tensor(losses), list(owner.parameters())))
+        if kind == "ours":
+            assert updates(svi) == [within]
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)

@@ -15,28 +15,30 @@ _FIXED = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
 
 
 class Update:
-    r"""One step of a :class:`torch.optim.Adam` or ``AdamW``, to be traced after the gradients.
+    r"""One step of :class:`torch.optim.Adam` or ``AdamW`` objects, to be traced after the gradients.
 
     .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
               \theta \leftarrow \theta - \frac{\eta}{1 - \beta_1^t} \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    The state is the optimiser's own, so that checkpoints, and steps taken otherwise in between, go on as usual.
-    Learning rates are read at each step from the optimiser's groups (:meth:`refresh`); its other settings are
-    frozen into the graph, and :meth:`stale` tells when they no longer hold.
+    The state is the optimisers' own, so that checkpoints, and steps taken otherwise in between, go on as usual.
+    Learning rates are read at each step from the optimisers' groups (:meth:`refresh`); other settings are frozen
+    into the graph, and :meth:`stale` tells when they no longer hold.
 
     Args:
-        optimizer: See :meth:`fits`. State that is missing is begun, as its first step would.
+        optimizers: One, or Pyro's one for each parameter; see :meth:`fits`. State that is missing is begun, as a
+            first step would.
         parameters: Those that get a gradient.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]):
-        self.optimizer, self.parameters = optimizer, list(parameters)
-        group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        self.groups = [group_of[id(p)] for p in self.parameters]
-        for parameter, group in zip(self.parameters, self.groups, strict=True):
-            if not optimizer.state[parameter]:
-                optimizer.state[parameter].update(_beginning(parameter, group))
-        self.states = [optimizer.state[p] for p in self.parameters]
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]):
+        self.optimizers, self.parameters = list(optimizers), list(parameters)
+        owners = _owners(optimizers)
+        self.owners = [owners[id(p)][0] for p in self.parameters]
+        self.groups = [owners[id(p)][1] for p in self.parameters]
+        self.states = [owner.state[p] for owner, p in zip(self.owners, self.parameters, strict=True)]
+        for parameter, group, state in zip(self.parameters, self.groups, self.states, strict=True):
+            if not state:
+                state.update(_beginning(parameter, group))
         self.tensors = [dict(state) for state in self.states]
         self.fixed = [tuple(group[key] for key in _FIXED) for group in self.groups]
         self.places = [p.data_ptr() for p in self.parameters]
@@ -48,28 +50,27 @@ class Update:
         self.refresh()
 
     @staticmethod
-    def fits(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
-        """Whether this class can take the optimiser's steps."""
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    def fits(optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]) -> bool:
+        """Whether this class can take the optimisers' steps."""
+        owners = _owners(optimizers)
         return (
             len(parameters) > 0
-            and is_untouched(optimizer)
-            and all(is_plain(group) for group in optimizer.param_groups)
+            and _are_plain(optimizers)
             and len({(p.dtype, p.device) for p in parameters}) == 1
-            and all(id(p) in held and p.is_floating_point() for p in parameters)
-            and all(s["step"].device == p.device for p in parameters if (s := optimizer.state.get(p)))
+            and all(id(p) in owners and p.is_floating_point() for p in parameters)
+            and all(s["step"].device == p.device for p in parameters if (s := owners[id(p)][0].state.get(p)))
         )
 
     def stale(self) -> bool:
-        """Whether the optimiser's state, its settings or the parameters' memory are no longer those captured."""
-        state = self.optimizer.state
+        """Whether the optimisers' state, settings or the parameters' memory are no longer those captured."""
         return not (
-            all(state.get(p) is s for p, s in zip(self.parameters, self.states, strict=True))
+            all(
+                o.state.get(p) is s for o, p, s in zip(self.owners, self.parameters, self.states, strict=True)
+            )
             and all(n.get(k) is t[k] for n, t in zip(self.states, self.tensors, strict=True) for k in t)
             and self.fixed == [tuple(group[key] for key in _FIXED) for group in self.groups]
             and self.places == [p.data_ptr() for p in self.parameters]
-            and is_untouched(self.optimizer)
-            and all(is_plain(group) for group in self.optimizer.param_groups)
+            and _are_plain(self.optimizers)
         )
 
     def refresh(self) -> None:
@@ -78,10 +79,12 @@ class Update:
         if rates != self._rates:
             self.rates.copy_(torch.tensor(rates, dtype=torch.float64))
             self._rates = rates
+        for optimizer in self.optimizers:  # torch's schedulers ask for it, and warn where no step was taken
+            optimizer._opt_called = True  # type: ignore[attr-defined]
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
         """Change parameters and state in place."""
-        decoupled = is_decoupled(self.optimizer)
+        decoupled = is_decoupled(self.optimizers[0])
         with torch.no_grad():
             for state in self.states:
                 state["step"].add_(1)
@@ -109,6 +112,19 @@ class Update:
                     state["max_exp_avg_sq"].copy_(square)
                 size, root = factors[:, i]
                 parameter.sub_(size * mean / (square.sqrt() * root + group["eps"]))
+
+
+def _owners(optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, tuple[torch.optim.Optimizer, Any]]:
+    """Optimiser and group of each parameter, by its identity."""
+    return {id(p): (o, group) for o in optimizers for group in o.param_groups for p in group["params"]}
+
+
+def _are_plain(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
+    return (
+        all(is_untouched(optimizer) for optimizer in optimizers)
+        and all(is_plain(group) for optimizer in optimizers for group in optimizer.param_groups)
+        and len({is_decoupled(optimizer) for optimizer in optimizers}) == 1
+    )
 
 
 def _beginning(parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
