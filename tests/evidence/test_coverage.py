@@ -52,24 +52,24 @@ def law(oracle) -> torch.distributions.MultivariateNormal:
 @pytest.mark.parametrize("num_particles", [60, 1000])
 def test_each_datum(num_particles):
     """The interval of one datum; weights at K = 60 are still skewed, and the debiased end allows for it."""
-    x, copies = SPOILED.sample(8, seed=1), 100
+    x, copies = SPOILED.sample(8, seed=1), 50
     evidence = pv.log_marginal(SPOILED.model, SPOILED.guide, x.repeat(copies, 1), num_particles=num_particles)
     truth, alone = np.tile(exact(SPOILED, x), copies), runs_of(evidence, 1)
     for prob in PROBS:
-        assert often(hit_rate([run.interval(prob) for run in alone], truth), prob, 800, above=0.02)
+        assert often(hit_rate([run.interval(prob) for run in alone], truth), prob, 400, above=0.02)
 
 
 @pytest.mark.parametrize(("error", "num_particles"), [("test_set", 2), ("both", 30)])
 def test_mean_over_all_data_of_a_kind(error, num_particles):
     """The mean of log p(x) over the model's own data is minus its entropy; each run has 100 new data."""
     oracle = LinearGaussian() if error == "test_set" else SPOILED  # with and without Monte Carlo error
-    x = oracle.sample(300 * 100, seed=2)
+    x = oracle.sample(200 * 100, seed=2)
     evidence = pv.log_marginal(oracle.model, oracle.guide, x, num_particles=num_particles)
     truth = -law(oracle).entropy().item()
     for prob in PROBS:
         hits = hit_rate([run.interval(prob, error) for run in runs_of(evidence, 100)], truth)
         # log p(x) is skewed like a chi-square of 5, and the spread is that of 100 data: a normal quantile is a bit low.
-        assert often(hits, prob, 300, below=0.01, above=0.02)
+        assert often(hits, prob, 200, below=0.01, above=0.02)
 
 
 def test_monte_carlo_alone_is_not_the_test_sets_error():
@@ -87,7 +87,7 @@ def test_monte_carlo_alone_is_not_the_test_sets_error():
     ids=["wide", "shifted"],
 )
 def test_adaptive_effort(oracle, target):
-    x, copies = oracle.sample(8, seed=1), 300
+    x, copies = oracle.sample(8, seed=1), 250
     evidence = pv.log_marginal(
         oracle.model,
         oracle.guide,
@@ -102,7 +102,7 @@ def test_adaptive_effort(oracle, target):
     for prob in PROBS:
         hits = hit_rate([run.interval(prob) for run in runs_of(evidence, 8)], truth.mean())
         assert often(hits, prob, copies, above=0.03)
-    # Weights that stopped themselves were off by a tenth of a standard error or more: here, on 2,400 estimates.
+    # Weights that stopped themselves were off by a tenth of a standard error or more: here, on 2,000 estimates.
     ratio = np.exp(evidence.log_marginal.values - np.tile(truth, copies)) - 1
     units = evidence.standard_error.values.mean()
     assert abs(ratio.mean()) < 3 * ratio.std() / math.sqrt(ratio.size) + 0.03 * units
@@ -110,13 +110,13 @@ def test_adaptive_effort(oracle, target):
 
 @pytest.mark.parametrize("error", ["both", "test_set", "monte_carlo"])
 def test_difference_between_models(error):
-    """For data of the first, the mean difference from the second is KL(first || second); each run has 80 new data.
+    """For data of the first, the mean difference from the second is KL(first || second); each run has 60 new data.
 
     With "test_set", log p(x) is known; with "monte_carlo" the truth is the difference on the run's own data.
     """
     spoil = {} if error == "test_set" else {"shift": 0.4, "stretch": 1.2}
     first, second = LinearGaussian(**spoil), LinearGaussian(noise=0.8, **spoil)
-    x = first.sample(300 * 80, seed=3)
+    x = first.sample(200 * 60, seed=3)
     evidence = {
         name: pv.log_marginal(
             owner.model, owner.guide, x, num_particles=2 if error == "test_set" else 100, seed=seed
@@ -125,22 +125,26 @@ def test_difference_between_models(error):
             (("first", first), ("second", second))
         )  # of one seed, errors would cancel
     }
-    known = (exact(first, x) - exact(second, x)).reshape(300, 80).mean(1)
+    known = (exact(first, x) - exact(second, x)).reshape(200, 60).mean(1)
     if error != "monte_carlo":
         known = torch.distributions.kl_divergence(law(first), law(second)).item()
-    pairs = zip(*(runs_of(value, 80) for value in evidence.values()), strict=True)
+    pairs = zip(*(runs_of(value, 60) for value in evidence.values()), strict=True)
     tables = [
         compare_models({"first": one, "second": two}, prob=0.8, error=error).dataset for one, two in pairs
     ]
     rows = [table.sel(model="first", reference="second") for table in tables]
     hits = hit_rate([(float(row["lower"]), float(row["upper"])) for row in rows], known)
-    # Biases of the two estimates cancel but for a tenth of the error; 80 data in place of a normal law.
-    assert often(hits, 0.8, 300, below=0.02, above=0.02)
+    # Biases of the two estimates cancel but for a tenth of the error; 60 data in place of a normal law.
+    assert often(hits, 0.8, 200, below=0.02, above=0.02)
 
 
 @pytest.mark.parametrize(
     "method",
-    [ImportanceSampling(60), AIS(6, 8, start="guide", num_leapfrog=3), AIS(20, 16, num_leapfrog=5)],
+    [
+        ImportanceSampling(60),
+        AIS(6, 8, start="guide", num_leapfrog=3),
+        pytest.param(AIS(20, 16, num_leapfrog=5), marks=pytest.mark.slow),
+    ],
     ids=["importance", "guide", "prior"],
 )
 def test_sandwich(method):
