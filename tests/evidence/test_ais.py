@@ -199,6 +199,17 @@ def test_sandwich_holds_the_truth_and_tightens_with_effort(methods):
     assert 0 < gaps[1] < 0.5 * gaps[0]
 
 
+@pytest.mark.parametrize("start", ["prior", "guide"])
+def test_backwards_is_unbiased_in_one_over_p_of_x(start):
+    """The mean of the chains' inverse weights, from exact draws that transitions have moved apart."""
+    oracle = LinearGaussian(noise=1.5, shift=0.5, stretch=1.3)  # inverse weights of bounded variance
+    method, data = AIS(12, 4, start=start, num_leapfrog=4), torch.zeros(1500, 5).double()
+    sandwich = bdmc(oracle.model, oracle.guide, num_data=1500, data=data, method=method)
+    ratio = np.exp(exact(oracle, sandwich.data[0]) - sandwich.upper.values)
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(1500)
+    assert ratio.std() / math.sqrt(1500) < 0.03
+
+
 def test_simulated_data_are_the_models():
     oracle = LinearGaussian()
     sandwich = bdmc(oracle.model, oracle.guide, num_data=4000, method=ImportanceSampling(1))
