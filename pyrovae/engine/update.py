@@ -40,7 +40,8 @@ class Update:
             if not state:
                 state.update(_beginning(parameter, group))
         self.tensors = [dict(state) for state in self.states]
-        self.fixed = [tuple(group[key] for key in _FIXED) for group in self.groups]
+        self.distinct = list({id(group): group for group in self.groups}.values())
+        self.fixed = [tuple(group[key] for key in _FIXED) for group in self.distinct]
         self.places = [p.data_ptr() for p in self.parameters]
         like = self.parameters[0]
         self.rates = torch.zeros(len(self.parameters), dtype=torch.float64, device=like.device)
@@ -55,7 +56,7 @@ class Update:
         owners = _owners(optimizers)
         return (
             len(parameters) > 0
-            and _are_plain(optimizers)
+            and _are_plain(optimizers, [group for o in optimizers for group in o.param_groups])
             and len({(p.dtype, p.device) for p in parameters}) == 1
             and all(id(p) in owners and p.is_floating_point() for p in parameters)
             and all(s["step"].device == p.device for p in parameters if (s := owners[id(p)][0].state.get(p)))
@@ -68,9 +69,9 @@ class Update:
                 o.state.get(p) is s for o, p, s in zip(self.owners, self.parameters, self.states, strict=True)
             )
             and all(n.get(k) is t[k] for n, t in zip(self.states, self.tensors, strict=True) for k in t)
-            and self.fixed == [tuple(group[key] for key in _FIXED) for group in self.groups]
+            and self.fixed == [tuple(group[key] for key in _FIXED) for group in self.distinct]
             and self.places == [p.data_ptr() for p in self.parameters]
-            and _are_plain(self.optimizers)
+            and _are_plain(self.optimizers, self.distinct)
         )
 
     def refresh(self) -> None:
@@ -119,10 +120,10 @@ def _owners(optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, tuple[torc
     return {id(p): (o, group) for o in optimizers for group in o.param_groups for p in group["params"]}
 
 
-def _are_plain(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
+def _are_plain(optimizers: Sequence[torch.optim.Optimizer], groups: Sequence[dict[str, Any]]) -> bool:
     return (
         all(is_untouched(optimizer) for optimizer in optimizers)
-        and all(is_plain(group) for optimizer in optimizers for group in optimizer.param_groups)
+        and all(is_plain(group) for group in groups)
         and len({is_decoupled(optimizer) for optimizer in optimizers}) == 1
     )
 

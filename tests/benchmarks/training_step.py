@@ -146,7 +146,8 @@ def stock(case: Case, vae: VAE, data: Tensor, orders: Callable[[], Tensor], *, d
 def floor(case: Case, vae: VAE, batch: int) -> Callable[[int], float]:
     """The matrix products of one step, forward and backward, and nothing else, by torch's default."""
     products = []
-    nets_of = ((vae.posterior.encoder, batch), (vae.likelihood.decoder, batch * case.particles))
+    # A Vamp prior's pseudo-inputs go through the encoder with the batch.
+    nets_of = ((vae.posterior.encoder, batch + case.vamp), (vae.likelihood.decoder, batch * case.particles))
     for net, rows in nets_of:
         first = net is vae.posterior.encoder
         for layer in (m for m in net.modules() if isinstance(m, nn.Linear)):
