@@ -36,6 +36,7 @@ class BetaTC(Estimator):
     .. math:: \log q(z_i) \approx \log \frac{1}{N M} \sum_{j=1}^M q(z_i \mid x_j),
 
     which is biased; N, the size of the data set, shifts the parts by constants and leaves their gradients alone.
+    Where the prior depends on the datum, as p(z | y) does, the three still add up, but the third is no KL.
     Reported is the ELBO. With all weights one its gradient is the ELBO's. Under
     :class:`~pyrovae.handlers.KLScale` all three are multiplied.
 

@@ -32,7 +32,7 @@ class ClusteringVAE(Pair):
       evidence method takes them.
     - ``joint_model`` and ``joint_guide``: c is a site ``"c"``, marked for parallel enumeration.
       ``TraceEnum_ELBO`` sums it exactly, with ``joint_guide`` or, as a latent of the model alone, with ``guide``.
-      Elsewhere c is drawn.
+      Evidence sums c too, as any discrete site of few values; other estimators draw it.
 
     Args:
         data_shape: Shape of one datum.
