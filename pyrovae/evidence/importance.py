@@ -139,6 +139,10 @@ class ImportanceSampling(Method):
         num_data, num_particles = problem.pieces(self.num_particles, per_datum=8 * held * keep)
         num_data = math.ceil(problem.num_data / math.ceil(problem.num_data / num_data))  # of one size, nearly
         problem.expect(self.num_particles, (num_data, num_particles), self.compile)
+        if problem.tiles is None:
+            num_data, num_particles = problem.pieces(
+                self.num_particles, per_datum=8 * held * keep, in_cache=True
+            )
         parts = []
         with self.bar(problem) as bar:
             for first in range(0, problem.num_data, num_data):

@@ -36,6 +36,7 @@ from pyrovae.programs import evaluation_mode, modules_of
 
 Program = Callable[..., Any]
 _MEBIBYTE = 2**20
+_CACHED = 64 * _MEBIBYTE  # written by a piece, mostly over itself; with more, programs wait for memory
 
 
 @dataclass
@@ -94,9 +95,14 @@ class Problem:
         """The arguments of the programs for some of the data, on the device."""
         return tuple(arg[index].to(self.device) for arg in self.args)
 
-    def pieces(self, num_particles: int, per_datum: int = 0) -> tuple[int, int]:
-        """(data, particles) that one piece of work may hold; ``per_datum`` bytes are held for each datum besides."""
-        rows = max(1, self.memory_budget // self.bytes_per_particle)
+    def pieces(self, num_particles: int, per_datum: int = 0, *, in_cache: bool = False) -> tuple[int, int]:
+        """(data, particles) that one piece of work may hold; ``per_datum`` bytes are held for each datum besides.
+
+        With ``in_cache`` a piece is small on CPU, for programs that run as they are: a compiled graph cuts it anyway.
+        """
+        small = in_cache and self.device.type == "cpu"
+        budget = min(self.memory_budget, _CACHED) if small else self.memory_budget
+        rows = max(1, budget // self.bytes_per_particle)
         particles = min(num_particles, 4 * BLOCK)
         if rows < particles:
             particles = min(num_particles, max(BLOCK, rows // BLOCK * BLOCK))
