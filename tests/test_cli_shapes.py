@@ -112,6 +112,7 @@ def test_evaluate(shape, method, runs, tmp_path, capsys):
     shown = capsys.readouterr().out
     given_y = " given y" * (shape == "conditional")
     assert f"held-out log-likelihood{given_y}: {expected.mean():.3f}" in shown
+    assert ("log p(x|y) " in repr(pv.Evidence.load(out))) == (shape == "conditional")
     assert ("Sandwich of 2 simulated data" in shown) == ("--bdmc" in method)
     assert ("Where the nats go" in shown) == ("--nats" in method)
 

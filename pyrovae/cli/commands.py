@@ -269,7 +269,7 @@ def _rescue(run: Run, vae: Any, splits: Splits, error: Exception) -> None:
 
 def _evidence(vae: Any, splits: Splits, part: str, method: Any, seed: int) -> Evidence:
     scale = 1.0 if vae.likelihood.discrete or splits.levels is None else 1 / (splits.levels - 1)
-    return pv.log_marginal(
+    evidence = pv.log_marginal(
         vae.model,
         vae.guide,
         arguments(vae, splits, part),
@@ -278,6 +278,9 @@ def _evidence(vae: Any, splits: Splits, part: str, method: Any, seed: int) -> Ev
         data_scale=scale,
         progress=sys.stderr.isatty(),
     )
+    if is_conditional(vae):
+        evidence.dataset.attrs["given"] = "y"
+    return evidence
 
 
 def _try_evidence(vae: Any, splits: Splits, part: str, method: Any, seed: int) -> Evidence | None:

@@ -240,10 +240,11 @@ class Evidence:
         test = "" if len(self) == 1 else f" ± {self.test_set_error():.2g} (test set)"
         notes = self.notes
         exact = bool(notes.get("exact"))
+        what = "log p(x|y)" if self.dataset.attrs.get("given") else "log p(x)"
         chance = "" if exact else f" ± {self.monte_carlo_error():.2g} (Monte Carlo)"
         lines = [
             f"Evidence of {len(self)} {unit} by {self.method}({settings})",
-            f"  log p(x)   {self.mean():.6g}{chance}{test} nats per datum",
+            f"  {what:<10} {self.mean():.6g}{chance}{test} nats per datum",
             "             exact, but for rounding" if exact else f"             on average {side} the truth",
         ]
         if int(self.dataset.attrs["num_dims"]):
