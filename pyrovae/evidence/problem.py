@@ -364,11 +364,11 @@ def prepare(
     guide: Program,
     data: Any,
     *,
-    seed: int,
-    memory_budget: int | None,
-    device: Any,
-    max_plate_nesting: int,
-    progress: bool,
+    seed: int = 0,
+    memory_budget: int | None = None,
+    device: Any = None,
+    max_plate_nesting: int = 1,
+    progress: bool = False,
 ) -> Problem:
     """Check data and settings, as :func:`~pyrovae.evidence.log_marginal` takes them, and make a problem of them.
 

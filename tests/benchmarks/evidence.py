@@ -149,9 +149,7 @@ def times(vae: VAE, x: Tensor, K: int, rounds: int, python: str | None, path: Pa
         ),
     }
     method = ImportanceSampling(num_particles=K, compile=True)
-    problem = prepare(
-        vae.model, vae.guide, x, seed=0, memory_budget=None, device=None, max_plate_nesting=1, progress=False
-    )
+    problem = prepare(vae.model, vae.guide, x)
 
     def compiled() -> None:  # as log_marginal does it; the graph is compiled in the warm-up
         with problem.session():

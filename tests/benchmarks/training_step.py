@@ -143,6 +143,19 @@ def stock(case: Case, vae: VAE, data: Tensor, orders: Callable[[], Tensor], *, d
     return looped(lambda: svi.step(data[orders()]))
 
 
+def profile(step: Callable[[int], float], steps: int = 200) -> None:
+    """Microseconds a step by torch's profiler, by operation and shapes; the update is among a compiled graph's own."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    step(20)
+    with profiler(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
+        step(steps)
+    rows = [(e.self_cpu_time_total / steps, e.key, e.input_shapes) for e in found.key_averages(True)]
+    for micros, name, shapes in sorted(rows, key=lambda row: -row[0])[:20]:
+        print(f"{micros:9.1f}  {name}  {[shape for shape in shapes or [] if shape]}")
+
+
 def floor(case: Case, vae: VAE, batch: int) -> Callable[[int], float]:
     """The matrix products of one step, forward and backward, and nothing else, by torch's default."""
     products = []
@@ -173,6 +186,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.15, help="length of one contender's turn")
     parser.add_argument("--no-torch-compile", action="store_true")
     parser.add_argument("--no-compile", action="store_true", help="leave Inductor out altogether")
+    parser.add_argument("--profile", action="store_true", help="only show where a compiled step's time goes")
     arguments = parser.parse_args()
     logging.getLogger("torch").setLevel(logging.ERROR)
     pyro.enable_validation(False)
@@ -194,6 +208,9 @@ def main() -> None:
 
         contenders: dict[str, Callable[[int], float]] = {}
         common = (data, orders)
+        if arguments.profile:
+            profile(ours(case, fresh(), *common, compile=True))
+            continue
         contenders["torch"] = hand_written(case, fresh(), *common, fused=False, compiled=False)
         contenders["torch, fused Adam"] = hand_written(case, fresh(), *common, fused=True, compiled=False)
         if not (arguments.no_torch_compile or arguments.no_compile):

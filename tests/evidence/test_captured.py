@@ -12,9 +12,7 @@ from pyrovae.testing import DiscreteMixture, LinearGaussian
 
 
 def problem_of(model, guide, x, nesting=1):
-    return prepare(
-        model, guide, x, seed=0, memory_budget=None, device=None, max_plate_nesting=nesting, progress=False
-    )
+    return prepare(model, guide, x, max_plate_nesting=nesting)
 
 
 def owners():

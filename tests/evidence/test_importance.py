@@ -23,16 +23,7 @@ def exact(oracle, x) -> np.ndarray:
 
 def weights_of(oracle, x, num_particles, seed=0):
     """All log weights (K, B) that an evidence run with these settings meets."""
-    problem = prepare(
-        oracle.model,
-        oracle.guide,
-        x,
-        seed=seed,
-        memory_budget=None,
-        device=None,
-        max_plate_nesting=1,
-        progress=False,
-    )
+    problem = prepare(oracle.model, oracle.guide, x, seed=seed)
     with problem.session():
         problem.inspect()
         return problem.encode(slice(None)).draw(num_particles).log_weights

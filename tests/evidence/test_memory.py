@@ -66,8 +66,7 @@ def run(K):
     return lambda: pv.log_marginal(vae.model, vae.guide, x, num_particles=K, memory_budget=2**24)
 run(1000)()
 found = {"1000": growth(run(1000)), "50000": growth(run(50_000))}
-problem = prepare(vae.model, vae.guide, x, seed=0, memory_budget=None, device=None, max_plate_nesting=1,
-                  progress=False)
+problem = prepare(vae.model, vae.guide, x)
 with problem.session():
     found["at once"] = growth(lambda: problem.encode(slice(0, 5)).draw(50_000).log_weights)
 """)
@@ -103,16 +102,7 @@ def test_pieces_hold_to_the_budget(budget, num_particles):
     vae = VAE(30, 4, likelihood=likelihoods.Gaussian(), encoder=nets.MLP(8), decoder=nets.MLP(8))
     oracle = LinearGaussian()
     for owner, x in ((vae, torch.zeros(50, 30)), (oracle, oracle.sample(50))):
-        problem = prepare(
-            owner.model,
-            owner.guide,
-            x,
-            seed=0,
-            memory_budget=budget,
-            device=None,
-            max_plate_nesting=1,
-            progress=False,
-        )
+        problem = prepare(owner.model, owner.guide, x, memory_budget=budget)
         with problem.session():
             problem.inspect()
         num_data, particles = problem.pieces(num_particles)
@@ -131,11 +121,6 @@ def test_a_particle_takes_what_its_tensors_take():
         vae.model,
         vae.guide,
         torch.zeros(5, 1000),
-        seed=0,
-        memory_budget=None,
-        device=None,
-        max_plate_nesting=1,
-        progress=False,
     )
     with problem.session():
         problem.inspect()

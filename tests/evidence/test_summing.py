@@ -94,11 +94,8 @@ def inspected(owner, x, enumerate="auto", **options):
         owner.model,
         owner.guide,
         x,
-        seed=0,
         memory_budget=options.pop("memory_budget", None),
-        device=None,
         max_plate_nesting=options.pop("max_plate_nesting", 1),
-        progress=False,
     )
     with problem.session():
         problem.inspect(enumerate=enumerate)
