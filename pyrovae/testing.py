@@ -76,6 +76,17 @@ class LinearGaussian(nn.Module):
                 "x", dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1), obs=x
             )
 
+    def layered_model(self, x: Tensor) -> Tensor:
+        """The same p(x) with two latent sites: ``"a"``, of variance 0.36, and ``"b"``, which is z, of 0.64 around a."""
+        announce(self, f"linear_gaussian{id(self)}")
+        zeros = torch.zeros_like(self.offset)
+        with pyro.plate("data", x.shape[0], dim=-1):
+            a = pyro.sample("a", dist.Normal(zeros, torch.full_like(zeros, 0.6)).to_event(1))
+            z = pyro.sample("b", dist.Normal(a, 0.8).to_event(1))
+            return pyro.sample(
+                "x", dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1), obs=x
+            )
+
     def guide(self, x: Tensor) -> Tensor:
         """The diagonal Gaussian guide."""
         announce(self, f"linear_gaussian{id(self)}")

@@ -23,14 +23,7 @@ def exact(oracle, x) -> np.ndarray:
 class Hierarchy(LinearGaussian):
     """The same p(x) with z = a + b in two sites, b given a, whose guide is too wide."""
 
-    def model(self, x):
-        zeros = torch.zeros(x.shape[0], len(self.offset), dtype=x.dtype)
-        with pyro.plate("data", len(x)):
-            a = pyro.sample("a", dist.Normal(zeros, 0.6).to_event(1))
-            z = pyro.sample("b", dist.Normal(a, 0.8).to_event(1))
-            pyro.sample(
-                "x", dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1), obs=x
-            )
+    model = LinearGaussian.layered_model
 
     def guide(self, x):
         loc = x @ self.gain.T + self.offset

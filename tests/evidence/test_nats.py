@@ -137,14 +137,7 @@ def test_gaussian_reference_is_itself_right():
 class TwoLayers(LinearGaussian):
     """The same p(x) with z = a + e in two sites, "a" and then "b" = z; the guide's joint is Gaussian."""
 
-    def model(self, x):
-        zeros = torch.zeros(x.shape[0], len(self.offset), dtype=x.dtype)
-        with pyro.plate("data", len(x)):
-            a = pyro.sample("a", dist.Normal(zeros, 0.6).to_event(1))
-            z = pyro.sample("b", dist.Normal(a, 0.8).to_event(1))
-            pyro.sample(
-                "x", dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1), obs=x
-            )
+    model = LinearGaussian.layered_model
 
     def guide(self, x):
         """The exact posterior: a given x, b given x and a, drawn as b and then a given b."""
