@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from pyrovae.engine.capture import Graph
 from pyrovae.engine.fused import FusedAdam, prefer_fused
 from pyrovae.engine.graphs import Engine
+from pyrovae.engine.native import NativeUpdate
 from pyrovae.engine.update import Update
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale
@@ -117,10 +118,13 @@ class Step:
             self.optimizer.step()
             return report
         report, gradients = _read(graph, batch)
-        if graph.notes["update"] is None:
-            for parameter, gradient in zip(graph.notes["parameters"], gradients, strict=True):
-                parameter.grad = gradient
-            self._update(graph, gradients)
+        update: Update | NativeUpdate | None = graph.notes["update"]
+        if update is not None:
+            update.finish(gradients)
+            return report
+        for parameter, gradient in zip(graph.notes["parameters"], gradients, strict=True):
+            parameter.grad = gradient
+        self._update(graph, gradients)
         return report
 
     def gradients(self, *batch: Tensor, beta: float = 1.0) -> Report:
@@ -158,7 +162,7 @@ class Step:
         clipped = stepping and self.clip_norm is not None
         trained = tuple(p.requires_grad for p in self.parameters)
         used: list[Tensor] = []
-        updates: list[Update] = []
+        updates: list[Update | NativeUpdate] = []
 
         def compute(*batch: Tensor) -> tuple[Tensor, ...]:
             report, loss = self._evaluate(self._arguments(batch), scaled)
@@ -169,17 +173,10 @@ class Step:
             gradients = [g for _, g in pairs]
             return (*report, *(_clipped(gradients, self.clip_norm) if clipped else gradients))
 
-        def whole() -> Callable[..., tuple[Tensor, ...]] | None:
-            if not stepping or self._stale_updates > _PATIENCE or not Update.fits([self.optimizer], used):
+        def whole(graph: Graph) -> Callable[..., tuple[Tensor, ...]] | None:
+            if not stepping or self._stale_updates > _PATIENCE:
                 return None
-            updates.append(Update([self.optimizer], used))
-
-            def step(*batch: Tensor) -> tuple[Tensor, ...]:
-                bound, reconstruction, kl, *gradients = compute(*batch)
-                updates[0].apply(gradients)
-                return bound, reconstruction, kl
-
-            return step
+            return _with_update(compute, graph, len(Report._fields), [self.optimizer], used, updates)
 
         def rehearse(*batch: Tensor) -> None:
             self._evaluate(self._arguments(batch), scaled)
@@ -242,15 +239,41 @@ def _read(graph: Graph, batch: tuple[Tensor, ...]) -> tuple[Report, list[Tensor]
     return Report(bound, reconstruction, kl), gradients
 
 
-def _holds(graph: Graph, made: list[Update]) -> bool:
-    """Whether the update within a graph, if it has one, still is its optimiser's; learning rates are taken over."""
-    update: Update | None = graph.notes.setdefault("update", made[0] if made else None)
-    if update is None:
-        return True
-    if update.stale():
-        return False
-    update.refresh()
-    return True
+def _with_update(
+    compute: Callable[..., tuple[Tensor, ...]],
+    graph: Graph,
+    heads: int,
+    optimizers: Sequence[torch.optim.Optimizer],
+    parameters: Sequence[Tensor],
+    made: list[Update | NativeUpdate],
+) -> Callable[..., tuple[Tensor, ...]] | None:
+    """Add the optimisers' update to a step whose graph ends in gradients, after ``heads`` other results.
+
+    On CPU a kernel takes the step after the graph, which is changed to suit it; elsewhere the update becomes part
+    of what is returned, to be captured instead.
+    """
+    if NativeUpdate.fits(optimizers, parameters):
+        native = NativeUpdate(optimizers, parameters)
+        native.factor(graph, heads)
+        made.append(native)
+        return None
+    if not Update.fits(optimizers, parameters):
+        return None
+    update = Update(optimizers, parameters)
+    made.append(update)
+
+    def step(*inputs: Tensor) -> tuple[Tensor, ...]:
+        results = compute(*inputs)
+        update.apply(results[heads:])
+        return results[:heads]
+
+    return step
+
+
+def _holds(graph: Graph, made: list[Update | NativeUpdate]) -> bool:
+    """Whether the update that goes with a graph, if one does, still is its optimiser's; settings are taken over."""
+    update: Update | NativeUpdate | None = graph.notes.setdefault("update", made[0] if made else None)
+    return update is None or update.ready()
 
 
 def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
@@ -330,7 +353,9 @@ class SVI(pyro.infer.SVI):
         if graph is None:
             return super().step(*args, **kwargs)  # type: ignore[return-value]
         loss, *gradients = graph(*inputs)
-        if graph.notes["update"] is not None:
+        update: Update | NativeUpdate | None = graph.notes["update"]
+        if update is not None:
+            update.finish(gradients)
             return loss.item()
         parameters = graph.notes["parameters"]
         fused: FusedAdam | None = graph.notes.get("fused")
@@ -382,7 +407,7 @@ class SVI(pyro.infer.SVI):
             return None, []
         wanted = [p for p in self._parameters or [] if p.requires_grad]
         used: list[Tensor] = []
-        updates: list[Update] = []
+        updates: list[Update | NativeUpdate] = []
         estimator: Any = self.estimator
 
         def loss_of(*inputs: Tensor) -> Tensor:
@@ -400,20 +425,9 @@ class SVI(pyro.infer.SVI):
             used[:] = [p for p, _ in pairs]
             return loss.detach(), *(g for _, g in pairs)
 
-        def whole() -> Callable[..., tuple[Tensor, ...]] | None:
-            if not stepping or self._stale_updates > _PATIENCE:
-                return None
-            optimizers = self._optimizers(used)
-            if not (optimizers and Update.fits(optimizers, used)):
-                return None
-            updates.append(Update(optimizers, used))
-
-            def step(*inputs: Tensor) -> tuple[Tensor, ...]:
-                loss, *gradients = compute(*inputs)
-                updates[0].apply(gradients)
-                return (loss,)
-
-            return step
+        def whole(graph: Graph) -> Callable[..., tuple[Tensor, ...]] | None:
+            optimizers = self._optimizers(used) if stepping and self._stale_updates <= _PATIENCE else []
+            return _with_update(compute, graph, 1, optimizers, used, updates) if optimizers else None
 
         graph = self.engine.graph(compute, inputs, name=name, rehearse=loss_of, whole=whole)
         if graph is None:

@@ -1,4 +1,4 @@
-"""Adam's update within the captured step: the same numbers as torch's own, whatever happens in between."""
+"""Adam's update with the captured step: the same numbers as torch's own, whatever happens in between."""
 
 import copy
 
@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae import estimators
-from pyrovae.engine import lowering
+from pyrovae import VAE, estimators, nets
+from pyrovae.engine import lowering, native
 from pyrovae.engine.capture import capture
 from pyrovae.engine.fused import prefer_fused
+from pyrovae.engine.native import NativeUpdate
 from pyrovae.engine.update import Update
 from pyrovae.svi import SVI, Step
 from pyrovae.testing import LinearGaussian
@@ -18,10 +19,13 @@ from pyrovae.testing import LinearGaussian
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: the same operations, in nearly the same order
 
 
+SHAPES = ((5,), (7,), (3, 4), (50, 37))  # the last takes the kernel several tiles, none of them whole
+
+
 def train(kind, captured, options):
     """Six steps with a learning rate that changes, a reload in the middle, and two groups."""
     generator = torch.Generator().manual_seed(0)
-    parameters = [nn.Parameter(torch.randn(n, generator=generator, dtype=torch.float64)) for n in (5, 7)]
+    parameters = [nn.Parameter(torch.randn(n, generator=generator, dtype=torch.float64)) for n in SHAPES]
     groups = [{"params": parameters[:1]}, {"params": parameters[1:], "lr": 3e-2, "betas": (0.5, 0.9)}]
     optimizer = kind(groups, lr=1e-2, **options)
     prefer_fused(optimizer)
@@ -31,27 +35,71 @@ def train(kind, captured, options):
         optimizer.param_groups[0]["lr"] = 1e-2 / (1 + step)
         if step == 3:
             optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        if not captured:
+        if captured is None:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()
             continue
-        if update is None or update.stale():
-            assert step in (0, 3)
-            assert Update.fits([optimizer], parameters)
-            update = Update([optimizer], parameters)
-            graph = capture(lambda *g, update=update: (update.apply(g), g[0].sum())[1:], gradients)
-        update.refresh()
-        graph(*gradients)
+        if update is None or not update.ready():
+            assert step == 0 or (step == 3 and captured is Update)
+            assert captured.fits([optimizer], parameters)
+            update = captured([optimizer], parameters)
+            assert update.ready()
+            if captured is Update:
+                graph = capture(lambda *g, update=update: (update.apply(g), g[0].sum())[1:], gradients)
+        if captured is Update:
+            graph(*gradients)
+        update.finish(gradients)
     return parameters, [optimizer.state[p] for p in parameters]
 
 
+@pytest.mark.parametrize("update", [Update, NativeUpdate])
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
 @pytest.mark.parametrize(
     "options", [{}, {"weight_decay": 0.1}, {"amsgrad": True}, {"maximize": True}], ids=str
 )
-def test_the_update_is_adam(kind, options):
-    torch.testing.assert_close(train(kind, True, options), train(kind, False, options), **EXACT)
+def test_the_update_is_adam(update, kind, options):
+    torch.testing.assert_close(train(kind, update, options), train(kind, None, options), **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "columns", "inner"), [(1, 16, 1), (6, 32, 4), (13, 100, 3), (25, 513, 16), (12, 1030, 130)]
+)
+def test_a_gradient_may_come_as_its_factors(rows, columns, inner, dtype):
+    """Strips that are not whole, tiles that overlap, columns of more than one strip."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)  # noqa: E731
+    start = draw(rows, columns)
+    parameters = [nn.Parameter(start.clone()) for _ in range(2)]
+    optimizers = [torch.optim.Adam([p], lr=1e-2) for p in parameters]
+    update = NativeUpdate(optimizers[:1], parameters[:1])
+    update.factored = [True]
+    for _ in range(3):
+        left, right = draw(inner, rows), draw(inner, columns)
+        assert update.ready()
+        update.finish([left, right])
+        parameters[1].grad = (left.double().t() @ right.double()).to(dtype)
+        optimizers[1].step()
+    states = [o.state[p] for o, p in zip(optimizers, parameters, strict=True)]
+    # In single precision, a product of `inner` terms of size one in another order.
+    close = EXACT if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(*states, **close)
+    # An update has the size of the learning rate, and turns on the gradient's sign where that is about zero.
+    far = (parameters[0] - parameters[1]).abs() > close["atol"]
+    assert far.float().mean() < (0 if dtype is torch.float64 else 1e-3) + 1e-9
+
+
+def test_moments_at_rest_do_not_become_denormal():
+    """They slow a processor down; the kernel takes them for zero, and leaves the caller's arithmetic alone."""
+    parameter = nn.Parameter(torch.ones(40))
+    optimizer = torch.optim.Adam([parameter])
+    update = NativeUpdate([optimizer], [parameter])
+    optimizer.state[parameter]["exp_avg"].fill_(1.2e-38)
+    assert update.ready()
+    update.finish([torch.zeros(40)])
+    assert (optimizer.state[parameter]["exp_avg"] == 0).all()
+    assert torch.tensor(1.2e-38) * 0.5 > 0
 
 
 def test_what_it_cannot_do_is_left_to_torch():
@@ -63,30 +111,50 @@ def test_what_it_cannot_do_is_left_to_torch():
         torch.optim.NAdam([parameter]),
     ):
         assert not Update.fits([optimizer], [parameter])
+        assert not NativeUpdate.fits([optimizer], [parameter])
     optimizer = torch.optim.Adam([parameter])
-    assert Update.fits([optimizer], [parameter])
-    assert not Update.fits([optimizer], [])
+    for kind in (Update, NativeUpdate):
+        assert kind.fits([optimizer], [parameter])
+        assert not kind.fits([optimizer], [])
     optimizer.register_step_post_hook(lambda *_: None)
-    assert not Update.fits([optimizer], [parameter])
+    for kind in (Update, NativeUpdate):
+        assert not kind.fits([optimizer], [parameter])
 
 
-@pytest.fixture
-def steps(monkeypatch):
+def test_the_kernel_is_for_dense_memory():
+    for parameter in (torch.ones(3, 4).t(), torch.ones(2, dtype=torch.bfloat16)):
+        parameter = parameter.requires_grad_()
+        assert Update.fits([torch.optim.Adam([parameter])], [parameter])
+        assert not NativeUpdate.fits([torch.optim.Adam([parameter])], [parameter])
+
+
+def test_without_the_kernel_the_update_is_in_the_graph(monkeypatch, x):
+    monkeypatch.setattr(native, "kernels", lambda: None)
+    steps = pair(monkeypatch, True)
+    assert_same(steps, x, x)
+    assert kinds(steps[0]) == [Update]
+
+
+@pytest.fixture(params=[Update, NativeUpdate])
+def steps(request, monkeypatch):
+    if request.param is Update:
+        monkeypatch.setattr(native, "kernels", lambda: None)
     return pair(monkeypatch, True)
 
 
-def pair(monkeypatch, compile, **options):
+def pair(monkeypatch, compile, owners=None, **options):
     """A step captured whole and one that runs eagerly, of the same programs; Inductor is left out."""
     monkeypatch.setattr(lowering, "compile_graph", lambda *_: 0.0)
     made = []
-    for choice in (compile, False):
-        owner = LinearGaussian(shift=0.5)
+    for choice, owner in zip(
+        (compile, False), owners or [LinearGaussian(shift=0.5) for _ in range(2)], strict=True
+    ):
         parameters = list(owner.parameters())
         optimizer = torch.optim.Adam(parameters, lr=1e-2)
         made.append(
             Step(
                 owner.model, owner.guide, estimators.ELBO(), optimizer, parameters,
-                compile=choice, capture=bool(choice), clip_norm=1.0, **options,
+                compile=choice, capture=bool(choice), **{"clip_norm": 1.0, **options},
             )
         )  # fmt: skip
     return made
@@ -106,6 +174,10 @@ def _state(step):
     return [step.optimizer.state[p] for p in step.parameters]
 
 
+def kinds(step):
+    return [type(graph.notes["update"]) for graph in step.engine.graphs.values()]
+
+
 def updates(step):
     return [graph.notes["update"] is not None for graph in step.engine.graphs.values()]
 
@@ -113,6 +185,37 @@ def updates(step):
 @pytest.fixture
 def x():
     return LinearGaussian(seed=7).sample(12, seed=1)
+
+
+def test_a_step_gives_factors(monkeypatch):
+    monkeypatch.setattr(native, "SMALLEST", 0)
+    monkeypatch.setattr(native, "_fused_is_faster", lambda *_: True)
+    vaes = [VAE((40,), 18, encoder=nets.MLP(32), decoder=nets.MLP(32)).double() for _ in range(2)]
+    vaes[1].load_state_dict(vaes[0].state_dict())
+    steps = pair(monkeypatch, True, owners=vaes, clip_norm=None)
+    x = torch.rand(5, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64).round()
+    assert_same(steps, x, x, x)
+    (graph,) = steps[0].engine.graphs.values()
+    assert sum(graph.notes["update"].factored) == 4
+    clipped = pair(monkeypatch, True, owners=vaes, clip_norm=1.0)
+    assert_same(clipped, x, x)
+    (graph,) = clipped[0].engine.graphs.values()
+    assert not any(graph.notes["update"].factored)  # the norm needs the gradients themselves
+
+
+def test_factors_outlive_the_update():
+    """A factor that is a parameter would be changed while it is read."""
+    weight, x = nn.Parameter(torch.ones(5, 20)), torch.ones(5, 30)
+
+    def graph(right):
+        made = capture(lambda x: (torch.mm(x.t(), right(x)),), [x])
+        (output,) = made.module.graph.find_nodes(op="output")
+        constants = made.module.graph.find_nodes(op="placeholder")[: len(made.constants)]
+        return native._factors(output.args[0][0], set(constants))
+
+    assert graph(lambda x: x[:, :20] * weight.detach()) is not None
+    assert graph(lambda x: weight.detach()) is None
+    assert graph(lambda x: weight.detach().view(20, 5).view(5, 20)) is None
 
 
 def test_the_step_is_captured_with_its_update(steps, x):
@@ -158,12 +261,14 @@ def test_a_loaded_state_is_used(steps, x):
     assert updates(steps[0]) == [True]
 
 
-def test_settings_that_keep_changing_stay_outside_the_graph(steps, x):
+def test_settings_may_keep_changing(steps, x):
+    """Those that are frozen into a graph then stay outside."""
     for beta in (0.9, 0.8, 0.7, 0.6, 0.5):
         for step in steps:
             step.optimizer.param_groups[0]["betas"] = (beta, 0.99)
+        kind = kinds(steps[0])
         assert_same(steps, x, x)
-    assert updates(steps[0]) == [False]
+    assert kinds(steps[0]) == [NativeUpdate if kind == [NativeUpdate] else type(None)]
 
 
 def test_frozen_parameters_rest(steps, x):

@@ -61,7 +61,7 @@ class Engine:
         *,
         name: Hashable = None,
         rehearse: Callable[..., Any] | None = None,
-        whole: Callable[[], Callable[..., tuple[Tensor, ...]] | None] | None = None,
+        whole: Callable[[Graph], Callable[..., tuple[Tensor, ...]] | None] | None = None,
     ) -> Graph | None:
         """The graph of ``function`` for such inputs, or None where it has to run eagerly.
 
@@ -72,8 +72,8 @@ class Engine:
             rehearse: Called with the inputs before a capture, without gradients or effect on random state and
                 buffers: the function's forward part, so that errors in the data show themselves and lazy
                 initialisation is over.
-            whole: Called once ``function`` is captured, if the graph is to be compiled or recorded: gives a function
-                to capture in its place, which may go further, or None.
+            whole: Called with the graph of ``function`` if it is to be compiled or recorded: may change the graph,
+                or give a function to capture in its place, which may go further.
         """
         if not self.enabled:
             return None
@@ -103,7 +103,8 @@ class Engine:
                 self._rehearsal(rehearse, inputs)
             graph = capture(function, inputs, *self.settings)
             wanted = self._wants_compiler(graph, inputs, first)
-            further = whole() if whole is not None and (wanted or inputs[0].device.type == "cuda") else None
+            lowered = wanted or inputs[0].device.type == "cuda"
+            further = whole(graph) if whole is not None and lowered else None
             if further is not None:
                 graph = capture(further, inputs, *self.settings)
         except Uncapturable as error:

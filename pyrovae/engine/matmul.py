@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-__all__ = ["onednn_is_faster", "rewrite"]
+__all__ = ["fastest_product", "is_faster", "onednn_is_faster", "rewrite"]
 
 aten = torch.ops.aten
 SMALLEST = 2e6  # floating-point operations, below which the call costs more than the product
@@ -80,17 +80,30 @@ def onednn_is_faster(left: Layout, right: Layout, threads: int) -> bool:
     """Time both products once per process on operands of these layouts: a few milliseconds."""
     a, b = (torch.empty_strided(*layout).fill_(0.5) for layout in (left, right))
     ours = _operators().mm.default
-    ratios, best = [], [float("inf"), float("inf")]
     with torch.no_grad():
-        for product in (torch.mm, ours):
-            product(a, b)
-        for _ in range(5):
-            times = []
-            for product in (torch.mm, ours):
-                start = time.perf_counter()
-                product(a, b)
-                times.append(time.perf_counter() - start)
-            ratios.append(times[1] / times[0])
-            best = [min(pair) for pair in zip(best, times, strict=True)]
+        return is_faster(lambda: ours(a, b), lambda: torch.mm(a, b))
+
+
+def fastest_product(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The product that :func:`rewrite` would put in the place of ``torch.mm`` for such operands."""
+    layouts = [(tuple(t.shape), tuple(t.stride())) for t in (a, b)]
+    fits = available() and a.dtype == b.dtype == torch.float32
+    chosen = fits and onednn_is_faster(layouts[0], layouts[1], torch.get_num_threads())
+    return _operators().mm.default if chosen else torch.mm
+
+
+def is_faster(ours: Callable[[], object], default: Callable[[], object]) -> bool:
+    """Whether ``ours`` is clearly faster than ``default`` in five alternating runs."""
+    ratios, best = [], [float("inf"), float("inf")]
+    for run in (default, ours):
+        run()
+    for _ in range(5):
+        times = []
+        for run in (default, ours):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        ratios.append(times[1] / times[0])
+        best = [min(pair) for pair in zip(best, times, strict=True)]
     # On a busy machine either measure alone can mislead.
     return statistics.median(ratios) < MARGIN and best[1] < MARGIN * best[0]

@@ -1,6 +1,7 @@
 """Adam's update as tensor operations: the last part of a training step that is captured whole."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,20 +10,13 @@ from torch import Tensor
 
 from pyrovae.engine.fused import is_decoupled, is_plain, is_untouched
 
-__all__ = ["Update"]
+__all__ = ["Held", "Update"]
 
 _FIXED = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
 
 
-class Update:
-    r"""One step of :class:`torch.optim.Adam` or ``AdamW`` objects, to be traced after the gradients.
-
-    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
-              \theta \leftarrow \theta - \frac{\eta}{1 - \beta_1^t} \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
-
-    The state is the optimisers' own, so that checkpoints, and steps taken otherwise in between, go on as usual.
-    Learning rates are read at each step from the optimisers' groups (:meth:`refresh`); other settings are frozen
-    into the graph, and :meth:`stale` tells when they no longer hold.
+class Held:
+    """Parameters with the groups and the state that plain ``Adam`` or ``AdamW`` objects keep for them.
 
     Args:
         optimizers: One, or Pyro's one for each parameter; see :meth:`fits`. State that is missing is begun, as a
@@ -32,27 +26,36 @@ class Update:
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]):
         self.optimizers, self.parameters = list(optimizers), list(parameters)
-        owners = _owners(optimizers)
-        self.owners = [owners[id(p)][0] for p in self.parameters]
+        self._take()
+
+    def _take(self) -> None:
+        owners = _owners(self.optimizers)
         self.groups = [owners[id(p)][1] for p in self.parameters]
-        self.states = [owner.state[p] for owner, p in zip(self.owners, self.parameters, strict=True)]
+        self.distinct = list({id(group): group for group in self.groups}.values())
+        self.states = [owners[id(p)][0].state[p] for p in self.parameters]
         for parameter, group, state in zip(self.parameters, self.groups, self.states, strict=True):
             if not state:
                 state.update(_beginning(parameter, group))
-        self.tensors = [dict(state) for state in self.states]
-        self.distinct = list({id(group): group for group in self.groups}.values())
-        self.fixed = [tuple(group[key] for key in _FIXED) for group in self.distinct]
-        self.places = [p.data_ptr() for p in self.parameters]
-        like = self.parameters[0]
-        self.rates = torch.zeros(len(self.parameters), dtype=torch.float64, device=like.device)
-        logs = [[math.log(beta) if beta else -math.inf for beta in group["betas"]] for group in self.groups]
-        self.logs = self.rates.new_tensor(logs)
-        self._rates: list[float] = []
-        self.refresh()
+        self.tensors = [t for state in self.states for t in state.values()]
+        self.places = self._places()
+        self._seen = self._everything()
+
+    def _places(self) -> list[int]:
+        return [t.data_ptr() for t in (*self.parameters, *self.tensors)]
+
+    def _everything(self) -> list[Any]:
+        """What must stay the very same objects: the optimisers' groups, and all they hold for any parameter."""
+        found: list[Any] = []
+        for optimizer in self.optimizers:
+            found.extend(optimizer.param_groups)
+            for state in optimizer.state.values():
+                found.append(state)
+                found.extend(state.values())
+        return found
 
     @staticmethod
     def fits(optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]) -> bool:
-        """Whether this class can take the optimisers' steps."""
+        """Whether the optimisers' steps are nothing but Adam's on these parameters."""
         owners = _owners(optimizers)
         return (
             len(parameters) > 0
@@ -62,26 +65,55 @@ class Update:
             and all(s["step"].device == p.device for p in parameters if (s := owners[id(p)][0].state.get(p)))
         )
 
-    def stale(self) -> bool:
-        """Whether the optimisers' state, settings or the parameters' memory are no longer those captured."""
+    def moved(self) -> bool:
+        """Whether state or memory is no longer what was taken, or the optimisers are no longer plain."""
+        now = self._everything()
         return not (
-            all(
-                o.state.get(p) is s for o, p, s in zip(self.owners, self.parameters, self.states, strict=True)
-            )
-            and all(n.get(k) is t[k] for n, t in zip(self.states, self.tensors, strict=True) for k in t)
-            and self.fixed == [tuple(group[key] for key in _FIXED) for group in self.distinct]
-            and self.places == [p.data_ptr() for p in self.parameters]
+            len(now) == len(self._seen)
+            and all(map(operator.is_, now, self._seen))
+            and self.places == self._places()
             and _are_plain(self.optimizers, self.distinct)
         )
 
-    def refresh(self) -> None:
-        """Take over the groups' learning rates."""
+    def announce(self) -> None:
+        """Let torch's schedulers know of the step; they warn where none was taken."""
+        for optimizer in self.optimizers:
+            optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+class Update(Held):
+    r"""One step of Adam, to be traced after the gradients.
+
+    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
+              \theta \leftarrow \theta - \frac{\eta}{1 - \beta_1^t} \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    The state is the optimisers' own, so that checkpoints, and steps taken otherwise in between, go on as usual.
+    Learning rates are read at each step from the optimisers' groups; other settings are frozen into the graph.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]):
+        super().__init__(optimizers, parameters)
+        self.fixed = [tuple(group[key] for key in _FIXED) for group in self.distinct]
+        like = self.parameters[0]
+        self.rates = torch.zeros(len(self.parameters), dtype=torch.float64, device=like.device)
+        logs = [[math.log(beta) if beta else -math.inf for beta in group["betas"]] for group in self.groups]
+        self.logs = self.rates.new_tensor(logs)
+        self._rates: list[float] = []
+        self.ready()
+
+    def ready(self) -> bool:
+        """Take over the groups' learning rates; False where the graph no longer does what the optimisers would."""
+        if self.moved() or self.fixed != [tuple(group[key] for key in _FIXED) for group in self.distinct]:
+            return False
         rates = [group["lr"] for group in self.groups]
         if rates != self._rates:
             self.rates.copy_(torch.tensor(rates, dtype=torch.float64))
             self._rates = rates
-        for optimizer in self.optimizers:  # torch's schedulers ask for it, and warn where no step was taken
-            optimizer._opt_called = True  # type: ignore[attr-defined]
+        self.announce()
+        return True
+
+    def finish(self, outputs: Sequence[Tensor]) -> None:
+        """Nothing: the graph has done it."""
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
         """Change parameters and state in place."""

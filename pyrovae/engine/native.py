@@ -1,0 +1,215 @@
+"""Adam's update by a kernel of our own, which forms the gradients of dense layers as it uses them."""
+
+import ctypes
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pyrovae.engine.capture import Graph
+from pyrovae.engine.fused import is_decoupled
+from pyrovae.engine.matmul import fastest_product, is_faster
+from pyrovae.engine.update import Held
+
+__all__ = ["NativeUpdate", "kernels"]
+
+log = logging.getLogger(__name__)
+aten = torch.ops.aten
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+# Inductor's flags for its own kernels come first: they forbid what makes these ones fast.
+FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-ftree-loop-vectorize")
+SMALLEST = 1e6  # floating-point operations of a product worth fusing; below it nothing is gained
+_VIEWS = (aten.view.default, aten.t.default, aten.expand.default, aten.squeeze.dim, aten.unsqueeze.default)
+_ADAM = {torch.float32: "adam_float", torch.float64: "adam_double"}
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL | None:
+    """Our kernels, built by Inductor's compiler and cached on disk with its own; None where that fails."""
+    try:
+        from torch._inductor.codecache import CppCodeCache
+
+        library: Any = CppCodeCache.load(SOURCE.read_text(), extra_flags=FLAGS)
+        for name in _ADAM.values():
+            getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+            getattr(library, name).restype = None
+        library.narrowest.restype = ctypes.c_int64
+    except Exception as error:  # compilers fail in many ways, and everything works without this one
+        log.warning("The update's kernel cannot be built, another is used: %r", error)
+        return None
+    return library
+
+
+class _Parameter(ctypes.Structure):
+    """As in ``kernels.cpp``."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("value", "mean", "square", "largest", "step")),
+        *((name, ctypes.c_void_p) for name in ("gradient", "left", "right")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "inner")),
+        *((name, ctypes.c_double) for name in ("rate", "beta1", "beta2", "epsilon", "decay")),
+        *((name, ctypes.c_int64) for name in ("decoupled", "maximize")),
+    ]
+
+
+class NativeUpdate(Held):
+    """One step of Adam for all parameters by one call, after a compiled graph has made the gradients.
+
+    As :class:`~pyrovae.engine.update.Update`, but nothing is frozen: settings are read at each step. A gradient
+    :math:`L^\\top R` of few data may come as its factors (:meth:`factor`), which saves writing and reading it.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]):
+        super().__init__(optimizers, parameters)
+        self.factored = [False] * len(parameters)
+        self._kernel = getattr(kernels(), _ADAM[parameters[0].dtype])
+        self._arrange()
+
+    @staticmethod
+    def fits(optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]) -> bool:
+        """Whether the kernel can take the optimisers' steps."""
+        if not Held.fits(optimizers, parameters) or parameters[0].device.type != "cpu":
+            return False
+        kind = parameters[0].dtype
+        return (
+            kind in _ADAM
+            and all(_is_dense(p) for p in parameters)
+            and all(_suits(o.state[p], kind) for o in optimizers for p in parameters if p in o.state)
+            and kernels() is not None
+        )
+
+    def _arrange(self) -> None:
+        self._table = (_Parameter * len(self.parameters))()
+        self._address = ctypes.addressof(self._table)
+        self._settings: list[tuple[Any, ...]] = []
+        for row, parameter, state in zip(self._table, self.parameters, self.states, strict=True):
+            row.value, row.step = parameter.data_ptr(), state["step"].data_ptr()
+            row.mean, row.square = state["exp_avg"].data_ptr(), state["exp_avg_sq"].data_ptr()
+            matrix = parameter.dim() == 2
+            row.rows, row.columns = parameter.shape if matrix else (parameter.numel(), 1)
+
+    def ready(self) -> bool:
+        """Take over the optimisers' settings, and state that was loaded; False where these are not Adam's steps."""
+        if self.moved():
+            if not self.fits(self.optimizers, self.parameters):
+                return False
+            self._take()
+            self._arrange()
+        settings = [_settings(group) for group in self.distinct]
+        if settings != self._settings:
+            decoupled = is_decoupled(self.optimizers[0])
+            for row, group, state in zip(self._table, self.groups, self.states, strict=True):
+                row.rate, (row.beta1, row.beta2), row.epsilon, row.decay, largest, row.maximize = _settings(
+                    group
+                )
+                row.decoupled = decoupled
+                row.largest = state["max_exp_avg_sq"].data_ptr() if largest else None
+            self._settings = settings
+        self.announce()
+        return True
+
+    def factor(self, graph: Graph, first: int) -> None:
+        """Let a graph give the factors of gradients where that is faster; gradients start at output ``first``."""
+        nodes = graph.module.graph
+        (output,) = nodes.find_nodes(op="output")
+        results: Any = list(output.args[0])
+        constants = set(nodes.find_nodes(op="placeholder")[: len(graph.constants)])
+        given = results[:first]
+        for i, gradient in enumerate(results[first:]):
+            factors = _factors(gradient, constants)
+            self.factored[i] = factors is not None and _pays(*(factor.meta["val"] for factor in factors))
+            given += factors if factors is not None and self.factored[i] else (gradient,)
+        output.args = (tuple(given),)
+        nodes.eliminate_dead_code()
+        graph.module.recompile()
+
+    def finish(self, outputs: Sequence[Tensor]) -> None:
+        """Take the step, from what the graph gave for the gradients."""
+        given = iter(outputs)
+        held = []
+        for row, factored in zip(self._table, self.factored, strict=True):
+            if factored:
+                left, right = next(given).contiguous(), next(given).contiguous()
+                held += left, right
+                row.gradient, row.left, row.right = None, left.data_ptr(), right.data_ptr()
+                row.inner = left.shape[0]
+            else:
+                gradient = next(given).contiguous()
+                held.append(gradient)
+                row.gradient = gradient.data_ptr()
+        self._kernel(self._address, len(self._table), torch.get_num_threads())
+
+
+def _settings(group: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        group["lr"], group["betas"], group["eps"], group["weight_decay"], group["amsgrad"], group["maximize"]
+    )  # fmt: skip
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() and tensor.layout is torch.strided
+
+
+def _suits(state: dict[str, Any], kind: torch.dtype) -> bool:
+    """Whether a parameter's state is laid out as the kernel reads it."""
+    return not state or (
+        state["step"].dtype == torch.float32
+        and all(_is_dense(t) and t.dtype == kind for name, t in state.items() if name != "step")
+    )
+
+
+def _factors(gradient: fx.Node, constants: set[fx.Node]) -> tuple[fx.Node, fx.Node] | None:
+    """``left`` and ``right`` of a gradient ``mm(left.t(), right)`` that nothing else uses."""
+    if gradient.target is not aten.mm.default or len(gradient.users) > 1:
+        return None
+    transposed, right = gradient.args
+    if not isinstance(transposed, fx.Node) or transposed.target is not aten.t.default:
+        return None
+    left = transposed.args[0]
+    factors = left, right
+    for factor in factors:
+        if not isinstance(factor, fx.Node) or not isinstance(factor.meta.get("val"), Tensor):
+            return None
+        source = factor
+        while source.target in _VIEWS:
+            source = source.args[0]
+        if source in constants:  # the update may change it before it is read
+            return None
+    return factors  # type: ignore[return-value]
+
+
+def _pays(left: Tensor, right: Tensor) -> bool:
+    """Whether the kernel does better on the factors than on their product; both without data."""
+    library = kernels()
+    (inner, rows), columns = left.shape, right.shape[1]
+    if library is None or columns < library.narrowest() or 2.0 * inner * rows * columns < SMALLEST:
+        return False
+    if not (left.is_contiguous() and right.is_contiguous()):
+        return False
+    return _fused_is_faster(rows, columns, inner, left.dtype, torch.get_num_threads())
+
+
+@functools.cache
+def _fused_is_faster(rows: int, columns: int, inner: int, dtype: torch.dtype, threads: int) -> bool:
+    """Time both once per process: a few milliseconds."""
+    left, right = (torch.full((inner, n), 0.5, dtype=dtype) for n in (rows, columns))
+    parameter = torch.zeros(rows, columns, dtype=dtype, requires_grad=True)
+    update = NativeUpdate([torch.optim.Adam([parameter])], [parameter])
+    update.ready()
+    product = fastest_product(left.t(), right)
+
+    def apart() -> None:
+        update.factored = [False]
+        update.finish([product(left.t(), right)])
+
+    def fused() -> None:
+        update.factored = [True]
+        update.finish([left, right])
+
+    with torch.no_grad():
+        return not is_faster(apart, fused)
