@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from pyrovae.engine.capture import Graph
 from pyrovae.engine.fused import FusedAdam, prefer_fused
 from pyrovae.engine.graphs import Engine
-from pyrovae.engine.native import NativeUpdate
+from pyrovae.engine.native.update import NativeUpdate
 from pyrovae.engine.update import Update
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from pyrovae import VAE, estimators, nets
-from pyrovae.engine import lowering, native
+from pyrovae.engine import lowering
+from pyrovae.engine import native as kernels
 from pyrovae.engine.capture import capture
 from pyrovae.engine.fused import prefer_fused
-from pyrovae.engine.native import NativeUpdate
+from pyrovae.engine.native import update as native
+from pyrovae.engine.native.update import NativeUpdate
 from pyrovae.engine.update import Update
 from pyrovae.svi import SVI, Step
 from pyrovae.testing import LinearGaussian
@@ -129,7 +131,7 @@ def test_the_kernel_is_for_dense_memory():
 
 
 def test_without_the_kernel_the_update_is_in_the_graph(monkeypatch, x):
-    monkeypatch.setattr(native, "kernels", lambda: None)
+    monkeypatch.setattr(kernels, "kernels", lambda: None)
     steps = pair(monkeypatch, True)
     assert_same(steps, x, x)
     assert kinds(steps[0]) == [Update]
@@ -138,7 +140,7 @@ def test_without_the_kernel_the_update_is_in_the_graph(monkeypatch, x):
 @pytest.fixture(params=[Update, NativeUpdate])
 def steps(request, monkeypatch):
     if request.param is Update:
-        monkeypatch.setattr(native, "kernels", lambda: None)
+        monkeypatch.setattr(kernels, "kernels", lambda: None)
     return pair(monkeypatch, True)
 
 

@@ -129,7 +129,7 @@ class Engine:
     def _lowered(self, graph: Graph, inputs: Sequence[Tensor], wanted: bool) -> Graph:
         device = inputs[0].device.type
         if device == "cpu":
-            matmul.rewrite(graph.module)
+            matmul.rewrite(graph.module, compiled=wanted)
         if wanted:
             try:
                 self.compile_seconds += lowering.compile_graph(graph, inputs)

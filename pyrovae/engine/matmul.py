@@ -1,38 +1,64 @@
-"""Float32 matrix products on CPU: torch's default or oneDNN, whichever a short measurement finds faster here."""
+"""Float32 matrix products on CPU: torch's default, oneDNN or our own, whichever a short measurement finds fastest."""
 
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-__all__ = ["fastest_product", "is_faster", "onednn_is_faster", "rewrite"]
+from pyrovae.engine import native
+
+__all__ = ["choose", "fastest", "fastest_product", "rewrite"]
 
 aten = torch.ops.aten
 SMALLEST = 2e6  # floating-point operations, below which the call costs more than the product
-MARGIN = 0.9  # of the default's time; closer than that, the default stays
+MARGIN = 0.95  # of the default's time; closer than that, the default stays
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
-
 
 _libraries: list[Any] = []  # a library lives as long as its object
 
 
 @functools.cache
 def _operators() -> Any:
-    """Our names for oneDNN's product: Inductor wants a constant weight of oneDNN's own, and leaves ours alone."""
+    """Names for products that Inductor leaves alone: of oneDNN's own it wants a constant weight."""
     library = torch.library.Library("pyrovae", "DEF")
-    library.define("mm(Tensor a, Tensor b) -> Tensor")
-    library.define("addmm(Tensor bias, Tensor a, Tensor b) -> Tensor")
-    product = torch.ops.mkldnn._linear_pointwise
-    library.impl("mm", lambda a, b: product(a, b.t(), None, "none", [], ""), "CPU")
-    library.impl("addmm", lambda bias, a, b: product(a, b.t(), bias, "none", [], ""), "CPU")
-    library.impl("mm", lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
-    library.impl("addmm", lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
+    for name, form in (("onednn", _onednn), ("native", _native)):
+        library.define(f"{name}_mm(Tensor a, Tensor b) -> Tensor")
+        library.define(f"{name}_addmm(Tensor bias, Tensor a, Tensor b) -> Tensor")
+        library.impl(f"{name}_mm", functools.partial(form, None), "CPU")
+        library.impl(f"{name}_addmm", form, "CPU")
+        library.impl(f"{name}_mm", _without_data, "Meta")
+        library.impl(f"{name}_addmm", lambda bias, a, b: _without_data(a, b), "Meta")
     _libraries.append(library)
     return torch.ops.pyrovae
+
+
+def _without_data(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[0], b.shape[1])
+
+
+def _onednn(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+
+
+def _native(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """Ours; the second operand is a weight, or the transpose of one."""
+    library = native.kernels()
+    assert library is not None
+    a = a.contiguous()
+    (batch, inner), columns = a.shape, b.shape[1]
+    out = a.new_empty(batch, columns)
+    sizes = batch, inner, columns, torch.get_num_threads()
+    if b.stride(0) == 1 and b.stride(1) == inner:
+        shift = None if bias is None else bias.contiguous()
+        held = None if shift is None else shift.data_ptr()
+        library.forward_float(a.data_ptr(), b.data_ptr(), held, out.data_ptr(), *sizes)
+        return out
+    library.backward_float(a.data_ptr(), b.contiguous().data_ptr(), out.data_ptr(), *sizes)
+    return out if bias is None else out.add_(bias)
 
 
 def available() -> bool:
@@ -40,17 +66,21 @@ def available() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def rewrite(module: fx.GraphModule, faster: Callable[[Layout, Layout, int], bool] | None = None) -> int:
-    """Put oneDNN's product where it is faster, in place; returns how many products changed.
+def rewrite(
+    module: fx.GraphModule,
+    chosen: Callable[[Layout, Layout, int, bool], str | None] | None = None,
+    *,
+    compiled: bool = False,
+) -> int:
+    """Put the fastest product where it is not the default, in place; returns how many products changed.
 
     Args:
         module: A captured graph of ATen calls.
-        faster: Judge of two layouts (shape and strides) and the number of threads; default
-            :func:`onednn_is_faster`.
+        chosen: Judge of two layouts (shape and strides), the number of threads and ``compiled``; default
+            :func:`choose`.
+        compiled: Whether kernels of our own may be built.
     """
-    if not available():
-        return 0
-    faster, changed = faster or onednn_is_faster, 0
+    chosen, changed = chosen or choose, 0
     for node in module.graph.nodes:
         if (
             node.op != "call_function"
@@ -66,44 +96,55 @@ def rewrite(module: fx.GraphModule, faster: Callable[[Layout, Layout, int], bool
             continue
         if 2.0 * a.shape[0] * b.numel() < SMALLEST:
             continue
-        layouts = [(tuple(t.shape), tuple(t.stride())) for t in (a, b)]
-        if faster(layouts[0], layouts[1], torch.get_num_threads()):
-            node.target = _operators().addmm.default if bias else _operators().mm.default
+        name = chosen(_layout(a), _layout(b), torch.get_num_threads(), compiled)
+        if name is not None:
+            node.target = getattr(_operators(), f"{name}_addmm" if bias else f"{name}_mm").default
             changed += 1
     if changed:
         module.recompile()
     return changed
 
 
+def _layout(tensor: Tensor) -> Layout:
+    return tuple(tensor.shape), tuple(tensor.stride())
+
+
 @functools.cache
-def onednn_is_faster(left: Layout, right: Layout, threads: int) -> bool:
-    """Time both products once per process on operands of these layouts: a few milliseconds."""
+def choose(left: Layout, right: Layout, threads: int, compiled: bool) -> str | None:
+    """``"onednn"``, ``"native"`` or None for the default: timed once per process on such operands, in milliseconds."""
     a, b = (torch.empty_strided(*layout).fill_(0.5) for layout in (left, right))
-    ours = _operators().mm.default
+    names = [None, *["onednn"] * available(), *["native"] * (compiled and _suits(a, b))]
+    runs = [torch.mm if name is None else getattr(_operators(), f"{name}_mm").default for name in names]
     with torch.no_grad():
-        return is_faster(lambda: ours(a, b), lambda: torch.mm(a, b))
+        return names[fastest([functools.partial(run, a, b) for run in runs])]
+
+
+def _suits(a: Tensor, b: Tensor) -> bool:
+    """Whether our kernels take such operands as they are."""
+    library = native.kernels()
+    if library is None or not a.is_contiguous():
+        return False
+    return b.t().is_contiguous() or (b.is_contiguous() and b.shape[1] >= library.narrowest())
 
 
 def fastest_product(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """The product that :func:`rewrite` would put in the place of ``torch.mm`` for such operands."""
-    layouts = [(tuple(t.shape), tuple(t.stride())) for t in (a, b)]
-    fits = available() and a.dtype == b.dtype == torch.float32
-    chosen = fits and onednn_is_faster(layouts[0], layouts[1], torch.get_num_threads())
-    return _operators().mm.default if chosen else torch.mm
+    name = choose(_layout(a), _layout(b), torch.get_num_threads(), True) if a.dtype == torch.float32 else None
+    return torch.mm if name is None else getattr(_operators(), f"{name}_mm").default
 
 
-def is_faster(ours: Callable[[], object], default: Callable[[], object]) -> bool:
-    """Whether ``ours`` is clearly faster than ``default`` in five alternating runs."""
-    ratios, best = [], [float("inf"), float("inf")]
-    for run in (default, ours):
+def fastest(runs: Sequence[Callable[[], object]]) -> int:
+    """Which of some runs is fastest; the first, unless another is clearly faster."""
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
         run()
-    for _ in range(5):
-        times = []
-        for run in (default, ours):
+    for _ in range(9):
+        for run, mine in zip(runs, times, strict=True):
             start = time.perf_counter()
             run()
-            times.append(time.perf_counter() - start)
-        ratios.append(times[1] / times[0])
-        best = [min(pair) for pair in zip(best, times, strict=True)]
+            mine.append(time.perf_counter() - start)
     # On a busy machine either measure alone can mislead.
-    return statistics.median(ratios) < MARGIN and best[1] < MARGIN * best[0]
+    ratios = [statistics.median(t / u for t, u in zip(mine, times[0], strict=True)) for mine in times]
+    scores = [max(ratio, min(mine) / min(times[0])) for ratio, mine in zip(ratios, times, strict=True)]
+    best = min(range(len(runs)), key=scores.__getitem__)
+    return best if scores[best] < MARGIN else 0

@@ -2,51 +2,29 @@
 
 import ctypes
 import functools
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from pyrovae.engine import native
 from pyrovae.engine.capture import Graph
 from pyrovae.engine.fused import is_decoupled
-from pyrovae.engine.matmul import fastest_product, is_faster
+from pyrovae.engine.matmul import fastest, fastest_product
 from pyrovae.engine.update import Held
 
-__all__ = ["NativeUpdate", "kernels"]
+__all__ = ["NativeUpdate"]
 
-log = logging.getLogger(__name__)
 aten = torch.ops.aten
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
-# Inductor's flags for its own kernels come first: they forbid what makes these ones fast.
-FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-ftree-loop-vectorize")
 SMALLEST = 1e6  # floating-point operations of a product worth fusing; below it nothing is gained
 _VIEWS = (aten.view.default, aten.t.default, aten.expand.default, aten.squeeze.dim, aten.unsqueeze.default)
 _ADAM = {torch.float32: "adam_float", torch.float64: "adam_double"}
 
 
-@functools.cache
-def kernels() -> ctypes.CDLL | None:
-    """Our kernels, built by Inductor's compiler and cached on disk with its own; None where that fails."""
-    try:
-        from torch._inductor.codecache import CppCodeCache
-
-        library: Any = CppCodeCache.load(SOURCE.read_text(), extra_flags=FLAGS)
-        for name in _ADAM.values():
-            getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
-            getattr(library, name).restype = None
-        library.narrowest.restype = ctypes.c_int64
-    except Exception as error:  # compilers fail in many ways, and everything works without this one
-        log.warning("The update's kernel cannot be built, another is used: %r", error)
-        return None
-    return library
-
-
 class _Parameter(ctypes.Structure):
-    """As in ``kernels.cpp``."""
+    """As in ``adam.cpp``."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("value", "mean", "square", "largest", "step")),
@@ -67,7 +45,7 @@ class NativeUpdate(Held):
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]):
         super().__init__(optimizers, parameters)
         self.factored = [False] * len(parameters)
-        self._kernel = getattr(kernels(), _ADAM[parameters[0].dtype])
+        self._kernel = getattr(native.kernels(), _ADAM[parameters[0].dtype])
         self._arrange()
 
     @staticmethod
@@ -80,7 +58,7 @@ class NativeUpdate(Held):
             kind in _ADAM
             and all(_is_dense(p) for p in parameters)
             and all(_suits(o.state[p], kind) for o in optimizers for p in parameters if p in o.state)
-            and kernels() is not None
+            and native.kernels() is not None
         )
 
     def _arrange(self) -> None:
@@ -175,7 +153,7 @@ def _factors(gradient: fx.Node, constants: set[fx.Node]) -> tuple[fx.Node, fx.No
     for factor in factors:
         if not isinstance(factor, fx.Node) or not isinstance(factor.meta.get("val"), Tensor):
             return None
-        source = factor
+        source: Any = factor
         while source.target in _VIEWS:
             source = source.args[0]
         if source in constants:  # the update may change it before it is read
@@ -185,7 +163,7 @@ def _factors(gradient: fx.Node, constants: set[fx.Node]) -> tuple[fx.Node, fx.No
 
 def _pays(left: Tensor, right: Tensor) -> bool:
     """Whether the kernel does better on the factors than on their product; both without data."""
-    library = kernels()
+    library = native.kernels()
     (inner, rows), columns = left.shape, right.shape[1]
     if library is None or columns < library.narrowest() or 2.0 * inner * rows * columns < SMALLEST:
         return False
@@ -212,4 +190,4 @@ def _fused_is_faster(rows: int, columns: int, inner: int, dtype: torch.dtype, th
         update.finish([left, right])
 
     with torch.no_grad():
-        return not is_faster(apart, fused)
+        return fastest([fused, apart]) == 0
