@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae.engine import matmul
+from pyrovae.engine import matmul, native
 from pyrovae.engine.capture import Uncapturable, capture
 from pyrovae.engine.frozen import Frozen
 from pyrovae.engine.fused import FusedAdam, prefer_fused
@@ -184,21 +184,66 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.skipif(not matmul.available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("name", ["onednn", "native"])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_onednn_products_are_the_same_products(layout):
+def test_other_products_are_the_same_products(name, layout):
+    if name == "onednn" and not matmul.available():
+        pytest.skip("this torch has no oneDNN")
+    if name == "native" and native.kernels() is None:
+        pytest.skip("there is no compiler")
     generator = torch.Generator().manual_seed(0)
     a, b = layout(torch.randn(96, 160, generator=generator), torch.randn(160, 112, generator=generator))
     bias = torch.randn(112, generator=generator)
     graph = capture(lambda a, b, bias: (a @ b, torch.addmm(bias, a, b)), (a, b, bias))
     judged = []
-    changed = matmul.rewrite(graph.module, lambda *layouts: not judged.append(layouts))
+    changed = matmul.rewrite(graph.module, lambda *asked: judged.append(asked) or name)
     assert changed == 2
-    assert judged[0] == ((a.shape, a.stride()), (b.shape, b.stride()), torch.get_num_threads())
+    layouts = (a.shape, a.stride()), (b.shape, b.stride())
+    assert judged == [(*layouts, biased, torch.get_num_threads(), False) for biased in (False, True)]
     exact = a.double() @ b.double()
     # 160 products of unit variance in float32: rounding is near sqrt(160) * 6e-8 * 13.
     torch.testing.assert_close(graph(a, b, bias)[0].double(), exact, rtol=0, atol=1e-4)
     torch.testing.assert_close(graph(a, b, bias)[1].double(), exact + bias, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 16, 33, 200])
+@pytest.mark.parametrize(("inner", "columns"), [(1, 16), (5, 7), (20, 130), (513, 33), (784, 400)])
+def test_our_products_hold_for_any_size(batch, inner, columns):
+    """Tiles that are not whole, last panels that overlap, more terms than are packed at a time; no stray writes."""
+    library = native.kernels()
+    if library is None:
+        pytest.skip("there is no compiler")
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    x, weight, bias = draw(batch, inner), draw(columns, inner), draw(columns)
+    exact = x.double() @ weight.double().t()
+    close = {"rtol": 0, "atol": 1e-5 * inner**0.5 + 1e-6}  # rounding walks at random over the terms
+    for threads in (1, 2, 3):
+        sizes = batch, inner, columns, threads
+        for shift in (None, bias):
+            out = torch.full((batch + 1, columns), 7.0)
+            held = None if shift is None else shift.data_ptr()
+            library.forward_float(x.data_ptr(), weight.data_ptr(), held, out.data_ptr(), *sizes)
+            expected = exact if shift is None else exact + shift
+            torch.testing.assert_close(out[:-1].double(), expected, **close)
+            assert (out[-1] == 7).all()
+        if columns >= library.narrowest():
+            out = torch.full((batch + 1, columns), 7.0)
+            turned = weight.t().contiguous()
+            library.backward_float(x.data_ptr(), turned.data_ptr(), out.data_ptr(), *sizes)
+            torch.testing.assert_close(out[:-1].double(), exact, **close)
+            assert (out[-1] == 7).all()
+
+
+def test_the_fastest_run_is_chosen_where_it_is_clear(monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr(matmul.time, "perf_counter", lambda: clock["now"])
+
+    def lasting(seconds):
+        return lambda: clock.update(now=clock["now"] + seconds)
+
+    assert matmul.fastest([lasting(1.0), lasting(0.9), lasting(0.5)]) == 2
+    assert matmul.fastest([lasting(1.0), lasting(0.99)]) == 0
 
 
 def test_capture_leaves_what_the_function_changes_as_it_was():
@@ -228,11 +273,11 @@ def test_running_statistics_count_as_written():
 def test_only_large_float32_products_are_rewritten():
     def changed(a, b):
         graph = capture(lambda a, b: (a @ b,), (a, b))
-        return matmul.rewrite(graph.module, lambda *_: True)
+        return matmul.rewrite(graph.module, lambda *_: "native")
 
     assert changed(torch.ones(2, 3), torch.ones(3, 2)) == 0
     assert changed(torch.ones(200, 200).double(), torch.ones(200, 200).double()) == 0
-    assert changed(torch.ones(200, 200), torch.ones(200, 200)) == int(matmul.available())
+    assert changed(torch.ones(200, 200), torch.ones(200, 200)) == 1
 
 
 def _train(kind, fused, options):

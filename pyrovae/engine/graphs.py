@@ -1,5 +1,6 @@
 """Graphs of one function, kept by shape: when to capture, compile or replay, and when to stay eager."""
 
+import time
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyrovae.engine import lowering, matmul
+from pyrovae.engine import lowering, matmul, native
 from pyrovae.engine.capture import Graph, Uncapturable, capture
 from pyrovae.engine.frozen import Frozen
 
@@ -33,7 +34,7 @@ class Engine:
 
     Attributes:
         reason: Why the last run was eager, or None.
-        compile_seconds: Time spent in Inductor.
+        compile_seconds: Time spent in Inductor, and in building kernels of our own.
     """
 
     def __init__(
@@ -124,6 +125,10 @@ class Engine:
             if self.compile is True:
                 self._say(f"the step is captured but not compiled: no compiler for {device} is installed")
             return False
+        if wanted and device == "cpu":
+            start = time.perf_counter()
+            native.kernels()
+            self.compile_seconds += time.perf_counter() - start
         return wanted
 
     def _lowered(self, graph: Graph, inputs: Sequence[Tensor], wanted: bool) -> Graph:

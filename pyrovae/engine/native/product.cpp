@@ -1,12 +1,78 @@
-// Products of a batch with a layer's weight, for batches too small to keep a general library's kernels busy.
+// Products of a batch with a layer's weight: for batches too small to keep a general library's kernels busy, and for
+// layers too thin.
 
 namespace {
 
 constexpr int64_t kInner = 256;       // terms at a time, so that the weight's rows stay within reach of the TLB
 
-// out[b, n] = bias[n] + sum over k of x[b, k] weight[n, k]: the batch is packed with its rows side by side.
+// Lines of a panel of a matrix, its rows side by side: packed[k, i] = rows[(first + i) * inner + k], or zero.
 template <typename T>
-void forward(const T* x, const T* weight, const T* bias, T* out, int64_t batch, int64_t inner, int64_t columns,
+inline void pack(const T* rows, int64_t count, int64_t first, int64_t inner, int64_t from, int64_t to, T* packed) {
+  constexpr int64_t kSide = Tile<T>::kColumns;
+  const int64_t width = std::min(kSide, count - first);
+  for (int64_t k = from; k < to; ++k) {
+    for (int64_t i = 0; i < width; ++i) packed[k * kSide + i] = rows[(first + i) * inner + k];
+    for (int64_t i = width; i < kSide; ++i) packed[k * kSide + i] = 0;
+  }
+}
+
+// Some panels, each thread its share of the lines.
+template <typename T>
+inline void pack(const T* rows, int64_t count, int64_t first, int64_t panels, int64_t inner, T* packed) {
+  constexpr int64_t kSide = Tile<T>::kColumns;
+  const Share lines(panels * inner);
+  for (int64_t at = lines.from; at < lines.to;) {
+    const int64_t panel = at / inner, from = at - panel * inner, to = std::min(inner, from + lines.to - at);
+    pack(rows, count, first + panel * kSide, inner, from, to, packed + panel * inner * kSide);
+    at += to - from;
+  }
+}
+
+// out[b, n] = bias[n] + sum over k of x[b, k] weight[n, k] for more rows than columns: the weight is packed.
+template <typename T>
+void tall(const T* x, const T* weight, const T* bias, T* out, int64_t batch, int64_t inner, int64_t columns,
+          int threads) {
+  constexpr int64_t kSide = Tile<T>::kColumns;
+  const int64_t panel = inner * kSide, panels = (columns + kSide - 1) / kSide;
+  const int64_t group = std::max<int64_t>(1, std::min(panels, kPacked / int64_t(panel * sizeof(T))));
+  T* const packed = scratch<T>(group * panel);
+#pragma omp parallel num_threads(threads)
+  {
+    const Share strips((batch + kRows - 1) / kRows);
+    const int64_t start = strips.from * kRows, end = std::min(batch, strips.to * kRows);
+    alignas(64) T tile[kRows * kSide];
+    for (int64_t first = 0; first < panels; first += group) {
+      const int64_t count = std::min(group, panels - first);
+      pack(weight, columns, first * kSide, count, inner, packed);
+#pragma omp barrier
+      for (int64_t p = 0; p < count; ++p) {
+        const int64_t column = (first + p) * kSide, width = std::min(kSide, columns - column);
+        T line[kSide] = {};
+        if (bias) std::copy(bias + column, bias + column + width, line);
+        if (width == kSide) {
+          Tile<T>::template rows<Start::line>(end - start, x + start * inner, inner, 1, packed + p * panel, kSide,
+                                              inner, out + start * columns + column, columns, line);
+          continue;
+        }
+        for (int64_t b = start; b < end; b += kRows) {
+          const int64_t height = std::min<int64_t>(kRows, end - b);
+          Tile<T>::template rows<Start::line>(height, x + b * inner, inner, 1, packed + p * panel, kSide, inner, tile,
+                                              kSide, line);
+          for (int64_t r = 0; r < height; ++r) {
+            std::copy(tile + r * kSide, tile + r * kSide + width, out + (b + r) * columns + column);
+          }
+        }
+      }
+      if (first + count < panels) {
+#pragma omp barrier
+      }
+    }
+  }
+}
+
+// The same for more columns than rows: the batch is packed.
+template <typename T>
+void wide(const T* x, const T* weight, const T* bias, T* out, int64_t batch, int64_t inner, int64_t columns,
              int threads) {
   constexpr int64_t kSide = Tile<T>::kColumns;
   const int64_t panel = inner * kSide, panels = (batch + kSide - 1) / kSide;
@@ -18,13 +84,7 @@ void forward(const T* x, const T* weight, const T* bias, T* out, int64_t batch, 
     alignas(64) T tile[kRows * kSide];
     for (int64_t first = 0; first < panels; first += group) {
       const int64_t count = std::min(group, panels - first);
-      const Share lines(count * inner);
-      for (int64_t line = lines.from; line < lines.to; ++line) {
-        const int64_t start = (first + line / inner) * kSide, k = line % inner;
-        const int64_t width = std::min(kSide, batch - start);
-        for (int64_t b = 0; b < width; ++b) packed[line * kSide + b] = x[(start + b) * inner + k];
-        for (int64_t b = width; b < kSide; ++b) packed[line * kSide + b] = 0;
-      }
+      pack(x, batch, first * kSide, count, inner, packed);
 #pragma omp barrier
       for (int64_t strip = strips.from; strip < strips.to; ++strip) {
         const int64_t column = strip * kRows, height = std::min<int64_t>(kRows, columns - column);
@@ -69,7 +129,7 @@ void backward(const T* x, const T* weight, T* out, int64_t batch, int64_t inner,
           if (k == 0) {
             Tile<T>::rows(batch, x + k, inner, 1, right + column, columns, terms, out + column, columns);
           } else {
-            Tile<T>::template rows<true>(batch, x + k, inner, 1, right + column, columns, terms, out + column, columns);
+            Tile<T>::template rows<Start::out>(batch, x + k, inner, 1, right + column, columns, terms, out + column, columns);
           }
           continue;
         }
@@ -98,7 +158,7 @@ int64_t narrowest() { return Tile<float>::kColumns; }
 
 void forward_float(const float* x, const float* weight, const float* bias, float* out, int64_t batch, int64_t inner,
                    int64_t columns, int threads) {
-  forward(x, weight, bias, out, batch, inner, columns, threads);
+  (batch < columns ? wide<float> : tall<float>)(x, weight, bias, out, batch, inner, columns, threads);
 }
 
 void backward_float(const float* x, const float* weight, float* out, int64_t batch, int64_t inner, int64_t columns,

@@ -43,22 +43,26 @@ T* scratch(int64_t size) {
   return memory.get();
 }
 
+enum class Start { zero, out, line };
+
 template <typename T>
 struct Tile {
   typedef T Vector __attribute__((vector_size(kBytes)));
   typedef T Loose __attribute__((vector_size(kBytes), aligned(sizeof(T)), may_alias));
   static constexpr int64_t kWidth = kBytes / sizeof(T), kColumns = 2 * kWidth;
 
-  // out[r, c] = sum over k of left[r * row + k * step] * right[k * stride + c], for R rows and kColumns columns.
-  template <int R, bool Add>
+  // out[r, c] = start[r, c] + sum over k of left[r * row + k * step] * right[k * stride + c], for R rows and kColumns
+  // columns. Start: nothing, what is in out, or one line for all rows.
+  template <int R, Start from>
   static inline void product(const T* left, int64_t row, int64_t step, const T* right, int64_t stride, int64_t inner,
-                             T* out, int64_t width) {
+                             T* out, int64_t width, const T* line) {
     Vector sum[R][2] = {};
-    if (Add) {
+    if (from != Start::zero) {
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
-        sum[r][0] = *reinterpret_cast<const Loose*>(out + r * width);
-        sum[r][1] = *reinterpret_cast<const Loose*>(out + r * width + kWidth);
+        const T* const start = from == Start::out ? out + r * width : line;
+        sum[r][0] = *reinterpret_cast<const Loose*>(start);
+        sum[r][1] = *reinterpret_cast<const Loose*>(start + kWidth);
       }
     }
     for (int64_t k = 0; k < inner; ++k, left += step, right += stride) {
@@ -77,19 +81,19 @@ struct Tile {
     }
   }
 
-  // The same for any number of rows; Add: to what is there.
-  template <bool Add = false>
+  // The same for any number of rows.
+  template <Start from = Start::zero>
   static inline void rows(int64_t count, const T* left, int64_t row, int64_t step, const T* right, int64_t stride,
-                          int64_t inner, T* out, int64_t width) {
+                          int64_t inner, T* out, int64_t width, const T* line = nullptr) {
     int64_t r = 0;
     for (; r + kRows <= count; r += kRows) {
-      product<kRows, Add>(left + r * row, row, step, right, stride, inner, out + r * width, width);
+      product<kRows, from>(left + r * row, row, step, right, stride, inner, out + r * width, width, line);
     }
     for (; r + 4 <= count; r += 4) {
-      product<4, Add>(left + r * row, row, step, right, stride, inner, out + r * width, width);
+      product<4, from>(left + r * row, row, step, right, stride, inner, out + r * width, width, line);
     }
     for (; r < count; ++r) {
-      product<1, Add>(left + r * row, row, step, right, stride, inner, out + r * width, width);
+      product<1, from>(left + r * row, row, step, right, stride, inner, out + r * width, width, line);
     }
   }
 };
