@@ -22,6 +22,7 @@ PREAMBLE = """
 import gc, json, sys
 import torch
 import pyrovae as pv
+import pyrovae.evidence.problem
 from pyrovae.evidence.problem import prepare
 
 torch.manual_seed(0)
@@ -88,7 +89,9 @@ def run(num, budget=2**25):
     x = data(num)
     return lambda: pv.log_marginal(vae.model, vae.guide, x, method={method}, memory_budget=budget)
 run(2)()
-found = {{"few": growth(run({num})), "many": growth(run({2 * num})), "no limit": growth(run({2 * num}, 2**40))}}
+found = {{"few": growth(run({num})), "many": growth(run({2 * num}))}}
+pyrovae.evidence.problem._CACHED = 2**40  # on CPU, pieces of importance sampling are small besides
+found["no limit"] = growth(run({2 * num}, 2**40))
 """)
     assert found["no limit"] > 128
     assert found["few"] < 64
