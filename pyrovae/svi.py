@@ -44,8 +44,9 @@ class Step:
     cannot be captured. Losses, gradients and random draws are those of the eager programs. Validation of
     distributions happens on the batches that run eagerly and before a capture, not in the graph.
 
-    Where the graph is compiled, or recorded on a GPU, the update of a plain ``Adam`` or ``AdamW`` is part of it;
-    gradients then are not kept in ``parameter.grad``. Else the update is torch's fused kernel.
+    Where the graph is compiled, the update of a plain ``Adam`` or ``AdamW`` is a kernel of our own, which forms the
+    gradients of dense layers as it uses them; where it is recorded on a GPU, the update is part of it. Gradients then
+    are not kept in ``parameter.grad``. Else the update is torch's fused kernel.
 
     Nothing waits for the device: reports are tensors, to be read when needed.
 
@@ -314,7 +315,7 @@ class SVI(pyro.infer.SVI):
     As there, :meth:`step` minimises the loss summed over the data, subsampling scale included, by a Pyro
     optimiser, and returns it as a number. Every parameter that the programs meet at the first step is trained,
     whether it lives in modules or in Pyro's store. The updates of ``pyro.optim.Adam`` and ``AdamW``, on their
-    own state, are part of the graph where it is compiled, and else torch's fused kernel.
+    own state, go with the graph as in :class:`Step`.
 
     Args:
         model, guide: Pyro programs.

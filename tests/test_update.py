@@ -66,7 +66,8 @@ def test_the_update_is_adam(update, kind, options):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    ("rows", "columns", "inner"), [(1, 16, 1), (6, 32, 4), (13, 100, 3), (25, 513, 16), (12, 1030, 130)]
+    ("rows", "columns", "inner"),
+    [(1, 16, 1), (6, 32, 4), (13, 100, 3), (25, 513, 16), (12, 1030, 130), (8, 300, 600)],
 )
 def test_a_gradient_may_come_as_its_factors(rows, columns, inner, dtype):
     """Strips that are not whole, tiles that overlap, columns of more than one strip."""
@@ -90,6 +91,17 @@ def test_a_gradient_may_come_as_its_factors(rows, columns, inner, dtype):
     # An update has the size of the learning rate, and turns on the gradient's sign where that is about zero.
     far = (parameters[0] - parameters[1]).abs() > close["atol"]
     assert far.float().mean() < (0 if dtype is torch.float64 else 1e-3) + 1e-9
+
+
+def test_a_step_shows_in_the_parameters_version():
+    """Caches go by it (Vamp's components), and autograd refuses a graph whose inputs have changed."""
+    parameter = nn.Parameter(torch.ones(3))
+    update = NativeUpdate([torch.optim.Adam([parameter])], [parameter])
+    loss = (parameter**2).sum()
+    assert update.ready()
+    update.finish([torch.ones(3)])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_moments_at_rest_do_not_become_denormal():

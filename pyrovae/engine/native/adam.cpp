@@ -3,7 +3,7 @@
 
 namespace {
 
-constexpr int64_t kChunk = 64, kStrip = 512;  // elements that stay together, columns at a time
+constexpr int64_t kChunk = 64, kStrip = 1024;  // elements that stay together, columns at a time
 
 // Moments of units that rest decay into denormal numbers, which take a processor many times as long.
 class FlushDenormals {

@@ -32,7 +32,7 @@ struct Share {
   }
 };
 
-constexpr int64_t kPacked = 1 << 18;  // bytes of an operand that are rearranged at a time: they stay in the cache
+constexpr int64_t kPacked = 1 << 19;  // bytes of an operand that are rearranged at a time: they stay in the cache
 
 // Memory of the calling thread, kept until it asks for more.
 template <typename T>

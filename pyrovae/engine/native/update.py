@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.autograd.graph import increment_version
 
 from pyrovae.engine import native
 from pyrovae.engine.capture import Graph
@@ -121,6 +122,9 @@ class NativeUpdate(Held):
                 held.append(gradient)
                 row.gradient = gradient.data_ptr()
         self._kernel(self._address, len(self._table), torch.get_num_threads())
+        increment_version(
+            self.parameters
+        )  # a kernel's writes are unseen otherwise, by caches and by autograd
 
 
 def _settings(group: dict[str, Any]) -> tuple[Any, ...]:
