@@ -36,12 +36,13 @@ class Held:
         for parameter, group, state in zip(self.parameters, self.groups, self.states, strict=True):
             if not state:
                 state.update(_beginning(parameter, group))
-        self.tensors = [t for state in self.states for t in state.values()]
+        # Keeps the memory of the state, even if someone gives the tensors another.
+        self.storages = [t.untyped_storage() for state in self.states for t in state.values()]
         self.places = self._places()
         self._seen = self._everything()
 
     def _places(self) -> list[int]:
-        return [t.data_ptr() for t in (*self.parameters, *self.tensors)]
+        return [p.data_ptr() for p in self.parameters]
 
     def _everything(self) -> list[Any]:
         """What must stay the very same objects: the optimisers' groups, and all they hold for any parameter."""

@@ -46,6 +46,7 @@ CASES = {
     "mlp-128": Case(128, numpyro=True),
     "mlp-1024": Case(1024, numpyro=True),
     "iwae50-16": Case(16, particles=50),
+    "gated-100": Case(100, latent=40, recipe=nets.GatedMLP(300, 300)),
     "gated-vamp500-128": Case(128, latent=40, recipe=nets.GatedMLP(300, 300), vamp=500),
     "conv-64": Case(64, recipe=nets.Conv(16, 32), shape=(28, 28)),
 }
