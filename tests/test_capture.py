@@ -244,6 +244,7 @@ def test_the_fastest_run_is_chosen_where_it_is_clear(monkeypatch):
 
     assert matmul.fastest([lasting(1.0), lasting(0.9), lasting(0.5)]) == 2
     assert matmul.fastest([lasting(1.0), lasting(0.99)]) == 0
+    assert matmul.fastest([lasting(1.0), lasting(0.9)], margin=0.8) == 0
 
 
 def test_capture_leaves_what_the_function_changes_as_it_was():

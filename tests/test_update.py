@@ -230,6 +230,7 @@ def test_factors_outlive_the_update():
     assert graph(lambda x: x[:, :20] * weight.detach()) is not None
     assert graph(lambda x: weight.detach()) is None
     assert graph(lambda x: weight.detach().view(20, 5).view(5, 20)) is None
+    assert graph(lambda x: weight.detach()[:, 3:].unsqueeze(0).squeeze(0)) is None
 
 
 def test_the_step_is_captured_with_its_update(steps, x):

@@ -141,8 +141,8 @@ def fastest_product(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     return _product(choose(_layout(a), _layout(b), False, torch.get_num_threads(), True), False)
 
 
-def fastest(runs: Sequence[Callable[[], object]]) -> int:
-    """Which of some runs is fastest; the first, unless another is clearly faster."""
+def fastest(runs: Sequence[Callable[[], object]], margin: float = MARGIN) -> int:
+    """Which of some runs is fastest; the first, unless another needs less than ``margin`` of its time."""
     times: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
@@ -155,4 +155,4 @@ def fastest(runs: Sequence[Callable[[], object]]) -> int:
     ratios = [statistics.median(t / u for t, u in zip(mine, times[0], strict=True)) for mine in times]
     scores = [max(ratio, min(mine) / min(times[0])) for ratio, mine in zip(ratios, times, strict=True)]
     best = min(range(len(runs)), key=scores.__getitem__)
-    return best if scores[best] < MARGIN else 0
+    return best if scores[best] < margin else 0

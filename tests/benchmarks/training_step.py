@@ -10,6 +10,7 @@ import argparse
 import copy
 import logging
 import os
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -126,6 +127,10 @@ def ours(
         f"first step {first:.2f} s" + f", of which Inductor {step.engine.compile_seconds:.2f} s" * compile
         + (f", eager: {step.engine.reason}" if step.engine.reason else ""), flush=True,
     )  # fmt: skip
+    return step
+
+
+def stepped(step: Step, orders: Callable[[], Tensor]) -> Callable[[int], float]:
     return looped(lambda: step(orders()))
 
 
@@ -145,14 +150,34 @@ def stock(case: Case, vae: VAE, data: Tensor, orders: Callable[[], Tensor], *, d
     return looped(lambda: svi.step(data[orders()]))
 
 
-def profile(step: Callable[[int], float], steps: int = 200) -> None:
-    """Microseconds a step by torch's profiler, by operation and shapes; the update is among a compiled graph's own."""
+def profile(step: Step, orders: Callable[[], Tensor], steps: int = 400) -> None:
+    """Medians by a clock of a step and its parts; then what torch's profiler sees, which slows what it watches."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
-    step(20)
+    (graph,) = step.engine.graphs.values()
+    parts: dict[str, list[float]] = {"graph": [], "update": [], "step": []}
+
+    def clocked(name: str, run: Callable) -> Callable:
+        def wrapper(*arguments):
+            start = time.perf_counter()
+            result = run(*arguments)
+            parts[name].append(time.perf_counter() - start)
+            return result
+
+        return wrapper
+
+    plain, update = graph.run, graph.notes["update"]
+    graph.run, update.finish = clocked("graph", plain), clocked("update", update.finish)
+    whole = clocked("step", step)
+    for _ in range(steps):
+        whole(orders())
+    for name, seconds in parts.items():
+        print(f"{1e6 * statistics.median(seconds):9.1f}  {name}")
+    graph.run = plain
     with profiler(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
-        step(steps)
+        for _ in range(steps):
+            step(orders())
     rows = [(e.self_cpu_time_total / steps, e.key, e.input_shapes) for e in found.key_averages(True)]
     for micros, name, shapes in sorted(rows, key=lambda row: -row[0])[:20]:
         print(f"{micros:9.1f}  {name}  {[shape for shape in shapes or [] if shape]}")
@@ -213,7 +238,7 @@ def main() -> None:
         contenders: dict[str, Callable[[int], float]] = {}
         common = (data, orders)
         if arguments.profile:
-            profile(ours(case, fresh(), *common, compile=True))
+            profile(ours(case, fresh(), *common, compile=True), orders)
             continue
         contenders["torch"] = hand_written(case, fresh(), *common, fused=False, compiled=False)
         contenders["torch, fused Adam"] = hand_written(case, fresh(), *common, fused=True, compiled=False)
@@ -222,10 +247,12 @@ def main() -> None:
                 case, fresh(), *common, fused=True, compiled=True
             )
         contenders["Pyro SVI"] = stock(case, fresh(), *common, drop_in=False)
-        contenders["pyrovae, eager"] = ours(case, fresh(), *common, compile=False, capture=False)
-        contenders["pyrovae, captured"] = ours(case, fresh(), *common, compile=False)
+        contenders["pyrovae, eager"] = stepped(
+            ours(case, fresh(), *common, compile=False, capture=False), orders
+        )
+        contenders["pyrovae, captured"] = stepped(ours(case, fresh(), *common, compile=False), orders)
         if not arguments.no_compile:
-            contenders["pyrovae, compiled"] = ours(case, fresh(), *common, compile=True)
+            contenders["pyrovae, compiled"] = stepped(ours(case, fresh(), *common, compile=True), orders)
             contenders["pyrovae SVI, compiled"] = stock(case, fresh(), *common, drop_in=True)
         jitted = None
         if arguments.numpyro and case.numpyro:
