@@ -235,6 +235,14 @@ def test_our_products_hold_for_any_size(batch, inner, columns):
             assert (out[-1] == 7).all()
 
 
+@pytest.mark.parametrize("kept", ["native", "onednn", "a library of another day"])
+def test_a_choice_that_cannot_be_had_gives_way(kept, monkeypatch):
+    monkeypatch.setattr(matmul, "remembered", lambda *_: kept)
+    monkeypatch.setattr(matmul, "available", lambda: False)
+    monkeypatch.setattr(native, "kernels", lambda: None)
+    assert matmul.choose.__wrapped__(((2, 3), (3, 1)), ((3, 4), (4, 1)), False, 1, True) is None
+
+
 def test_the_fastest_run_is_chosen_where_it_is_clear(monkeypatch):
     clock = {"now": 0.0}
     monkeypatch.setattr(matmul.time, "perf_counter", lambda: clock["now"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from pyrovae.engine import native
+from pyrovae.engine.choices import remembered
 
 __all__ = ["choose", "fastest", "fastest_product", "rewrite"]
 
@@ -111,7 +112,14 @@ def _layout(tensor: Tensor) -> Layout:
 
 @functools.cache
 def choose(left: Layout, right: Layout, biased: bool, threads: int, compiled: bool) -> str | None:
-    """``"onednn"``, ``"native"`` or None for the default: timed once per process on such operands, in milliseconds."""
+    """``"onednn"``, ``"native"`` or None for the default: timed once on such operands, in milliseconds."""
+    asked = left, right, biased, compiled
+    name = remembered(("product", threads, *asked), lambda: _measured(*asked))
+    usable = {"onednn": available(), "native": compiled and native.kernels() is not None}
+    return name if usable.get(name) else None
+
+
+def _measured(left: Layout, right: Layout, biased: bool, compiled: bool) -> str | None:
     operands = [torch.empty_strided(*layout).fill_(0.5) for layout in (left, right)]
     names = [None, *["onednn"] * available(), *["native"] * (compiled and _suits(*operands))]
     if biased:

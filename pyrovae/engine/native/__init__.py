@@ -2,11 +2,12 @@
 
 import ctypes
 import functools
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
 
-__all__ = ["kernels"]
+__all__ = ["kernels", "version"]
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +23,22 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 
 
+def _source() -> str:
+    return "\n".join(Path(__file__).with_name(name).read_text() for name in SOURCES)
+
+
+def version() -> str:
+    """Tells one state of the sources from another."""
+    return hashlib.sha256(_source().encode()).hexdigest()[:12]
+
+
 @functools.cache
 def kernels() -> Any | None:
     """The library, built by Inductor's compiler and cached on disk with its own kernels; None where that fails."""
     try:
         from torch._inductor.codecache import CppCodeCache
 
-        source = "\n".join(Path(__file__).with_name(name).read_text() for name in SOURCES)
-        library: Any = CppCodeCache.load(source, extra_flags=FLAGS)
+        library: Any = CppCodeCache.load(_source(), extra_flags=FLAGS)
         for name, arguments in _SIGNATURES.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None

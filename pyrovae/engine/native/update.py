@@ -1,7 +1,6 @@
 """Adam's update by a kernel of our own, which forms the gradients of dense layers as it uses them."""
 
 import ctypes
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.autograd.graph import increment_version
 
 from pyrovae.engine import native
 from pyrovae.engine.capture import Graph
+from pyrovae.engine.choices import remembered
 from pyrovae.engine.fused import is_decoupled
 from pyrovae.engine.matmul import fastest, fastest_product
 from pyrovae.engine.update import Held
@@ -178,9 +178,13 @@ def _pays(left: Tensor, right: Tensor) -> bool:
     return _fused_is_faster(rows, columns, inner, left.dtype, torch.get_num_threads())
 
 
-@functools.cache
 def _fused_is_faster(rows: int, columns: int, inner: int, dtype: torch.dtype, threads: int) -> bool:
-    """Unless a measurement of a few milliseconds, once per process, is clearly against it."""
+    """Unless a measurement of a few milliseconds is clearly against it."""
+    asked = rows, columns, inner, dtype
+    return remembered(("update", *map(str, asked), threads), lambda: _measured(*asked))
+
+
+def _measured(rows: int, columns: int, inner: int, dtype: torch.dtype) -> bool:
     left, right = (torch.full((inner, n), 0.5, dtype=dtype) for n in (rows, columns))
     parameter = torch.zeros(rows, columns, dtype=dtype, requires_grad=True)
     update = NativeUpdate([torch.optim.Adam([parameter])], [parameter])
