@@ -135,6 +135,30 @@ def test_what_it_cannot_do_is_left_to_torch():
         assert not kind.fits([optimizer], [parameter])
 
 
+@pytest.mark.parametrize("kind", [Update, NativeUpdate])
+def test_only_its_own_parameters_make_an_update_stale(kind):
+    mine, other = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = torch.optim.Adam([{"params": [mine]}, {"params": [other]}])
+    update = kind([optimizer], [mine])
+    assert update.ready()
+    assert not update.moved()
+    other.grad = torch.ones(2)
+    optimizer.step()  # gives the other parameter state
+    assert not update.moved()
+    optimizer.state[mine]["exp_avg"] = torch.zeros(2)
+    assert update.moved()
+    update = kind([optimizer], [mine])
+    optimizer.state.clear()
+    assert update.moved()
+    update = kind([optimizer], [mine])
+    mine.data = torch.zeros(2)
+    assert update.moved()
+    update = kind([optimizer], [mine])
+    del optimizer.param_groups[0]
+    assert update.moved()
+    assert not update.ready()
+
+
 def test_the_kernel_is_for_dense_memory():
     for parameter in (torch.ones(3, 4).t(), torch.ones(2, dtype=torch.bfloat16)):
         parameter = parameter.requires_grad_()
