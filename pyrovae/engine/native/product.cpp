@@ -113,10 +113,20 @@ void wide(const T* x, const T* weight, const T* bias, T* out, int64_t batch, int
   }
 }
 
-// out[b, n] = sum over k of x[b, k] weight[k, n]; at least kColumns columns.
+// out[b, n] = sum over k of x[b, k] weight[k, n].
 template <typename T>
 void backward(const T* x, const T* weight, T* out, int64_t batch, int64_t inner, int64_t columns, int threads) {
   constexpr int64_t kSide = Tile<T>::kColumns, kTall = 4 * kRows;
+  if (columns < kSide) {  // not even one panel
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t n = 0; n < columns; ++n) {
+        T sum = 0;
+        for (int64_t k = 0; k < inner; ++k) sum += x[b * inner + k] * weight[k * columns + n];
+        out[b * columns + n] = sum;
+      }
+    }
+    return;
+  }
 #pragma omp parallel num_threads(threads)
   {
     const Share panels((columns + kSide - 1) / kSide);

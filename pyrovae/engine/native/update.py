@@ -124,9 +124,8 @@ class NativeUpdate(Held):
                 held.append(gradient)
                 row.gradient = gradient.data_ptr()
         self._kernel(self._address, len(self._table), torch.get_num_threads())
-        increment_version(
-            self.parameters
-        )  # a kernel's writes are unseen otherwise, by caches and by autograd
+        # Caches and autograd go by a tensor's version, which a kernel's writes leave as it was.
+        increment_version(self.parameters)
 
 
 def _settings(group: dict[str, Any]) -> tuple[Any, ...]:
