@@ -1,5 +1,5 @@
 // Adam's update of all parameters of a step, in one call. The gradient of a dense layer's weight is a product of two
-// thin matrices; it is formed here a tile at a time, in registers, and never written.
+// thin matrices; it is formed here a strip at a time, in the cache, and never written out.
 
 namespace {
 

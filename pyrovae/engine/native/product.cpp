@@ -3,7 +3,7 @@
 
 namespace {
 
-constexpr int64_t kInner = 256;       // terms at a time, so that the weight's rows stay within reach of the TLB
+constexpr int64_t kInner = 256;  // terms at a time, so that the weight's rows stay within reach of the TLB
 
 // Lines of a panel of a matrix, its rows side by side: packed[k, i] = rows[(first + i) * inner + k], or zero.
 template <typename T>
@@ -15,6 +15,19 @@ inline void pack(const T* rows, int64_t count, int64_t first, int64_t inner, int
     for (int64_t i = width; i < kSide; ++i) packed[k * kSide + i] = 0;
   }
 }
+
+// A matrix cut into panels of rows, as many packed at a time as stay in the cache.
+template <typename T>
+struct Panels {
+  const int64_t size, total, group;
+  T* const packed;
+
+  Panels(int64_t rows, int64_t inner)
+      : size(inner * Tile<T>::kColumns),
+        total((rows + Tile<T>::kColumns - 1) / Tile<T>::kColumns),
+        group(std::max<int64_t>(1, std::min(total, kPacked / int64_t(size * sizeof(T))))),
+        packed(scratch<T>(group * size)) {}
+};
 
 // Some panels, each thread its share of the lines.
 template <typename T>
@@ -33,37 +46,35 @@ template <typename T>
 void tall(const T* x, const T* weight, const T* bias, T* out, int64_t batch, int64_t inner, int64_t columns,
           int threads) {
   constexpr int64_t kSide = Tile<T>::kColumns;
-  const int64_t panel = inner * kSide, panels = (columns + kSide - 1) / kSide;
-  const int64_t group = std::max<int64_t>(1, std::min(panels, kPacked / int64_t(panel * sizeof(T))));
-  T* const packed = scratch<T>(group * panel);
+  const Panels<T> panels(columns, inner);
 #pragma omp parallel num_threads(threads)
   {
     const Share strips((batch + kRows - 1) / kRows);
     const int64_t start = strips.from * kRows, end = std::min(batch, strips.to * kRows);
     alignas(64) T tile[kRows * kSide];
-    for (int64_t first = 0; first < panels; first += group) {
-      const int64_t count = std::min(group, panels - first);
-      pack(weight, columns, first * kSide, count, inner, packed);
+    for (int64_t first = 0; first < panels.total; first += panels.group) {
+      const int64_t count = std::min(panels.group, panels.total - first);
+      pack(weight, columns, first * kSide, count, inner, panels.packed);
 #pragma omp barrier
       for (int64_t p = 0; p < count; ++p) {
+        const T* const panel = panels.packed + p * panels.size;
         const int64_t column = (first + p) * kSide, width = std::min(kSide, columns - column);
         T line[kSide] = {};
         if (bias) std::copy(bias + column, bias + column + width, line);
         if (width == kSide) {
-          Tile<T>::template rows<Start::line>(end - start, x + start * inner, inner, 1, packed + p * panel, kSide,
-                                              inner, out + start * columns + column, columns, line);
+          Tile<T>::template rows<Start::line>(end - start, x + start * inner, inner, 1, panel, kSide, inner,
+                                              out + start * columns + column, columns, line);
           continue;
         }
         for (int64_t b = start; b < end; b += kRows) {
           const int64_t height = std::min<int64_t>(kRows, end - b);
-          Tile<T>::template rows<Start::line>(height, x + b * inner, inner, 1, packed + p * panel, kSide, inner, tile,
-                                              kSide, line);
+          Tile<T>::template rows<Start::line>(height, x + b * inner, inner, 1, panel, kSide, inner, tile, kSide, line);
           for (int64_t r = 0; r < height; ++r) {
             std::copy(tile + r * kSide, tile + r * kSide + width, out + (b + r) * columns + column);
           }
         }
       }
-      if (first + count < panels) {
+      if (first + count < panels.total) {
 #pragma omp barrier
       }
     }
@@ -73,25 +84,24 @@ void tall(const T* x, const T* weight, const T* bias, T* out, int64_t batch, int
 // The same for more columns than rows: the batch is packed.
 template <typename T>
 void wide(const T* x, const T* weight, const T* bias, T* out, int64_t batch, int64_t inner, int64_t columns,
-             int threads) {
+          int threads) {
   constexpr int64_t kSide = Tile<T>::kColumns;
-  const int64_t panel = inner * kSide, panels = (batch + kSide - 1) / kSide;
-  const int64_t group = std::max<int64_t>(1, std::min(panels, kPacked / int64_t(panel * sizeof(T))));
-  T* const packed = scratch<T>(group * panel);
+  const Panels<T> panels(batch, inner);
 #pragma omp parallel num_threads(threads)
   {
     const Share strips((columns + kRows - 1) / kRows);
     alignas(64) T tile[kRows * kSide];
-    for (int64_t first = 0; first < panels; first += group) {
-      const int64_t count = std::min(group, panels - first);
-      pack(x, batch, first * kSide, count, inner, packed);
+    for (int64_t first = 0; first < panels.total; first += panels.group) {
+      const int64_t count = std::min(panels.group, panels.total - first);
+      pack(x, batch, first * kSide, count, inner, panels.packed);
 #pragma omp barrier
       for (int64_t strip = strips.from; strip < strips.to; ++strip) {
         const int64_t column = strip * kRows, height = std::min<int64_t>(kRows, columns - column);
         T shift[kRows] = {};
         if (bias) std::copy(bias + column, bias + column + height, shift);
         for (int64_t p = 0; p < count; ++p) {
-          Tile<T>::rows(height, weight + column * inner, inner, 1, packed + p * panel, kSide, inner, tile, kSide);
+          const T* const panel = panels.packed + p * panels.size;
+          Tile<T>::rows(height, weight + column * inner, inner, 1, panel, kSide, inner, tile, kSide);
           const int64_t start = (first + p) * kSide, width = std::min(kSide, batch - start);
           T* const place = out + start * columns + column;
           if (height == kRows) {
@@ -106,7 +116,7 @@ void wide(const T* x, const T* weight, const T* bias, T* out, int64_t batch, int
           }
         }
       }
-      if (first + count < panels) {
+      if (first + count < panels.total) {
 #pragma omp barrier
       }
     }
@@ -139,7 +149,8 @@ void backward(const T* x, const T* weight, T* out, int64_t batch, int64_t inner,
           if (k == 0) {
             Tile<T>::rows(batch, x + k, inner, 1, right + column, columns, terms, out + column, columns);
           } else {
-            Tile<T>::template rows<Start::out>(batch, x + k, inner, 1, right + column, columns, terms, out + column, columns);
+            Tile<T>::template rows<Start::out>(batch, x + k, inner, 1, right + column, columns, terms, out + column,
+                                               columns);
           }
           continue;
         }
