@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from pyrovae import VAE, estimators, nets
-from pyrovae.engine import lowering
-from pyrovae.engine import native as kernels
+from pyrovae.engine import lowering, native
 from pyrovae.engine.capture import capture
 from pyrovae.engine.fused import prefer_fused
-from pyrovae.engine.native import update as native
+from pyrovae.engine.native import update as native_update
 from pyrovae.engine.native.update import NativeUpdate
 from pyrovae.engine.update import Update
 from pyrovae.svi import SVI, Step
@@ -70,7 +69,7 @@ def test_the_update_is_adam(update, kind, options):
     [(1, 16, 1), (6, 32, 4), (13, 100, 3), (25, 513, 16), (12, 1030, 130), (8, 300, 600)],
 )
 def test_a_gradient_may_come_as_its_factors(rows, columns, inner, dtype):
-    """Strips that are not whole, tiles that overlap, columns of more than one strip."""
+    """Strips and tiles that are not whole, columns of more than one strip."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)  # noqa: E731
     start = draw(rows, columns)
@@ -167,7 +166,7 @@ def test_the_kernel_is_for_dense_memory():
 
 
 def test_without_the_kernel_the_update_is_in_the_graph(monkeypatch, x):
-    monkeypatch.setattr(kernels, "kernels", lambda: None)
+    monkeypatch.setattr(native, "kernels", lambda: None)
     steps = pair(monkeypatch, True)
     assert_same(steps, x, x)
     assert kinds(steps[0]) == [Update]
@@ -176,7 +175,7 @@ def test_without_the_kernel_the_update_is_in_the_graph(monkeypatch, x):
 @pytest.fixture(params=[Update, NativeUpdate])
 def steps(request, monkeypatch):
     if request.param is Update:
-        monkeypatch.setattr(kernels, "kernels", lambda: None)
+        monkeypatch.setattr(native, "kernels", lambda: None)
     return pair(monkeypatch, True)
 
 
@@ -226,8 +225,8 @@ def x():
 
 
 def test_a_step_gives_factors(monkeypatch):
-    monkeypatch.setattr(native, "SMALLEST", 0)
-    monkeypatch.setattr(native, "_fused_is_faster", lambda *_: True)
+    monkeypatch.setattr(native_update, "SMALLEST", 0)
+    monkeypatch.setattr(native_update, "_fused_is_faster", lambda *_: True)
     vaes = [VAE((40,), 18, encoder=nets.MLP(32), decoder=nets.MLP(32)).double() for _ in range(2)]
     vaes[1].load_state_dict(vaes[0].state_dict())
     steps = pair(monkeypatch, True, owners=vaes, clip_norm=None)
@@ -249,7 +248,7 @@ def test_factors_outlive_the_update():
         made = capture(lambda x: (torch.mm(x.t(), right(x)),), [x])
         (output,) = made.module.graph.find_nodes(op="output")
         constants = made.module.graph.find_nodes(op="placeholder")[: len(made.constants)]
-        return native._factors(output.args[0][0], set(constants))
+        return native_update._factors(output.args[0][0], set(constants))
 
     assert graph(lambda x: x[:, :20] * weight.detach()) is not None
     assert graph(lambda x: weight.detach()) is None

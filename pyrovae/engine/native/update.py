@@ -1,6 +1,7 @@
 """Adam's update by a kernel of our own, which forms the gradients of dense layers as it uses them."""
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,9 +21,8 @@ __all__ = ["NativeUpdate"]
 aten = torch.ops.aten
 
 SMALLEST = 1e6  # floating-point operations of a product worth fusing; below it nothing is gained
-_MARGIN = (
-    0.8  # of the fused time; a measurement in the cache does not see what a gradient costs that leaves it
-)
+# Of the fused time: a measurement in the cache does not see what a gradient costs that leaves it.
+_MARGIN = 0.8
 _ADAM = {torch.float32: "adam_float", torch.float64: "adam_double"}
 
 
@@ -177,6 +177,7 @@ def _pays(left: Tensor, right: Tensor) -> bool:
     return _fused_is_faster(rows, columns, inner, left.dtype, torch.get_num_threads())
 
 
+@functools.cache
 def _fused_is_faster(rows: int, columns: int, inner: int, dtype: torch.dtype, threads: int) -> bool:
     """Unless a measurement of a few milliseconds is clearly against it."""
     asked = rows, columns, inner, dtype
