@@ -21,7 +21,9 @@ HEADINGS = {
 def table(kind: str) -> str:
     """One family, a row a part."""
     rows = []
-    for entry in sorted(catalog.everything(kind).values(), key=lambda entry: entry.qualname.lower()):
+    for entry in sorted(
+        catalog.everything(kind).values(), key=lambda entry: entry.qualname.lower()
+    ):
         what = entry.summary.rstrip(".").replace(", in nats per datum", "").replace("|", r"\|")
         what = re.sub(r"(?<!\s)\*|\*(?!\s)", r"\*", what)
         paper = re.match(r"(.*?) \(([^()]*?), (\d{4})\)", entry.references)

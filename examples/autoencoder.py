@@ -61,13 +61,16 @@ def compare(epochs: int = 200, seed: int = 0) -> dict[str, dict[str, float]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Plain autoencoder against VAE, on digits.")
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds that shows only that it runs")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a run of seconds that shows only that it runs"
+    )
     results = compare(epochs=2 if parser.parse_args().smoke else 200)
     columns = ("squared error", "code mean", "code scale", "nearest")
     print(f"{'':>14}" + "".join(f"{column:>15}" for column in columns))
     for name, figures in results.items():
         print(
-            f"{name:>14}" + "".join(f"{figures[c]:>15.3f}" if c in figures else f"{'':>15}" for c in columns)
+            f"{name:>14}"
+            + "".join(f"{figures[c]:>15.3f}" if c in figures else f"{'':>15}" for c in columns)
         )
     print(
         "\nThe prior's codes have mean 0 and scale 1. 'nearest' of samples should be that of held-out data."

@@ -41,7 +41,11 @@ def load(path: str | Path, num_genes: int, seed: int = 0) -> tuple[Tensor, Tenso
 
 
 def compare(
-    path: str | Path, num_genes: int = 500, epochs: int = 200, num_particles: int = 1000, seed: int = 0
+    path: str | Path,
+    num_genes: int = 500,
+    epochs: int = 200,
+    num_particles: int = 1000,
+    seed: int = 0,
 ) -> dict[str, pv.Evidence]:
     """Train one VAE with each likelihood; the evidence of the test cells by name."""
     train, valid, test = load(path, num_genes, seed)
@@ -56,20 +60,30 @@ def compare(
             decoder=nets.MLP(128),
         ).initialize_from(train)
         pv.fit(vae.model, vae.guide, train, valid=valid, epochs=epochs, patience=20, seed=seed)
-        evidence[name] = pv.log_marginal(vae.model, vae.guide, test, num_particles=num_particles, seed=seed)
+        evidence[name] = pv.log_marginal(
+            vae.model, vae.guide, test, num_particles=num_particles, seed=seed
+        )
     return evidence
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Which likelihood fits single-cell counts?")
-    parser.add_argument("--data", default=Path(FOLDER) / "scrna_mouse_bladder.npz", help="the data file")
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds that shows only that it runs")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the training and the evidence")
+    parser.add_argument(
+        "--data", default=Path(FOLDER) / "scrna_mouse_bladder.npz", help="the data file"
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="a run of seconds that shows only that it runs"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the split, the training and the evidence"
+    )
     options = parser.parse_args()
     small = {"num_genes": 40, "epochs": 2, "num_particles": 20} if options.smoke else {}
     results = compare(options.data, seed=options.seed, **small)
     poisson = results["Poisson"].log_marginal.values
-    print(f"{'likelihood':>20}{'log p(x | total), nats a cell':>32}{'less Poisson, s.e. over cells':>36}")
+    print(
+        f"{'likelihood':>20}{'log p(x | total), nats a cell':>32}{'less Poisson, s.e. over cells':>36}"
+    )
     for label, found in results.items():
         gain = found.log_marginal.values - poisson
         error = gain.std(ddof=1) / len(gain) ** 0.5

@@ -12,7 +12,10 @@ smoke = "--smoke" in sys.argv
 torch.manual_seed(0)
 digits = pv.data.load("digits").binarize("threshold")
 vae = pv.VAE(
-    digits.data_shape, latent_dim=8, prior=priors.StandardNormal(), likelihood=likelihoods.Bernoulli()
+    digits.data_shape,
+    latent_dim=8,
+    prior=priors.StandardNormal(),
+    likelihood=likelihoods.Bernoulli(),
 )
 history = pv.fit(
     vae.model,

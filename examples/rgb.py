@@ -49,7 +49,16 @@ def train_and_evaluate(
         encoder=nets.Residual(*channels, blocks=1),
         decoder=nets.Residual(*channels, blocks=1),
     )
-    pv.fit(vae.model, vae.guide, train, epochs=epochs, batch_size=64, lr=5e-4, clip_norm=100.0, seed=seed)
+    pv.fit(
+        vae.model,
+        vae.guide,
+        train,
+        epochs=epochs,
+        batch_size=64,
+        lr=5e-4,
+        clip_norm=100.0,
+        seed=seed,
+    )
     return vae, pv.log_marginal(vae.model, vae.guide, test, num_particles=num_particles, seed=seed)
 
 
@@ -57,11 +66,19 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Bits per dimension of a VAE on CIFAR-10.")
     parser.add_argument("--data", default=Path(FOLDER) / "cifar10_subset.npz", help="the data file")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds that shows only that it runs")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a run of seconds that shows only that it runs"
+    )
     options = parser.parse_args()
     settings = {"epochs": options.epochs}
     if options.smoke:
-        settings = {"epochs": 1, "num_train": 64, "num_test": 8, "channels": (8, 8), "num_particles": 10}
+        settings = {
+            "epochs": 1,
+            "num_train": 64,
+            "num_test": 8,
+            "channels": (8, 8),
+            "num_particles": 10,
+        }
     for coupled in (False, True):
         _, evidence = train_and_evaluate(options.data, coupled=coupled, **settings)
         print(

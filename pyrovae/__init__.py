@@ -12,17 +12,15 @@ if TYPE_CHECKING:
         estimators,
         evidence,
         handlers,
-        kl_control,
         likelihoods,
+        models,
         nets,
         posteriors,
         priors,
         schedules,
-        shapes,
         testing,
         weights,
     )
-    from pyrovae.cli.folder import load_run
     from pyrovae.compare import compare_estimators, compare_models
     from pyrovae.evidence import (
         AIS,
@@ -35,29 +33,28 @@ if TYPE_CHECKING:
         observe_part,
         where_the_nats_go,
     )
-    from pyrovae.history import History, NonFiniteLoss
-    from pyrovae.shapes import ClusteringVAE, ConditionalVAE, HierarchicalVAE
+    from pyrovae.models import VAE, ClusteringVAE, ConditionalVAE, HierarchicalVAE
+    from pyrovae.runs import load_run
     from pyrovae.svi import SVI
-    from pyrovae.training import fit
-    from pyrovae.vae import VAE
+    from pyrovae.training import History, NonFiniteLoss, fit
 
 _NAMES = {
     "AIS": "evidence",
-    "ClusteringVAE": "shapes",
-    "ConditionalVAE": "shapes",
+    "ClusteringVAE": "models",
+    "ConditionalVAE": "models",
     "Evidence": "evidence",
-    "HierarchicalVAE": "shapes",
-    "History": "history",
+    "HierarchicalVAE": "models",
+    "History": "training",
     "ImportanceSampling": "evidence",
-    "NonFiniteLoss": "history",
+    "NonFiniteLoss": "training",
     "SVI": "svi",
     "Sandwich": "evidence",
-    "VAE": "vae",
+    "VAE": "models",
     "bdmc": "evidence",
     "compare_estimators": "compare",
     "compare_models": "compare",
     "fit": "training",
-    "load_run": "cli.folder",
+    "load_run": "runs",
     "impute": "evidence",
     "log_marginal": "evidence",
     "observe_part": "evidence",
@@ -86,7 +83,6 @@ __all__ = [
     "fit",
     "handlers",
     "impute",
-    "kl_control",
     "likelihoods",
     "load_run",
     "log_marginal",
@@ -95,7 +91,7 @@ __all__ = [
     "posteriors",
     "priors",
     "schedules",
-    "shapes",
+    "models",
     "testing",
     "weights",
     "where_the_nats_go",

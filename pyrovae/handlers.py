@@ -15,7 +15,9 @@ def _same(left: tuple, right: tuple) -> bool:
     """Whether two records of factors agree; tensors that are not the same object are compared by value."""
     if len(left) != len(right):
         return False
-    return all(a is b or bool(torch.as_tensor(a == b).all()) for a, b in zip(left, right, strict=True))
+    return all(
+        a is b or bool(torch.as_tensor(a == b).all()) for a, b in zip(left, right, strict=True)
+    )
 
 
 class KLScale(Messenger):

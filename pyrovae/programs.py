@@ -37,7 +37,11 @@ def _modules_of(program: Any) -> list[nn.Module]:
     if isinstance(owner, nn.Module):
         return [owner]
     if owner is not None and not inspect.ismodule(owner):
-        return [value for value in getattr(owner, "__dict__", {}).values() if isinstance(value, nn.Module)]
+        return [
+            value
+            for value in getattr(owner, "__dict__", {}).values()
+            if isinstance(value, nn.Module)
+        ]
     if inspect.isfunction(program):
         seen = inspect.getclosurevars(program)
         return [v for v in {**seen.globals, **seen.nonlocals}.values() if isinstance(v, nn.Module)]
@@ -66,7 +70,7 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
     return list(found.values())
 
 
-def announce(module: nn.Module, prefix: str) -> None:
+def register_parameters(module: nn.Module, prefix: str) -> None:
     """Tell listening handlers (such as those of :class:`pyro.infer.SVI`) of a module's parameters.
 
     Unlike :func:`pyro.module`, a stale entry of the same name in Pyro's global store gives way to the module's
@@ -85,10 +89,10 @@ def announce(module: nn.Module, prefix: str) -> None:
         if parameter.is_contiguous():
             pyro.param(full_name, parameter)
         else:  # the store would keep, and an optimiser train, a contiguous copy
-            _announce_as_it_is(full_name, parameter)
+            _register_without_copy(full_name, parameter)
 
 
-def _announce_as_it_is(name: str, parameter: Any) -> None:
+def _register_without_copy(name: str, parameter: Any) -> None:
     parameter.unconstrained = weakref.ref(parameter)
     effectful(lambda: parameter, type="param")(name=name)
 

@@ -116,7 +116,9 @@ class Cyclical(Schedule):
         if cycles is not None and cycles < 1:
             raise ValueError(f"cycles must be at least 1 or None, found {cycles}.")
         self.period, self.ratio, self.cycles = period, ratio, cycles
-        self.warmup_steps = round(period * ratio) if cycles is None else round(period * (cycles - 1 + ratio))
+        self.warmup_steps = (
+            round(period * ratio) if cycles is None else round(period * (cycles - 1 + ratio))
+        )
 
     def __call__(self, step: int) -> float:
         if self.cycles is not None and step >= self.period * self.cycles:
@@ -163,9 +165,13 @@ class GECO(Schedule):
         if not math.isfinite(target):
             raise ValueError(f"target must be finite, found {target}.")
         if not rate > 0 or not 0 <= momentum < 1:
-            raise ValueError(f"GECO needs rate > 0 and momentum in [0, 1), found {rate} and {momentum}.")
+            raise ValueError(
+                f"GECO needs rate > 0 and momentum in [0, 1), found {rate} and {momentum}."
+            )
         if not 0 < low <= initial <= high < math.inf:
-            raise ValueError(f"GECO needs 0 < low <= initial <= high, found {low}, {initial}, {high}.")
+            raise ValueError(
+                f"GECO needs 0 < low <= initial <= high, found {low}, {initial}, {high}."
+            )
         self.target, self.rate, self.momentum = float(target), rate, momentum
         self.initial, self.low, self.high = initial, low, high
         self.beta = float(initial)

@@ -9,18 +9,17 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pyrovae.engine.capture import Graph
-from pyrovae.engine.fused import FusedAdam, prefer_fused
-from pyrovae.engine.graphs import Engine
-from pyrovae.engine.native.update import NativeUpdate
-from pyrovae.engine.update import Update
+from pyrovae.compilation.capture import Graph
+from pyrovae.compilation.fused import FusedAdam, prefer_fused
+from pyrovae.compilation.graphs import Engine
+from pyrovae.compilation.native.update import NativeUpdate
+from pyrovae.compilation.update import Update
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale
-from pyrovae.programs import parameters_of
+from pyrovae.programs import Program, parameters_of
 
 __all__ = ["SVI", "Report", "Step"]
 
-Program = Callable[..., Any]
 
 _PATIENCE = 2  # times that an optimiser's settings may change before they stay outside the graph
 
@@ -40,7 +39,7 @@ class Step:
     """Guide, replayed model, estimator, gradients and optimiser, as one call on a batch.
 
     The first call captures the whole computation of bound and gradients as one graph (a fraction of a second),
-    which later calls replay; see :class:`~pyrovae.engine.graphs.Engine` for further shapes and for programs that
+    which later calls replay; see :class:`~pyrovae.compilation.graphs.Engine` for further shapes and for programs that
     cannot be captured. Losses, gradients and random draws are those of the eager programs. Validation of
     distributions happens on the batches that run eagerly and before a capture, not in the graph.
 
@@ -177,7 +176,9 @@ class Step:
         def whole(graph: Graph) -> Callable[..., tuple[Tensor, ...]] | None:
             if not stepping or self._stale_updates > _PATIENCE:
                 return None
-            return _with_update(compute, graph, len(Report._fields), [self.optimizer], used, updates)
+            return _with_update(
+                compute, graph, len(Report._fields), [self.optimizer], used, updates
+            )
 
         def rehearse(*batch: Tensor) -> None:
             self._evaluate(self._arguments(batch), scaled)
@@ -273,7 +274,9 @@ def _with_update(
 
 def _holds(graph: Graph, made: list[Update | NativeUpdate]) -> bool:
     """Whether the update that goes with a graph, if one does, still is its optimiser's; settings are taken over."""
-    update: Update | NativeUpdate | None = graph.notes.setdefault("update", made[0] if made else None)
+    update: Update | NativeUpdate | None = graph.notes.setdefault(
+        "update", made[0] if made else None
+    )
     return update is None or update.ready()
 
 
@@ -394,7 +397,9 @@ class SVI(pyro.infer.SVI):
         fits = optimizers and FusedAdam.fits(optimizers, parameters)
         return FusedAdam(optimizers, parameters) if fits else None
 
-    def _graph(self, stepping: bool, args: tuple, kwargs: dict) -> tuple[Graph | None, list[Tensor]]:
+    def _graph(
+        self, stepping: bool, args: tuple, kwargs: dict
+    ) -> tuple[Graph | None, list[Tensor]]:
         """A graph from the tensors among the arguments to loss and gradients; other arguments are frozen."""
         if not self.engine.enabled:
             return None, []
@@ -427,8 +432,12 @@ class SVI(pyro.infer.SVI):
             return loss.detach(), *(g for _, g in pairs)
 
         def whole(graph: Graph) -> Callable[..., tuple[Tensor, ...]] | None:
-            optimizers = self._optimizers(used) if stepping and self._stale_updates <= _PATIENCE else []
-            return _with_update(compute, graph, 1, optimizers, used, updates) if optimizers else None
+            optimizers = (
+                self._optimizers(used) if stepping and self._stale_updates <= _PATIENCE else []
+            )
+            return (
+                _with_update(compute, graph, 1, optimizers, used, updates) if optimizers else None
+            )
 
         graph = self.engine.graph(compute, inputs, name=name, rehearse=loss_of, whole=whole)
         if graph is None:

@@ -14,7 +14,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.programs import announce
+from pyrovae.programs import register_parameters
 
 __all__ = ["DiscreteMixture", "LinearGaussian", "quadrature"]
 
@@ -68,28 +68,32 @@ class LinearGaussian(nn.Module):
 
     def model(self, x: Tensor) -> Tensor:
         """The generative program of x, ``(B, data_dim)``; sites ``"z"`` and ``"x"``."""
-        announce(self, f"linear_gaussian{id(self)}")
+        register_parameters(self, f"linear_gaussian{id(self)}")
         zeros = torch.zeros_like(self.offset)
         with pyro.plate("data", x.shape[0], dim=-1):
             z = pyro.sample("z", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
             return pyro.sample(
-                "x", dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1), obs=x
+                "x",
+                dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1),
+                obs=x,
             )
 
     def layered_model(self, x: Tensor) -> Tensor:
         """The same p(x) with two latent sites: ``"a"``, of variance 0.36, and ``"b"``, which is z, of 0.64 around a."""
-        announce(self, f"linear_gaussian{id(self)}")
+        register_parameters(self, f"linear_gaussian{id(self)}")
         zeros = torch.zeros_like(self.offset)
         with pyro.plate("data", x.shape[0], dim=-1):
             a = pyro.sample("a", dist.Normal(zeros, torch.full_like(zeros, 0.6)).to_event(1))
             z = pyro.sample("b", dist.Normal(a, 0.8).to_event(1))
             return pyro.sample(
-                "x", dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1), obs=x
+                "x",
+                dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1),
+                obs=x,
             )
 
     def guide(self, x: Tensor) -> Tensor:
         """The diagonal Gaussian guide."""
-        announce(self, f"linear_gaussian{id(self)}")
+        register_parameters(self, f"linear_gaussian{id(self)}")
         with pyro.plate("data", x.shape[0], dim=-1):
             return pyro.sample(
                 "z", dist.Normal(x @ self.gain.T + self.offset, self.log_scale.exp()).to_event(1)
@@ -104,7 +108,9 @@ class LinearGaussian(nn.Module):
     def posterior(self, x: Tensor) -> Any:
         """p(z | x), exact: a multivariate normal of batch shape ``(B,)``."""
         variance = self.log_noise.exp() ** 2
-        precision = torch.eye(len(self.offset), dtype=x.dtype) + self.weight.T @ self.weight / variance
+        precision = (
+            torch.eye(len(self.offset), dtype=x.dtype) + self.weight.T @ self.weight / variance
+        )
         mean = torch.linalg.solve(precision, self.weight.T @ (x - self.bias).T).T / variance
         return dist.MultivariateNormal(mean, precision_matrix=precision)
 
@@ -162,19 +168,21 @@ class DiscreteMixture(nn.Module):
         slope, offset = 0.5 * normal(num_classes, data_dim), 0.5 * normal(num_classes)
         if exact_guide:
             slope = self.pixel_logits.detach().clone()
-            offset = self.class_logits.detach() - nn.functional.softplus(self.pixel_logits.detach()).sum(-1)
+            offset = self.class_logits.detach() - nn.functional.softplus(
+                self.pixel_logits.detach()
+            ).sum(-1)
         self.slope, self.offset = nn.Parameter(slope), nn.Parameter(offset)
 
     def model(self, x: Tensor) -> Tensor:
         """The generative program of x, ``(B, data_dim)``; sites ``"c"`` and ``"x"``."""
-        announce(self, f"discrete_mixture{id(self)}")
+        register_parameters(self, f"discrete_mixture{id(self)}")
         with pyro.plate("data", x.shape[0], dim=-1):
             c = pyro.sample("c", dist.Categorical(logits=self.class_logits))
             return pyro.sample("x", dist.Bernoulli(logits=self.pixel_logits[c]).to_event(1), obs=x)
 
     def guide(self, x: Tensor) -> Tensor:
         """The amortised categorical guide."""
-        announce(self, f"discrete_mixture{id(self)}")
+        register_parameters(self, f"discrete_mixture{id(self)}")
         with pyro.plate("data", x.shape[0], dim=-1):
             return pyro.sample("c", dist.Categorical(logits=x @ self.slope.T + self.offset))
 
@@ -195,7 +203,9 @@ class DiscreteMixture(nn.Module):
     def sample(self, num_data: int, seed: int = 0) -> Tensor:
         """``(num_data, data_dim)`` data from the model; the global random state is left alone."""
         generator = torch.Generator().manual_seed(seed)
-        c = torch.multinomial(self.class_logits.softmax(-1), num_data, replacement=True, generator=generator)
+        c = torch.multinomial(
+            self.class_logits.softmax(-1), num_data, replacement=True, generator=generator
+        )
         return torch.bernoulli(self.pixel_logits[c].sigmoid(), generator=generator)
 
 
@@ -242,6 +252,7 @@ def quadrature(
     log_z = log_z.nan_to_num(nan=-math.inf)
     p_x = likelihood(z)
     results = [
-        torch.logsumexp(log_z + p_x.log_prob(chunk.unsqueeze(0)).double(), 0) for chunk in x.split(data_chunk)
+        torch.logsumexp(log_z + p_x.log_prob(chunk.unsqueeze(0)).double(), 0)
+        for chunk in x.split(data_chunk)
     ]
     return torch.cat(results) + log_step

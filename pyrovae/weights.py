@@ -12,7 +12,9 @@ from torch import Tensor
 
 _POWERS = 8  # power sums kept by RunningWeights
 _EXACT = 64  # largest weights that the jackknife treats without a series
-_FLAT = 1e-4  # nats between the largest weight and the tail's threshold below which there is no tail
+_FLAT = (
+    1e-4  # nats between the largest weight and the tail's threshold below which there is no tail
+)
 
 
 def log_mean_exp(log_w: Tensor, dim: int = 0) -> Tensor:
@@ -94,7 +96,8 @@ def pareto_tail(log_w: Tensor, num_particles: int | None = None) -> tuple[Tensor
         return unknown, unknown.clone()
     top = log_w.double().topk(size + 1, dim=0).values  # (M + 1, B), descending
     results = [
-        _fit_tail(part, num) for part in top.split(max(1, 4_000_000 // (size * (30 + math.isqrt(size)))), 1)
+        _fit_tail(part, num)
+        for part in top.split(max(1, 4_000_000 // (size * (30 + math.isqrt(size)))), 1)
     ]
     return torch.cat([k for k, _ in results]), torch.cat([u for _, u in results])
 
@@ -128,7 +131,9 @@ def _fit_tail(top: Tensor, num: int) -> tuple[Tensor, Tensor]:
     unseen = torch.log1p(missing * num / relative[:-1].sum(0))
     unseen = torch.where(k.isinf(), math.inf, unseen)
     k, unseen = torch.where(flat, -math.inf, k), torch.where(flat | (k <= 0), 0.0, unseen)
-    nothing = top[0] == -math.inf  # no weight is positive: equal they are, but no sign of an exact guide
+    nothing = (
+        top[0] == -math.inf
+    )  # no weight is positive: equal they are, but no sign of an exact guide
     return torch.where(nothing, math.inf, k), torch.where(nothing, math.inf, unseen)
 
 
@@ -199,14 +204,22 @@ class RunningWeights:
         part = RunningWeights(0, self.keep, self.top.device)
         part.keep = self.keep
         part.count, part.top = self.count[index], self.top[index]
-        part.mean, part.spread, part.powers = self.mean[index], self.spread[index], self.powers[:, index]
+        part.mean, part.spread, part.powers = (
+            self.mean[index],
+            self.spread[index],
+            self.powers[:, index],
+        )
         part._largest = [self.largest[:, index]]
         return part
 
     def replace(self, index: Tensor, part: "RunningWeights") -> None:
         """Put back what :meth:`select` took out, after further updates."""
         self.count[index], self.top[index] = part.count, part.top
-        self.mean[index], self.spread[index], self.powers[:, index] = part.mean, part.spread, part.powers
+        self.mean[index], self.spread[index], self.powers[:, index] = (
+            part.mean,
+            part.spread,
+            part.powers,
+        )
         self._compress()
         self._largest[0][:, index] = part.largest
 
@@ -283,7 +296,9 @@ def _jackknife(state: RunningWeights, order: int) -> Tensor:
     # Power sums of what is left beside the largest; without a remainder, exactly nothing.
     rest = (state.powers / (state.mean * num) ** degree - powers).clamp_min(0)
     rest = torch.where(num > kept, rest, 0.0)
-    for r in range(1, _POWERS):  # none of it exceeds the smallest of the largest: that also cuts rounding
+    for r in range(
+        1, _POWERS
+    ):  # none of it exceeds the smallest of the largest: that also cuts rounding
         rest[r] = torch.minimum(rest[r], rest[r - 1] * share[-1])
     others = 1 - share
     others[0] = share[1:].sum(0) + rest[0]  # no difference: it may be tiny
@@ -304,7 +319,9 @@ def _jackknife(state: RunningWeights, order: int) -> Tensor:
     left = num - kept
     ratio = rest[:, None] / others ** degree[:, :, None] / degree[:, :, None]
     mixed = left * others.log() - ratio.sum(0)
-    double += torch.where(torch.arange(rows, device=share.device)[:, None] < kept, mixed, 0.0).sum(0)
+    double += torch.where(torch.arange(rows, device=share.device)[:, None] < kept, mixed, 0.0).sum(
+        0
+    )
     sums = torch.cat([left[None], rest])
     for m in range(1, _POWERS + 1):
         cross: Any = sum(math.comb(m, r) * sums[r] * sums[m - r] for r in range(m + 1))

@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; must be said before torch loads
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # workers share the cores; must be said before torch loads
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="torch device for tests that take the `device` fixture")
-    parser.addoption("--dtype", default="float64", help="torch dtype for tests that take the `dtype` fixture")
+    parser.addoption(
+        "--device", default="cpu", help="torch device for tests that take the `device` fixture"
+    )
+    parser.addoption(
+        "--dtype", default="float64", help="torch dtype for tests that take the `dtype` fixture"
+    )
 
 
 @pytest.fixture(scope="session")

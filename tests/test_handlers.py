@@ -41,7 +41,10 @@ def test_nested_scales_multiply(elbo, oracle):
 @pytest.mark.parametrize("elbo", ALL, ids=lambda e: type(e).__name__)
 def test_the_loss_is_linear_in_beta(elbo, oracle):
     module, x = oracle
-    at = {b: loss(elbo, KLScale(b)(module.model), KLScale(b)(module.guide), x) for b in (0.0, 0.25, 1.0)}
+    at = {
+        b: loss(elbo, KLScale(b)(module.model), KLScale(b)(module.guide), x)
+        for b in (0.0, 0.25, 1.0)
+    }
     assert at[0.25] == pytest.approx(0.75 * at[0.0] + 0.25 * at[1.0], rel=1e-12)
     assert at[1.0] == pytest.approx(loss(elbo, module.model, module.guide, x), rel=1e-12)
 
@@ -105,7 +108,9 @@ def test_subsampling_and_beta_multiply(oracle):
         return KLScale(0.3)(model), KLScale(0.3)(guide)
 
     for elbo in ALL:
-        assert loss(elbo, *programs(40), x) == pytest.approx(10 * loss(elbo, *programs(4), x), rel=1e-12)
+        assert loss(elbo, *programs(40), x) == pytest.approx(
+            10 * loss(elbo, *programs(4), x), rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("beta", [-0.1, math.nan, math.inf])
@@ -125,5 +130,7 @@ def test_a_site_observed_outside_is_an_error():
 
     with pytest.raises(ValueError, match="Put KLScale outermost"):
         poutine.condition(KLScale(0.5)(model), {"x": torch.tensor(0.0)})()
-    trace = poutine.trace(KLScale(0.5)(poutine.condition(model, {"x": torch.tensor(0.0)}))).get_trace()
+    trace = poutine.trace(
+        KLScale(0.5)(poutine.condition(model, {"x": torch.tensor(0.0)}))
+    ).get_trace()
     assert_close(trace.log_prob_sum(), dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.0)))

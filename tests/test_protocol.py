@@ -16,25 +16,35 @@ ROOT = Path(pv.__file__).parent
 
 # From the bottom up: each layer may import those before it, and its own package.
 LAYERS = [
-    ["weights", "schedules", "nets", "handlers", "programs", "distributions", "catalog", "engine"],
-    ["parts"],
+    ["weights", "schedules", "handlers", "programs", "declare", "distributions", "catalog"],
+    ["nets"],
     ["priors", "likelihoods", "posteriors"],
-    ["pair", "testing"],
-    ["vae"],
-    ["shapes"],
-    ["particles", "batches", "history"],
-    ["estimators"],
-    ["kl_control"],
-    ["svi"],
-    ["evidence"],
     ["data"],
+    ["models"],
+    ["particles"],
+    ["estimators"],
+    ["testing"],
+    ["objective"],
+    ["compilation"],
+    ["optim"],
+    ["svi"],
     ["training"],
+    ["evidence"],
     ["compare"],
-    ["report"],
+    ["runs"],
     ["cli"],
     ["__main__", "__init__"],
 ]
-HEAVY = {"matplotlib", "torchvision", "sklearn", "arviz_base", "arviz_stats", "arviz_plots", "zuko", "xarray"}
+HEAVY = {
+    "matplotlib",
+    "torchvision",
+    "sklearn",
+    "arviz_base",
+    "arviz_stats",
+    "arviz_plots",
+    "zuko",
+    "xarray",
+}
 
 
 def modules():
@@ -50,7 +60,9 @@ def top(module):
 
 
 def run(code):
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -66,10 +78,14 @@ def test_imports_only_go_down():
             continue
         if here == "__init__":
             continue
-        for node in ast.parse(path.read_text()).body:  # module level; sugar may reach up inside a function
+        for node in ast.parse(
+            path.read_text()
+        ).body:  # module level; sugar may reach up inside a function
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyrovae"):
                 names = (
-                    [node.module] if node.module != "pyrovae" else [f"pyrovae.{a.name}" for a in node.names]
+                    [node.module]
+                    if node.module != "pyrovae"
+                    else [f"pyrovae.{a.name}" for a in node.names]
                 )
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names if alias.name.startswith("pyrovae.")]
@@ -105,11 +121,15 @@ def test_package_import_is_light():
 
 
 def test_heavy_packages_wait_until_they_are_used():
-    loaded = run("import sys, pyrovae as pv; pv.VAE; pv.fit; pv.estimators; print(*sys.modules)").split()
+    loaded = run(
+        "import sys, pyrovae as pv; pv.VAE; pv.fit; pv.estimators; print(*sys.modules)"
+    ).split()
     assert not HEAVY & {name.split(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize("module", [priors, likelihoods, posteriors, estimators, nets, schedules, pv])
+@pytest.mark.parametrize(
+    "module", [priors, likelihoods, posteriors, estimators, nets, schedules, pv]
+)
 def test_all_names_exist_and_are_documented(module):
     for name in module.__all__:
         thing = getattr(module, name)

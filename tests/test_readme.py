@@ -39,8 +39,14 @@ def test_python_blocks_run(capsys):
 
 
 def commands():
-    shell = "\n".join(text for language, text in [*BLOCKS, *PAGE] if language == "sh").replace("\\\n", " ")
-    return [words[1:] for words in map(shlex.split, shell.splitlines()) if words and words[0] == "pyrovae"]
+    shell = "\n".join(text for language, text in [*BLOCKS, *PAGE] if language == "sh").replace(
+        "\\\n", " "
+    )
+    return [
+        words[1:]
+        for words in map(shlex.split, shell.splitlines())
+        if words and words[0] == "pyrovae"
+    ]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyro.infer import Trace_ELBO
 
 import pyrovae as pv
-from pyrovae.kl_control import Capacity
+from pyrovae.estimators import Capacity
 from pyrovae.schedules import GECO, Constant, ControlVAE, Cyclical, Linear, Schedule
 from pyrovae.testing import LinearGaussian
 
@@ -84,7 +84,9 @@ def test_controlvae_does_not_wind_up():
     assert controller(0) == 1.0
     for _ in range(200):
         controller.update(0.0, 0.0)
-    assert controller(0) < 0.5  # each of the 200 steps took a hundredth away once beta was off its end
+    assert (
+        controller(0) < 0.5
+    )  # each of the 200 steps took a hundredth away once beta was off its end
 
 
 @pytest.mark.parametrize("make", [lambda: GECO(-0.3), lambda: ControlVAE(1.5)])
@@ -141,7 +143,15 @@ def trained(schedule: Schedule, *, seed: int = 0, **options):
     oracle = LinearGaussian(shift=1.0, seed=3)
     x = oracle.sample(64)
     return pv.fit(
-        oracle.model, oracle.guide, x, beta=schedule, epochs=30, batch_size=16, lr=1e-2, seed=seed, **options
+        oracle.model,
+        oracle.guide,
+        x,
+        beta=schedule,
+        epochs=30,
+        batch_size=16,
+        lr=1e-2,
+        seed=seed,
+        **options,
     )
 
 
@@ -150,7 +160,9 @@ def test_fit_feeds_a_controller_and_leaves_the_given_one_alone():
     history = trained(schedule)
     assert schedule(0) == 0.0
     assert history["kl"][0] > 1.5
-    assert abs(history["kl"][-1] - 0.5) < 0.25  # batches of 16 make the KL of one step vary by about 0.1
+    assert (
+        abs(history["kl"][-1] - 0.5) < 0.25
+    )  # batches of 16 make the KL of one step vary by about 0.1
     assert (history["beta"] == trained(schedule)["beta"]).all()
 
 
@@ -174,7 +186,16 @@ def test_fit_resumes_a_controller(tmp_path):
     whole = pv.fit(oracle.model, oracle.guide, x, beta=schedule, epochs=4, batch_size=16, seed=0)
     path = tmp_path / "state.pt"
     oracle = LinearGaussian(shift=1.0, seed=3)
-    pv.fit(oracle.model, oracle.guide, x, beta=schedule, epochs=2, batch_size=16, seed=0, checkpoint=path)
+    pv.fit(
+        oracle.model,
+        oracle.guide,
+        x,
+        beta=schedule,
+        epochs=2,
+        batch_size=16,
+        seed=0,
+        checkpoint=path,
+    )
     rest = pv.fit(
         oracle.model,
         oracle.guide,
@@ -195,7 +216,14 @@ def test_fit_moves_a_capacity_along_its_schedule():
     oracle = LinearGaussian(shift=1.0, seed=3)
     x = oracle.sample(64)
     history = pv.fit(
-        oracle.model, oracle.guide, x, estimator=estimator, epochs=60, batch_size=64, lr=3e-2, seed=0
+        oracle.model,
+        oracle.guide,
+        x,
+        estimator=estimator,
+        epochs=60,
+        batch_size=64,
+        lr=3e-2,
+        seed=0,
     )
     assert estimator.now == torch.tensor(1.0 * 59 / 60, dtype=torch.float64)
     assert history["kl"].min() < 0.5

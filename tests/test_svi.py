@@ -217,7 +217,11 @@ class Noisy(nn.Module):
     def __init__(self, momentum=0.1):
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(5, 6), nn.BatchNorm1d(6, momentum=momentum), nn.Tanh(), nn.Dropout(0.4), nn.Linear(6, 2)
+            nn.Linear(5, 6),
+            nn.BatchNorm1d(6, momentum=momentum),
+            nn.Tanh(),
+            nn.Dropout(0.4),
+            nn.Linear(6, 2),
         )
         self.weight = nn.Parameter(torch.full((2, 5), 0.3))
 
@@ -275,7 +279,9 @@ def test_transform_is_captured_with_its_draws():
     torch.manual_seed(0)
     grey = torch.rand(40, 9, dtype=torch.float64)
     vae = VAE(9, 2, encoder=nets.MLP(8), decoder=nets.MLP(8)).double()
-    captured, eager = pair(vae, estimators.ELBO(), transform=lambda index: torch.bernoulli(grey[index]))
+    captured, eager = pair(
+        vae, estimators.ELBO(), transform=lambda index: torch.bernoulli(grey[index])
+    )
     batches = [(torch.randperm(40)[:10],) for _ in range(3)]
     assert_same(captured, eager, batches)
     grey.fill_(1.0)  # data are read where they are
@@ -353,7 +359,9 @@ def test_svi_equals_stock_pyro_on_a_vae_with_a_scheduler_and_beta():
         optim = pyro.optim.ExponentialLR(
             {"optimizer": torch.optim.Adam, "optim_args": {"lr": 1e-2}, "gamma": 0.5}
         )
-        svi = kind(KLScale(0.3)(vae.model), KLScale(0.3)(vae.guide), optim, estimators.AnalyticKL(2))
+        svi = kind(
+            KLScale(0.3)(vae.model), KLScale(0.3)(vae.guide), optim, estimators.AnalyticKL(2)
+        )
         torch.manual_seed(1)
         losses = []
         for _ in range(4):
@@ -366,7 +374,9 @@ def test_svi_equals_stock_pyro_on_a_vae_with_a_scheduler_and_beta():
 
 def test_svi_takes_stock_losses_eagerly_and_says_so(x):
     owner = LinearGaussian(shift=0.5)
-    with pytest.warns(UserWarning, match="Trace_ELBO reads values on the host; use pyrovae.estimators"):
+    with pytest.warns(
+        UserWarning, match="Trace_ELBO reads values on the host; use pyrovae.estimators"
+    ):
         svi = SVI(owner.model, owner.guide, pyro.optim.Adam({"lr": 1e-2}), pyro.infer.Trace_ELBO())
     assert isinstance(svi.step(x), float)
 
@@ -378,14 +388,22 @@ def test_data_outside_the_support_are_found_before_the_capture():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", [estimators.ELBO(), estimators.DReG(num_particles=5)], ids=repr)
+@pytest.mark.parametrize(
+    "estimator", [estimators.ELBO(), estimators.DReG(num_particles=5)], ids=repr
+)
 def test_compiled_step_agrees_to_rounding(estimator):
     torch.manual_seed(0)
     vae = VAE(9, 2, encoder=nets.MLP(8), decoder=nets.MLP(8)).double()
     data = torch.bernoulli(torch.full((10, 9), 0.4, dtype=torch.float64))
     twin, parameters = copy.deepcopy(vae), list(vae.parameters())
     compiled = Step(
-        vae.model, vae.guide, estimator, torch.optim.Adam(parameters), parameters, clip_norm=5.0, compile=True
+        vae.model,
+        vae.guide,
+        estimator,
+        torch.optim.Adam(parameters),
+        parameters,
+        clip_norm=5.0,
+        compile=True,
     )
     eager = make_step(twin, estimator, lr=1e-3, clip_norm=5.0, capture=False)
     assert_same(compiled, eager, [(data,)] * 4, tolerance={"rtol": 1e-8, "atol": 1e-8})

@@ -49,7 +49,10 @@ def test_definitions_on_small_numbers():
 def test_no_overflow(shift):
     log_w = draw(100, shift=shift)
     assert_close(
-        weights.log_mean_exp(log_w) - shift, draw(100, shift=0.0).exp().mean(0).log(), atol=1e-10, rtol=0
+        weights.log_mean_exp(log_w) - shift,
+        draw(100, shift=0.0).exp().mean(0).log(),
+        atol=1e-10,
+        rtol=0,
     )
 
 
@@ -115,7 +118,9 @@ def test_pareto_k_without_a_tail_or_without_enough_weights():
     assert weights.pareto_k(torch.zeros(1000, 2)).tolist() == [-math.inf] * 2
     assert weights.pareto_k(draw(24, 2)).tolist() == [math.inf] * 2
     few = torch.zeros(1000, 1, dtype=torch.float64)
-    few[:3] = 10.0  # three of a thousand weights outweigh all others: nothing can be said of their kind
+    few[:3] = (
+        10.0  # three of a thousand weights outweigh all others: nothing can be said of their kind
+    )
     assert weights.pareto_k(few).tolist() == [math.inf]
 
 
@@ -124,7 +129,9 @@ def test_pareto_k_finds_the_shape_of_pareto_weights(alpha):
     generator = torch.Generator().manual_seed(1)
     log_w = torch.empty(20_000, 30, dtype=torch.float64).exponential_(alpha, generator=generator)
     # The tail holds 424 weights, so k has an error of (1 + k) / sqrt(424) a datum and sqrt(30) less in the mean.
-    tolerance = 5 * (1 + 1 / alpha) / math.sqrt(424 * 30) + 0.01  # and the shrinkage of 10 in 434 towards 1/2
+    tolerance = (
+        5 * (1 + 1 / alpha) / math.sqrt(424 * 30) + 0.01
+    )  # and the shrinkage of 10 in 434 towards 1/2
     assert weights.pareto_k(log_w).mean().item() == pytest.approx(1 / alpha, abs=tolerance)
 
 
@@ -150,7 +157,9 @@ def test_unseen_is_the_rise_of_the_mean_along_a_pareto_tail(alpha):
 def test_jackknife_is_its_definition(num, spread, order):
     log_w = draw(num, 3, spread)
     # Order 2 multiplies averages of size 90 by K^2.
-    assert_close(weights.jackknife(log_w, order), leave_out(log_w, order), atol=num**order * 1e-12, rtol=0)
+    assert_close(
+        weights.jackknife(log_w, order), leave_out(log_w, order), atol=num**order * 1e-12, rtol=0
+    )
 
 
 def test_jackknife_series_holds_where_most_weights_enter_by_it():

@@ -52,13 +52,13 @@ class Kind:
 
 
 KINDS = {
-    "shape": Kind("pyrovae.shapes", "Pair", "vae", suffix="VAE"),
+    "shape": Kind("pyrovae.models", "Pair", "vae", suffix="VAE"),
     "prior": Kind("pyrovae.priors", "Prior", "standard-normal"),
     "likelihood": Kind("pyrovae.likelihoods", "Likelihood", "bernoulli"),
     "posterior": Kind("pyrovae.posteriors", "Posterior", "diagonal-normal"),
     "encoder": Kind("pyrovae.nets", "Recipe", "mlp"),
     "decoder": Kind("pyrovae.nets", "Recipe", "mlp"),
-    "estimator": Kind("pyrovae.estimators", "Estimator", "elbo", more=("pyrovae.kl_control",)),
+    "estimator": Kind("pyrovae.estimators", "Estimator", "elbo"),
     "beta": Kind("pyrovae.schedules", "Schedule", "constant"),
     "method": Kind("pyrovae.evidence", "Method", "importance-sampling"),
 }
@@ -139,7 +139,12 @@ def everything(kind: str) -> dict[str, Entry]:
     for module in (spec.module, *spec.more):
         for exported in exports(module):
             cls = find_class(module, exported)
-            if cls is None or exported == spec.base or not cls.descends(spec.base) or cls.is_abstract():
+            if (
+                cls is None
+                or exported == spec.base
+                or not cls.descends(spec.base)
+                or cls.is_abstract()
+            ):
                 continue
             name = kebab(exported.removesuffix(spec.suffix) or exported)
             found[name] = _entry(name, module, exported, cls)
@@ -221,7 +226,9 @@ def _entry(name: str, module: str, qualname: str, cls: SourceClass) -> Entry:
     return Entry(name, module, qualname, _plain_text(summary), arguments, unwritable, cited)
 
 
-def _arguments(function: ast.FunctionDef, docs: list[str]) -> tuple[tuple[Argument, ...], tuple[str, ...]]:
+def _arguments(
+    function: ast.FunctionDef, docs: list[str]
+) -> tuple[tuple[Argument, ...], tuple[str, ...]]:
     spec, found, unwritable = function.args, [], []
     positional = [*spec.posonlyargs, *spec.args][1:]
     missing: list[Any] = [None] * (len(positional) - len(spec.defaults))
@@ -241,7 +248,9 @@ def _arguments(function: ast.FunctionDef, docs: list[str]) -> tuple[tuple[Argume
             # Of a default that is an expression Python knows more than this module: None leaves it to Python.
             value = None if value is NotImplemented else value
             kind = None if kind is types.NoneType else kind
-            found.append(Argument(argument.arg, kind, value, _help(argument.arg, docs), kinds=kinds))
+            found.append(
+                Argument(argument.arg, kind, value, _help(argument.arg, docs), kinds=kinds)
+            )
             continue
         if kind in (None, types.NoneType) or value is NotImplemented:
             if value is REQUIRED:

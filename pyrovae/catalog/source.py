@@ -55,7 +55,9 @@ class SourceClass:
             return True
         methods = [s for s in self.node.body if isinstance(s, ast.FunctionDef)]
         return any(
-            dotted(d).rpartition(".")[2] == "abstractmethod" for m in methods for d in m.decorator_list
+            dotted(d).rpartition(".")[2] == "abstractmethod"
+            for m in methods
+            for d in m.decorator_list
         )
 
 
@@ -77,7 +79,9 @@ def find_class(module: str, name: str) -> SourceClass | None:
 def resolve(module: str, path: Path, name: str) -> SourceClass | None:
     """The class that a name means in a module, through ``from ... import``."""
     # What a package loads lazily it imports for type checkers: `if TYPE_CHECKING: from ... import ...`.
-    body = [s for each in _tree(path).body for s in (each.body if isinstance(each, ast.If) else [each])]
+    body = [
+        s for each in _tree(path).body for s in (each.body if isinstance(each, ast.If) else [each])
+    ]
     for statement in body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
             return SourceClass(statement, module, path)
@@ -90,7 +94,9 @@ def resolve(module: str, path: Path, name: str) -> SourceClass | None:
             head, _, rest = name.rpartition(".")
             for alias in statement.names if head else ():
                 whole = f"{statement.module}." if isinstance(statement, ast.ImportFrom) else ""
-                if (alias.asname or alias.name) == head and f"{whole}{alias.name}".startswith("pyrovae"):
+                if (alias.asname or alias.name) == head and f"{whole}{alias.name}".startswith(
+                    "pyrovae"
+                ):
                     return find_class(f"{whole}{alias.name}", rest)
     return None
 
@@ -109,7 +115,9 @@ def _tree(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
-        raise ValueError(f"{path} is not valid Python: {error.msg}, line {error.lineno}.") from error
+        raise ValueError(
+            f"{path} is not valid Python: {error.msg}, line {error.lineno}."
+        ) from error
 
 
 def path_of(module: str) -> Path | None:
@@ -121,7 +129,10 @@ def path_of(module: str) -> Path | None:
     else:
         roots, parts = [Path(entry or ".") for entry in ["", *sys.path]], module.split(".")
     for root in roots:
-        for path in (root.joinpath(*parts, "__init__.py"), root.joinpath(*parts).with_suffix(".py")):
+        for path in (
+            root.joinpath(*parts, "__init__.py"),
+            root.joinpath(*parts).with_suffix(".py"),
+        ):
             if (parts or module == "pyrovae") and path.is_file():
                 return path
     return None

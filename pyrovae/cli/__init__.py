@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("PYROVAE_TRACEBACK"):
             raise
         text = _first_paragraph(str(error))
-        return _fail(text if text and isinstance(error, _PLAIN) else f"{type(error).__name__}: {text}", 1)
+        return _fail(
+            text if text and isinstance(error, _PLAIN) else f"{type(error).__name__}: {text}", 1
+        )
     return 0
 
 

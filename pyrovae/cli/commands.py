@@ -9,12 +9,12 @@ from typing import Any
 import pyrovae as pv
 from pyrovae import catalog, report
 from pyrovae.cli.conditions import arguments, check_alike, describe, drawing, is_conditional, settle
-from pyrovae.cli.folder import Run, build, load_data, new_file
 from pyrovae.cli.options import chosen_parts
 from pyrovae.cli.show import binarized, drawn, figures, headline, say, seeded, span, write_page
 from pyrovae.compare import compare_estimators, compare_models
 from pyrovae.data import Splits
 from pyrovae.evidence import Evidence, bdmc, convergence, where_the_nats_go
+from pyrovae.runs.run import Run, build, load_data, new_file
 
 __all__ = ["COMMANDS"]
 
@@ -61,7 +61,10 @@ def train(given: Any) -> None:
     run.save_weights(vae, describe(vae, splits))
     run.checkpoint.unlink(missing_ok=True)
     seconds = sum(row["seconds"] for row in run.rows)
-    say("trained", f"{len(history)} epochs in {seconds:.1f} s, weights of epoch {history.best_epoch} kept")
+    say(
+        "trained",
+        f"{len(history)} epochs in {seconds:.1f} s, weights of epoch {history.best_epoch} kept",
+    )
     vae.eval()
     evidence = _try_evidence(vae, splits, "test", method, given.seed)
     if evidence is not None:
@@ -104,7 +107,9 @@ def evaluate(given: Any) -> None:
     if given.nats:
         print(where_the_nats_go(vae.model, vae.guide, data, method=method, seed=given.seed))
     if given.convergence:
-        rising = convergence(vae.model, vae.guide, data, num_particles=given.convergence, seed=given.seed)
+        rising = convergence(
+            vae.model, vae.guide, data, num_particles=given.convergence, seed=given.seed
+        )
         print(rising)
         beside = out.with_name(f"{out.stem}-convergence.png")
         saved += drawn(lambda path: report.axes_figure(rising.plot, path), beside)
@@ -124,7 +129,9 @@ def estimators(given: Any) -> None:
         vae.guide,
         data,
         chosen,
-        num_particles=given.num_particles[0] if len(given.num_particles) == 1 else given.num_particles,
+        num_particles=given.num_particles[0]
+        if len(given.num_particles) == 1
+        else given.num_particles,
         num_replicates=given.num_replicates,
         reference_particles=given.reference_particles,
         gradient_reference=given.gradient_bias,
@@ -160,7 +167,9 @@ def sample(given: Any) -> None:
     run = Run.open(given.run)
     vae = run.load_vae("cpu")
     image = report.is_image(vae.data_shape)
-    out = _free(given.out or new_file(run.path, "samples", ".png" if image else ".npy"), ".png", ".npy")
+    out = _free(
+        given.out or new_file(run.path, "samples", ".png" if image else ".npy"), ".png", ".npy"
+    )
     if out.suffix == ".png" and not image:
         raise ValueError(f"Data of shape {vae.data_shape} make no picture. Give --out FILE.npy.")
     shown = drawing(
@@ -209,11 +218,17 @@ def _evidence_of(paths: list[Path]) -> list[tuple[Path, Evidence]]:
     """For each run its newest evidence on data that all runs were evaluated on; a file stands for itself."""
     found = []
     for path in paths:
-        files = [path] if path.is_file() else sorted(Run.open(path).path.glob("evidence*.nc"), key=_written)
+        files = (
+            [path]
+            if path.is_file()
+            else sorted(Run.open(path).path.glob("evidence*.nc"), key=_written)
+        )
         if not files:
             raise ValueError(f"The run {path} has no evidence yet. See `pyrovae evaluate {path}`.")
         loaded = [(file, Evidence.load(file)) for file in files]
-        found.append({evidence.dataset.attrs["data"]: (file, evidence) for file, evidence in loaded})
+        found.append(
+            {evidence.dataset.attrs["data"]: (file, evidence) for file, evidence in loaded}
+        )
     common = [data for data in found[0] if all(data in other for other in found)]
     # Without common data each one's newest is taken, and the comparison says why it refuses them.
     return [choice[common[-1]] if common else [*choice.values()][-1] for choice in found]
@@ -252,13 +267,15 @@ def _resumed(given: Any) -> Run:
     run = Run(given.resume, given)
     if not run.checkpoint.is_file():
         done = "it is finished" if run.weights.is_file() else "it has no checkpoint.pt"
-        raise ValueError(f"Cannot go on with {run.path}: {done}. Start anew with --config {run.config}.")
+        raise ValueError(
+            f"Cannot go on with {run.path}: {done}. Start anew with --config {run.config}."
+        )
     return run
 
 
 def _rescue(run: Run, vae: Any, splits: Splits, error: Exception) -> None:
     """After a failure: keep what training gave, or leave no folder behind."""
-    from pyrovae.training import NonFiniteLoss
+    from pyrovae.training.fit import NonFiniteLoss
 
     if isinstance(error, NonFiniteLoss) and run.rows:
         run.save_weights(vae, describe(vae, splits))

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.cli.folder import Run, load_data
 from pyrovae.cli.options import chosen_shape
 from pyrovae.data import Splits
+from pyrovae.runs.run import Run, load_data
 
 __all__ = ["Drawing", "arguments", "check_alike", "describe", "drawing", "is_conditional", "settle"]
 
@@ -33,7 +33,9 @@ def settle(given: Any) -> Any:
     if getattr(shape, "condition_dim", 0) is not None:
         return given
     # Of all the data there are: a limited part may lack a label.
-    every = dataclasses.replace(given, data_options=dataclasses.replace(given.data_options, limit=None))
+    every = dataclasses.replace(
+        given, data_options=dataclasses.replace(given.data_options, limit=None)
+    )
     size = load_data(dataclasses.replace(every, binarize="none")).condition_dim
     return dataclasses.replace(given, shape_options=dataclasses.replace(shape, condition_dim=size))
 
@@ -42,7 +44,9 @@ def describe(vae: Any, splits: Splits) -> dict[str, str]:
     """What a run must remember of its conditions to draw without the data."""
     if not is_conditional(vae):
         return {}
-    return {"condition": "covariates" if splits.labelled("train")[1].is_floating_point() else "labels"}
+    return {
+        "condition": "covariates" if splits.labelled("train")[1].is_floating_point() else "labels"
+    }
 
 
 def check_alike(paths: Sequence[Path]) -> None:
@@ -111,22 +115,32 @@ def drawing(
                 f"--{name} does not go with this run's {type(vae).__name__}{kind}. Leave it out."
             )
     if cluster is not None:
-        return Drawing(lambda: vae.sample(num, cluster=cluster, mean=mean), given=f", cluster {cluster}")
+        return Drawing(
+            lambda: vae.sample(num, cluster=cluster, mean=mean), given=f", cluster {cluster}"
+        )
     if not is_conditional(vae):
         return Drawing(lambda: vae.sample(num, mean=mean))
     if condition == "labels":
         cycle = torch.tensor(label or range(vae.condition_dim))
         y, columns = cycle.repeat(-(-num // len(cycle)))[:num], len(cycle)
         known = (
-            f"label{'s' * (len(label) != 1)} {' '.join(map(str, label))}" if label else "each label in turn"
+            f"label{'s' * (len(label) != 1)} {' '.join(map(str, label))}"
+            if label
+            else "each label in turn"
         )
         return Drawing(_for(vae, y, mean), columns if 1 < columns <= _WIDEST else 8, f", {known}")
     if covariates:
         if len(covariates) != vae.condition_dim:
-            raise ValueError(f"--covariates must be {vae.condition_dim} numbers, found {len(covariates)}.")
-        return Drawing(_for(vae, torch.tensor([covariates] * num), mean), given=", given covariates")
+            raise ValueError(
+                f"--covariates must be {vae.condition_dim} numbers, found {len(covariates)}."
+            )
+        return Drawing(
+            _for(vae, torch.tensor([covariates] * num), mean), given=", given covariates"
+        )
     y = splits().labelled("test")[1]
-    return Drawing(_for(vae, y[torch.arange(num) % len(y)], mean), given=", covariates of test data")
+    return Drawing(
+        _for(vae, y[torch.arange(num) % len(y)], mean), given=", covariates of test data"
+    )
 
 
 def _for(vae: Any, y: Tensor, mean: bool) -> Callable[[], Tensor]:

@@ -10,7 +10,16 @@ from tyro.conf import Positional, arg
 
 from pyrovae import catalog
 
-__all__ = ["COMMANDS", "PARTS", "Chosen", "DataOptions", "chosen_parts", "chosen_shape", "command", "slots"]
+__all__ = [
+    "COMMANDS",
+    "PARTS",
+    "Chosen",
+    "DataOptions",
+    "chosen_parts",
+    "chosen_shape",
+    "command",
+    "slots",
+]
 
 _OF_SHAPE = ("prior", "likelihood", "posterior", "encoder", "decoder")
 PARTS = {"train": ("shape", *_OF_SHAPE, "estimator", "beta", "method"), "evaluate": ("method",)}
@@ -137,7 +146,12 @@ class Estimators:
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """A folder that `pyrovae train` wrote."""
-    names: Annotated[tuple[str, ...], arg(metavar="PART", help=_ESTIMATORS)] = ("elbo", "stl", "iwae", "dreg")
+    names: Annotated[tuple[str, ...], arg(metavar="PART", help=_ESTIMATORS)] = (
+        "elbo",
+        "stl",
+        "iwae",
+        "dreg",
+    )
     num_particles: tuple[int, ...] = (1, 4, 16)
     """Draws for each datum: one number, or several to sweep."""
     num_data: int = 20
@@ -212,7 +226,10 @@ def slots(name: str, shape: str = "") -> dict[str, catalog.Argument]:
     kinds = PARTS.get(name, ())
     taken = {}
     if "shape" in kinds:
-        taken = {a.name: a for a in catalog.find("shape", shape or catalog.KINDS["shape"].default).arguments}
+        taken = {
+            a.name: a
+            for a in catalog.find("shape", shape or catalog.KINDS["shape"].default).arguments
+        }
     for kind in kinds:
         if kind == "shape" or (kind in _OF_SHAPE and kind not in taken):
             continue
@@ -274,7 +291,11 @@ def _options_of(entry: catalog.Entry, path: str, chosen: Mapping[str, str]) -> t
         if a.kinds:
             fields += _fields_of(a, f"{path}.{a.name}".replace("_", "-"), chosen)
             continue
-        kind, default, help_ = a.type, _VARIADIC.get(a.name, ()) if a.variadic else a.default, a.help
+        kind, default, help_ = (
+            a.type,
+            _VARIADIC.get(a.name, ()) if a.variadic else a.default,
+            a.help,
+        )
         if path == "shape" and a.name == "condition_dim":
             kind, default, help_ = int | None, None, f"{help_} Default: what the data's labels are."
         given = field() if default is catalog.REQUIRED else field(default=default)
@@ -345,7 +366,9 @@ def _chosen(holder: Any, argument: catalog.Argument) -> Any:
     if not argument.kinds or options is None or not isinstance(value, str):
         return value
     entry = catalog.find(argument.kinds, value)
-    return Chosen(entry, {a.name: _chosen(options, a) for a in entry.arguments if hasattr(options, a.name)})
+    return Chosen(
+        entry, {a.name: _chosen(options, a) for a in entry.arguments if hasattr(options, a.name)}
+    )
 
 
 def _is_required(item: Any) -> bool:

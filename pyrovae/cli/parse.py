@@ -35,7 +35,9 @@ def parse(arguments: Sequence[str]) -> Any:
         if name in options.COMMANDS:
             arguments = [name, *_with_config(name, arguments[1:])]
         chosen = _values(arguments)
-        if "beta" in chosen and not options.is_part(chosen["beta"]):  # --beta 0.5 is short for a constant
+        if "beta" in chosen and not options.is_part(
+            chosen["beta"]
+        ):  # --beta 0.5 is short for a constant
             at = max(i for i, a in enumerate(arguments) if a == "--beta" or a.startswith("--beta="))
             value = chosen.pop("beta")
             arguments[at : at + (1 if "=" in arguments[at] else 2)] = ["--beta.value", value]
@@ -54,7 +56,9 @@ def _refuse_parts(name: str, chosen: dict[str, str]) -> None:
         kind = path.partition(".")[0]
         if kind in options.PARTS.get(name, ()) and kind not in taken and kind != "shape":
             entry = catalog.find("shape", shape)
-            fitting = ", ".join(n for n in catalog.choices("shape") if kind in options.slots(name, n))
+            fitting = ", ".join(
+                n for n in catalog.choices("shape") if kind in options.slots(name, n)
+            )
             what = f": it is {_lower(entry.summary)}" if entry.summary else "."
             raise UsageError(
                 f"{entry.qualname} takes no --{path}{what} Leave it out, or give another --shape: {fitting}."
@@ -63,7 +67,10 @@ def _refuse_parts(name: str, chosen: dict[str, str]) -> None:
 
 def _tyro(commands: dict[str, type], arguments: list[str]) -> Any:
     union = Union[  # noqa: UP007
-        tuple(Annotated[cls, tyro.conf.subcommand(n, description=_about(cls))] for n, cls in commands.items())
+        tuple(
+            Annotated[cls, tyro.conf.subcommand(n, description=_about(cls))]
+            for n, cls in commands.items()
+        )
     ]
     errors = io.StringIO()
     try:
@@ -88,7 +95,9 @@ def _about(cls: type) -> str:
 def _one_line(box: str) -> str:
     """The message inside the frame that tyro draws, with its first suggestion, on one line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip(" │|") for line in text.splitlines() if not line.startswith(("╭", "╰", "+"))]
+    lines = [
+        line.strip(" │|") for line in text.splitlines() if not line.startswith(("╭", "╰", "+"))
+    ]
     blocks = [b.strip() for b in re.split(r"[─-]{10,}", " ".join(lines)) if b.strip()]
     blocks = [b.rstrip(".") for b in blocks if not b.startswith("For full helptext")]
     message = re.sub(r"\s+", " ", ". ".join(blocks[:2]))
@@ -106,7 +115,9 @@ def _values(arguments: Sequence[str]) -> dict[str, str]:
         if not argument.startswith("--"):
             continue
         flag, equals, value = argument[2:].partition("=")
-        found[flag.replace("_", "-")] = value if equals else "" if following.startswith("--") else following
+        found[flag.replace("_", "-")] = (
+            value if equals else "" if following.startswith("--") else following
+        )
     return found
 
 
@@ -120,7 +131,9 @@ def _with_config(name: str, arguments: list[str]) -> list[str]:
     if path is None and resumed is None:
         return arguments
     if path is not None and resumed is not None:
-        raise UsageError("Give --config or --resume, not both: a run goes on with its own config.toml.")
+        raise UsageError(
+            "Give --config or --resume, not both: a run goes on with its own config.toml."
+        )
     file = Path(path) if path is not None else Path(resumed or "") / "config.toml"
     content = {key.replace("_", "-"): value for key, value in _flatten(_read(file)).items()}
     chosen = {**{flag: value for flag, value in content.items() if isinstance(value, str)}, **given}
@@ -187,7 +200,9 @@ def _as_arguments(flag: str, value: Any, file: Path) -> list[str]:
         return [f"--{flag}", *map(str, value)]
     if isinstance(value, str | int | float):
         return [f"--{flag}", str(value)]
-    raise UsageError(f"{file}: {flag} must be text, a number, true or false, or a list, found {value!r}.")
+    raise UsageError(
+        f"{file}: {flag} must be text, a number, true or false, or a list, found {value!r}."
+    )
 
 
 def to_config(given: Any) -> dict[str, Any]:
@@ -209,7 +224,11 @@ def to_config(given: Any) -> dict[str, Any]:
 def _located(name: str) -> str:
     """A part in a file by the whole path of the file, so that later commands find it from any folder."""
     file, colon, qualname = name.rpartition(":")
-    return f"{Path(file).expanduser().resolve()}:{qualname}" if colon and file.endswith(".py") else name
+    return (
+        f"{Path(file).expanduser().resolve()}:{qualname}"
+        if colon and file.endswith(".py")
+        else name
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -11,9 +11,9 @@ from torch import Tensor
 import pyrovae as pv
 from pyrovae import report
 from pyrovae.cli.conditions import arguments, describe, drawing, is_conditional
-from pyrovae.cli.folder import Run
 from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
+from pyrovae.runs.run import Run
 
 __all__ = ["binarized", "drawn", "figures", "headline", "say", "seeded", "span", "write_page"]
 
@@ -37,12 +37,15 @@ def figures(
     made: list[tuple[str, Path]] = []
     rows = run.rows
     for path in drawn(
-        lambda p: report.learning_curve(rows, p, best_epoch=best_epoch), run.path / "learning_curve.png"
+        lambda p: report.learning_curve(rows, p, best_epoch=best_epoch),
+        run.path / "learning_curve.png",
     ):
         made.append(("Learning curve", path))
     if evidence is not None:
         for path in drawn(lambda p: report.evidence_figure(evidence, p), run.evidence):
-            made.append(("log p(x) of each test datum, and where its estimate is not to be trusted", path))
+            made.append(
+                ("log p(x) of each test datum, and where its estimate is not to be trusted", path)
+            )
     if report.is_image(vae.data_shape):
         device = next(vae.parameters()).device
         low, high = span(splits.train)
@@ -56,12 +59,19 @@ def figures(
             splits=lambda: splits,
         )
         samples, seen = seeded(run.given.seed, lambda: (draws.draw(), vae.reconstruct(*shown)))
-        report.image_grid(samples, run.path / "samples.png", columns=draws.columns, low=low, high=high)
-        report.reconstruction_grid(shown[0], seen, run.path / "reconstructions.png", low=low, high=high)
+        report.image_grid(
+            samples, run.path / "samples.png", columns=draws.columns, low=low, high=high
+        )
+        report.reconstruction_grid(
+            shown[0], seen, run.path / "reconstructions.png", low=low, high=high
+        )
         what = f"Samples: E[x | z] for z drawn from the prior{draws.given}"
         made.append((what, run.path / "samples.png"))
         made.append(
-            ("Test data (upper rows), their reconstructions (lower rows)", run.path / "reconstructions.png")
+            (
+                "Test data (upper rows), their reconstructions (lower rows)",
+                run.path / "reconstructions.png",
+            )
         )
     return made
 
@@ -76,9 +86,7 @@ def write_page(
 ) -> None:
     """The run on one HTML page."""
     where = next(vae.parameters()).device
-    versions = (
-        f"pyrovae {pv.__version__}, torch {torch.__version__}, Python {platform.python_version()}, {where}"
-    )
+    versions = f"pyrovae {pv.__version__}, torch {torch.__version__}, Python {platform.python_version()}, {where}"
     again = f"pyrovae train --config {run.config}\npyrovae evaluate {run.path}\npyrovae sample {run.path}"
     report.page(
         run.path / "report.html",

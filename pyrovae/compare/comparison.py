@@ -45,7 +45,9 @@ class EstimatorComparison:
             ValueError: If fewer than two numbers of particles were compared.
         """
         if self.dataset.sizes.get("num_particles", 1) < 2:
-            raise ValueError("Slopes need a sweep: compare_estimators(..., num_particles=(1, 4, 16, 64)).")
+            raise ValueError(
+                "Slopes need a sweep: compare_estimators(..., num_particles=(1, 4, 16, 64))."
+            )
         with np.errstate(divide="ignore"):
             logs: Any = np.log(self.dataset[variable].where(self.dataset[variable] > 0))
             x: Any = np.log(logs["num_particles"])
@@ -113,6 +115,7 @@ def _table(part: "xarray.Dataset") -> list[str]:
             line += f"  {float(cell['snr']):>9.3g}  {float(cell['snr_equal_cost']):>7.3g}"
             line += f"  {'own':>6}  {'':>5}" if math.isnan(off) else f"  {off:>6.1%}  {z:>5.1f}"
         lines.append(
-            line + f"  {float(row['decoder_evaluations']):>9.0f}  {1e3 * float(row['seconds']):>7.2f}"
+            line
+            + f"  {float(row['decoder_evaluations']):>9.0f}  {1e3 * float(row['seconds']):>7.2f}"
         )
     return lines

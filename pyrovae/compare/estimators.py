@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,19 +11,18 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from pyrovae.batches import as_tensors
 from pyrovae.compare.comparison import EstimatorComparison
 from pyrovae.compare.gradients import Replicates, parameter_groups, replicate, squared_norm
+from pyrovae.data.batches import as_tensors
 from pyrovae.estimators import ELBO, IWAE, MIWAE, RWS, Estimator
 from pyrovae.evidence import Evidence, log_marginal
-from pyrovae.programs import check_data, evaluation_mode, parameters_of
+from pyrovae.programs import Program, check_data, evaluation_mode, parameters_of
 
 if TYPE_CHECKING:
     import xarray
 
 __all__ = ["EstimatorComparison", "compare_estimators"]
 
-Program = Callable[..., Any]
 REFERENCE_FACTOR = 8
 """Draws of a gradient's reference, in multiples of the estimator's own."""
 MOST_EVALUATIONS = 50_000
@@ -89,12 +88,18 @@ def compare_estimators(
                 many = max(64, min(reference_particles, MOST_EVALUATIONS // len(arguments[0])))
                 wide = RWS(many, max_plate_nesting=max_plate_nesting)
                 model_truth = bench.run(wide, runs=max(4, min(20, num_replicates // 5)), offset=2)
-            swept = None if num_particles is None or isinstance(num_particles, int) else list(num_particles)
+            swept = (
+                None
+                if num_particles is None or isinstance(num_particles, int)
+                else list(num_particles)
+            )
             counts: list[Any] = [num_particles] if swept is None else swept
             from tqdm.auto import tqdm
 
             tables = []
-            with tqdm(total=len(counts) * len(estimators), desc="compare", disable=not progress) as bar:
+            with tqdm(
+                total=len(counts) * len(estimators), desc="compare", disable=not progress
+            ) as bar:
                 for count in counts:
                     rows = {}
                     for name, estimator in estimators.items():
@@ -143,7 +148,9 @@ class _Bench:
         self.groups, self.runs, self.scale, self.seed = groups, runs, scale, seed
         self._targets: dict[str, Replicates | None] = {}
 
-    def run(self, estimator: pyro.infer.ELBO, *, runs: int | None = None, offset: int = 0) -> Replicates:
+    def run(
+        self, estimator: pyro.infer.ELBO, *, runs: int | None = None, offset: int = 0
+    ) -> Replicates:
         # Every estimator sees the same seed; references, other ones, so that errors are independent.
         return replicate(
             estimator,
@@ -165,7 +172,9 @@ class _Bench:
         if key not in self._targets:
             try:
                 self._targets[key] = self.run(wide, offset=1)
-            except ValueError:  # a discrete site, which the plain estimator cannot differentiate through
+            except (
+                ValueError
+            ):  # a discrete site, which the plain estimator cannot differentiate through
                 self._targets[key] = None
         return self._targets[key]
 
@@ -208,12 +217,16 @@ def _row(
             "snr": norm / variance**0.5 if variance > 0 else (math.inf if norm > 0 else math.nan),
         }
         cell |= _bias("gradient_bias", blocks, target, index)
-        cell |= _bias("evidence_bias", blocks, model_truth if name.startswith("model") else None, index)
+        cell |= _bias(
+            "evidence_bias", blocks, model_truth if name.startswith("model") else None, index
+        )
         row[name] = cell
     return row
 
 
-def _bias(label: str, blocks: list[Tensor], truth: Replicates | None, index: list[int]) -> dict[str, float]:
+def _bias(
+    label: str, blocks: list[Tensor], truth: Replicates | None, index: list[int]
+) -> dict[str, float]:
     if truth is None:
         return {label: math.nan, f"{label}_z": math.nan}
     others = [truth.blocks[i] for i in index]
@@ -258,11 +271,13 @@ def _dataset(
 
     outer = ("num_particles", "estimator")
     variables: dict[str, Any] = {
-        label: (outer, [[value(table[name], label) for name in names] for table in tables]) for label in ROWS
+        label: (outer, [[value(table[name], label) for name in names] for table in tables])
+        for label in ROWS
     }
     for label in CELLS:
         cells = [
-            [[value(table[name], group, label) for group in groups] for name in names] for table in tables
+            [[value(table[name], group, label) for group in groups] for name in names]
+            for table in tables
         ]
         variables[label] = ((*outer, "group"), cells)
     coords = {"estimator": names, "group": groups}
@@ -294,7 +309,13 @@ def _with_draws(estimator: Any, count: int | None, nesting: int) -> Any:
 
 
 def _reference(
-    reference: Any, model: Program, guide: Program, data: Any, particles: int, seed: int, nesting: int
+    reference: Any,
+    model: Program,
+    guide: Program,
+    data: Any,
+    particles: int,
+    seed: int,
+    nesting: int,
 ) -> tuple[float, float]:
     """Mean log p(x) in nats per datum, and its standard error."""
     if reference is None:
@@ -337,5 +358,11 @@ def _check(estimators: Mapping[str, Any], num_replicates: int) -> None:
                 f"Estimator {name!r} must be an instance of a pyrovae.estimators class or a Pyro ELBO, found "
                 f"{estimator!r}."
             )
-    if isinstance(num_replicates, bool) or not isinstance(num_replicates, int) or num_replicates < 4:
-        raise ValueError(f"num_replicates must be an integer of at least 4, found {num_replicates!r}.")
+    if (
+        isinstance(num_replicates, bool)
+        or not isinstance(num_replicates, int)
+        or num_replicates < 4
+    ):
+        raise ValueError(
+            f"num_replicates must be an integer of at least 4, found {num_replicates!r}."
+        )

@@ -31,23 +31,39 @@ def draw_comparison(dataset: "xarray.Dataset") -> Any:
     return figure
 
 
-def _against_particles(dataset: "xarray.Dataset", axes: Any, names: list[str], groups: list[str]) -> None:
+def _against_particles(
+    dataset: "xarray.Dataset", axes: Any, names: list[str], groups: list[str]
+) -> None:
     counts = dataset["num_particles"].values
     for i, name in enumerate(names):
         row = dataset.sel(estimator=name)
         # Ten colours, then the same ones again in another line style.
-        style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4], "marker": "o"}
-        axes[0].errorbar(counts, row["bound"], 2 * row["bound_error"], markersize=3, label=name, **style)
+        style = {
+            "color": f"C{i % 10}",
+            "linestyle": ("-", "--", ":", "-.")[i // 10 % 4],
+            "marker": "o",
+        }
+        axes[0].errorbar(
+            counts, row["bound"], 2 * row["bound_error"], markersize=3, label=name, **style
+        )
         for axis, group in zip(axes[1:], groups, strict=True):
             snr = row["snr"].sel(group=group)
-            axis.plot(counts, snr.where((snr > 0) & np.isfinite(snr)), markersize=3, label=name, **style)
+            axis.plot(
+                counts, snr.where((snr > 0) & np.isfinite(snr)), markersize=3, label=name, **style
+            )
     for axis, group in zip(axes[1:], groups, strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="particles", ylabel=f"SNR, gradient of the {group}")
+        axis.set(
+            xscale="log", yscale="log", xlabel="particles", ylabel=f"SNR, gradient of the {group}"
+        )
     axes[0].set(xscale="log", xlabel="particles")
-    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    axes[0].figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small"
+    )
 
 
-def _side_by_side(dataset: "xarray.Dataset", axes: Any, names: list[str], groups: list[str]) -> None:
+def _side_by_side(
+    dataset: "xarray.Dataset", axes: Any, names: list[str], groups: list[str]
+) -> None:
     places = np.arange(len(names))
     axes[0].errorbar(places, dataset["bound"], 2 * dataset["bound_error"], fmt="o")
     for axis, group in zip(axes[1:], groups, strict=True):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pyrovae.estimators import Estimator
 from pyrovae.particles import draw
+from pyrovae.programs import Program
 
 __all__ = ["Replicates", "parameter_groups", "replicate", "squared_norm"]
 
-Program = Callable[..., Any]
 MOST_BLOCKS = 10
 
 
@@ -79,7 +79,9 @@ def replicate(
     """
     num_data = data[0].shape[0]
     num_blocks = min(MOST_BLOCKS, runs // 2)
-    blocks = [torch.zeros(num_blocks, *p.shape, dtype=torch.float64, device=p.device) for p in parameters]
+    blocks = [
+        torch.zeros(num_blocks, *p.shape, dtype=torch.float64, device=p.device) for p in parameters
+    ]
     mean = [torch.zeros_like(block[0]) for block in blocks]
     spread = [torch.zeros_like(block[0]) for block in blocks]
     sizes = [0] * num_blocks
@@ -191,7 +193,9 @@ def parameter_groups(
         def reached(score: Tensor) -> set[int]:
             if not score.requires_grad:
                 return set()
-            found = torch.autograd.grad(score.sum(), list(parameters), retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(
+                score.sum(), list(parameters), retain_graph=True, allow_unused=True
+            )
             return {i for i, g in enumerate(found) if g is not None}
 
         sites = particles.latents.values()

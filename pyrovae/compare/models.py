@@ -85,7 +85,11 @@ def compare_models(
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = values[:, None] - values[None]  # (M, M, B)
         chance = (variances[:, None] + variances[None]).sum(-1) / num_data**2
-        spread = difference.var(-1, ddof=1) / num_data if num_data > 1 else np.full(chance.shape, math.inf)
+        spread = (
+            difference.var(-1, ddof=1) / num_data
+            if num_data > 1
+            else np.full(chance.shape, math.inf)
+        )
     total = {
         "monte_carlo": chance,
         "both": np.maximum(spread, chance),
@@ -105,7 +109,10 @@ def compare_models(
             "upper": (square, mean + reach),
             "probability": (square, np.vectorize(_probability)(mean, standard_error)),
             "mean": ("model", values.mean(-1)),
-            "monte_carlo_error": ("model", np.array([evidence[name].monte_carlo_error() for name in names])),
+            "monte_carlo_error": (
+                "model",
+                np.array([evidence[name].monte_carlo_error() for name in names]),
+            ),
             "flagged": ("model", np.array([evidence[name].share_flagged for name in names])),
         },
         coords={"model": names, "reference": names},
@@ -127,7 +134,9 @@ def _check(evidence: Mapping[str, Evidence], prob: float, error: str) -> None:
         )
     for name, value in evidence.items():
         if not isinstance(value, Evidence):
-            raise TypeError(f"'{name}' must be an Evidence of log_marginal, found {type(value).__name__}.")
+            raise TypeError(
+                f"'{name}' must be an Evidence of log_marginal, found {type(value).__name__}."
+            )
     if len(evidence) < 2:
         raise ValueError(f"A comparison takes two models or more, found {list(evidence)}.")
     if not 0 < prob < 1:

@@ -39,7 +39,9 @@ def read_file(path: Path) -> dict[str, Tensor]:
     """
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".npz", ".pt", ".pth"):
-        raise ValueError(f"Cannot read {path}: expected an .npy, .npz or .pt file, or a folder of images.")
+        raise ValueError(
+            f"Cannot read {path}: expected an .npy, .npz or .pt file, or a folder of images."
+        )
     try:
         if suffix in (".pt", ".pth"):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -77,7 +79,10 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
             f"Expected sparse rows (csr) in {path}, found {order.tolist()!r}. Convert by .tocsr()."
         )
     if set(arrays) >= _SPARSE:
-        found = {"x": _dense(arrays, path), **({"labels": arrays["labels"]} if "labels" in arrays else {})}
+        found = {
+            "x": _dense(arrays, path),
+            **({"labels": arrays["labels"]} if "labels" in arrays else {}),
+        }
     else:
         shape = arrays.pop("image_shape", None)
         found = {}
@@ -95,7 +100,9 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
             )
         x = {"x": next(iter(x.values()))}
     x = {k: _channels_first(a) for k, a in x.items() if k in (*_PARTS, "x")}
-    labels = {("x_labels" if k == "labels" else k): a for k, a in found.items() if k.endswith("labels")}
+    labels = {
+        ("x_labels" if k == "labels" else k): a for k, a in found.items() if k.endswith("labels")
+    }
     return {**x, **{k: a for k, a in labels.items() if a.dim() in (1, 2)}}
 
 
@@ -123,7 +130,9 @@ def _dense(arrays: dict[str, Tensor], path: Path) -> Tensor:
 
     shape = tuple(int(s) for s in arrays["shape"])
     try:
-        rows = csr_matrix(tuple(arrays[k].numpy() for k in ("data", "indices", "indptr")), shape=shape)
+        rows = csr_matrix(
+            tuple(arrays[k].numpy() for k in ("data", "indices", "indptr")), shape=shape
+        )
         rows.check_format()
     except ValueError as error:
         raise ValueError(f"The sparse rows in {path} do not fit together: {error}.") from error

@@ -73,7 +73,9 @@ def load(
         raise FileNotFoundError(f"No data file or folder at {path}.")
     close = difflib.get_close_matches(text, NAMES, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"Unknown data set {text!r}: neither a file nor one of {', '.join(NAMES)}.{hint}")
+    raise ValueError(
+        f"Unknown data set {text!r}: neither a file nor one of {', '.join(NAMES)}.{hint}"
+    )
 
 
 def _root(name: str, root: str | Path | None) -> Path:
@@ -95,17 +97,23 @@ def _digits(options: dict[str, Any]) -> Splits:
 def _parts(arrays: dict[str, Tensor], name: str, options: dict[str, Any]) -> Splits:
     """Splits from arrays train, valid, test (with labels beside them), or from a single one, x."""
     raw = {k: a for k, a in arrays.items() if not k.endswith("labels")}
-    y = {k.removesuffix("_labels"): _conditions(a) for k, a in arrays.items() if k.endswith("labels")}
+    y = {
+        k.removesuffix("_labels"): _conditions(a) for k, a in arrays.items() if k.endswith("labels")
+    }
     levels = 256 if _are_grey_levels(raw.values()) else None
     x = {k: a.float() / 255 if levels else _floating(a, k, name) for k, a in raw.items()}
     first = "train" if "train" in x else "x"
     if first not in x:
-        raise ValueError(f"{name} holds {', '.join(x)} but no train array. Add one, or give a single array.")
+        raise ValueError(
+            f"{name} holds {', '.join(x)} but no train array. Add one, or give a single array."
+        )
     if {"valid", "test"} <= set(x):
         labels = (y[first], y["valid"], y["test"]) if {first, "valid", "test"} <= set(y) else None
         return Splits(x[first], x["valid"], x["test"], name, levels, labels)
     if "valid" in x:
-        raise ValueError(f"{name} has train and valid but no test array. Add one, or give a single array.")
+        raise ValueError(
+            f"{name} has train and valid but no test array. Add one, or give a single array."
+        )
     return split(
         x[first],
         y.get(first),
@@ -131,4 +139,6 @@ def _are_grey_levels(arrays: Any) -> bool:
 
 
 def _floating(array: Tensor, part: str, name: str) -> Tensor:
-    return check(array if array.dtype == torch.float64 else array.float(), f"the {part} part of {name}")
+    return check(
+        array if array.dtype == torch.float64 else array.float(), f"the {part} part of {name}"
+    )

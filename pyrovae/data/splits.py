@@ -44,7 +44,9 @@ class Splits:
             check(getattr(self, part), f"the {part} part of {self.name}")
         shapes = {part: tuple(getattr(self, part).shape[1:]) for part in PARTS}
         if len(set(shapes.values())) > 1:
-            raise ValueError(f"The parts of {self.name} must have one shape a datum, found {shapes}.")
+            raise ValueError(
+                f"The parts of {self.name} must have one shape a datum, found {shapes}."
+            )
         for part, y in zip(PARTS, self.labels or (), strict=self.labels is not None):
             if y.shape[:1] != getattr(self, part).shape[:1]:
                 raise ValueError(
@@ -107,18 +109,28 @@ class Splits:
         if how not in ("threshold", "stochastic", "dynamic"):
             raise ValueError(f"how must be 'threshold', 'stochastic' or 'dynamic', found {how!r}.")
         once = "threshold" if how == "threshold" else "stochastic"
-        parts = {part: binarize(getattr(self, part), once, seed=seed + i) for i, part in enumerate(PARTS)}
+        parts = {
+            part: binarize(getattr(self, part), once, seed=seed + i) for i, part in enumerate(PARTS)
+        }
         if how != "dynamic":
             return replace(self, **parts, levels=None)
-        return replace(self, valid=parts["valid"], test=parts["test"], levels=None, transform=resample)
+        return replace(
+            self, valid=parts["valid"], test=parts["test"], levels=None, transform=resample
+        )
 
     def take(self, limit: int, *, seed: int = 0) -> "Splits":
         """At most ``limit`` data of each part, chosen at random: files are often sorted by class."""
         if limit < 1:
             raise ValueError(f"limit must be at least 1, found {limit}.")
-        chosen = [_shuffled(getattr(self, part).shape[0], seed)[:limit].sort().values for part in PARTS]
-        parts = {part: getattr(self, part)[index] for part, index in zip(PARTS, chosen, strict=True)}
-        labels = self.labels and tuple(y[index] for y, index in zip(self.labels, chosen, strict=True))
+        chosen = [
+            _shuffled(getattr(self, part).shape[0], seed)[:limit].sort().values for part in PARTS
+        ]
+        parts = {
+            part: getattr(self, part)[index] for part, index in zip(PARTS, chosen, strict=True)
+        }
+        labels = self.labels and tuple(
+            y[index] for y, index in zip(self.labels, chosen, strict=True)
+        )
         return replace(self, **parts, labels=labels)
 
 
@@ -174,7 +186,9 @@ def check(x: Tensor, what: str) -> Tensor:
         ValueError: If not.
     """
     if x.dim() < 2:
-        raise ValueError(f"Data must have shape (N, *data_shape), found {tuple(x.shape)} in {what}.")
+        raise ValueError(
+            f"Data must have shape (N, *data_shape), found {tuple(x.shape)} in {what}."
+        )
     if x.numel() == 0:
         raise ValueError(f"No data in {what}: found shape {tuple(x.shape)}.")
     if not x.is_floating_point():
@@ -196,7 +210,9 @@ def _check_labels(y: Tensor, what: str) -> None:
             f"{tuple(y.shape)} in {what}."
         )
     if y.is_floating_point() and not torch.isfinite(y).all():
-        raise ValueError(f"Found NaN or infinite covariates in {what}. Remove those data, or fill them.")
+        raise ValueError(
+            f"Found NaN or infinite covariates in {what}. Remove those data, or fill them."
+        )
     if not y.is_floating_point() and int(y.min()) < 0:
         raise ValueError(f"Labels are counted from 0, found {int(y.min())} in {what}.")
 

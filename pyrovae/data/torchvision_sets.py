@@ -84,7 +84,9 @@ def _guarded(
             f"The {part} files of {name} in {root} are damaged ({type(error).__name__}). Replace them."
         ) from error
     if images.shape[0] != labels.shape[0]:
-        raise ValueError(f"{name} in {root} has {images.shape[0]} images but {labels.shape[0]} labels.")
+        raise ValueError(
+            f"{name} in {root} has {images.shape[0]} images but {labels.shape[0]} labels."
+        )
     return images, labels
 
 

@@ -29,7 +29,9 @@ class Beta(Elementwise):
         return (a - 1) * value.log() + (b - 1) * torch.log1p(-value) - log_beta
 
     def draw(self, concentration1: Tensor, concentration0: Tensor) -> Tensor:
-        draw = torch.distributions.Beta(concentration1, concentration0, validate_args=False).sample()
+        draw = torch.distributions.Beta(
+            concentration1, concentration0, validate_args=False
+        ).sample()
         limits = torch.finfo(draw.dtype)
         return draw.clamp(limits.tiny, 1 - limits.eps)
 

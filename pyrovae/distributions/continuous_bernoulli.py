@@ -68,7 +68,9 @@ class ContinuousBernoulli(Elementwise):
         # Inverted on the side where exp cannot overflow: x(u; l) = 1 - x(1 - u; -l).
         slope = -logits.abs()
         tiny = slope > -torch.finfo(logits.dtype).tiny
-        x = torch.where(tiny, u, torch.log1p(u * torch.expm1(slope)) / slope.masked_fill(tiny, -1.0))
+        x = torch.where(
+            tiny, u, torch.log1p(u * torch.expm1(slope)) / slope.masked_fill(tiny, -1.0)
+        )
         return torch.where(logits > 0, 1 - x, x).clamp(0, 1)
 
     @property

@@ -65,7 +65,9 @@ class NegativeBinomial(Elementwise):
         return value * logsigmoid(u) + self.theta * logsigmoid(-u) + ways.to(u.dtype)
 
     def draw(self, log_mean: Tensor, theta: Tensor) -> Tensor:
-        rate = torch.distributions.Gamma(theta, torch.ones_like(theta), validate_args=False).sample()
+        rate = torch.distributions.Gamma(
+            theta, torch.ones_like(theta), validate_args=False
+        ).sample()
         return torch.poisson(rate * (log_mean - theta.log()).exp())
 
     @property

@@ -24,7 +24,10 @@ def _log_prob(value: Tensor, loc: Tensor, scale: Tensor, num_levels: int) -> Ten
     centre = (value - loc) / scale
     half = 0.5 * step / scale
     # One where the level has an edge below, or above: factors, since torch.where is slow and these are finite.
-    edge_below, edge_above = ((value > 0.5 * step).to(loc.dtype), (value < 1 - 0.5 * step).to(loc.dtype))
+    edge_below, edge_above = (
+        (value > 0.5 * step).to(loc.dtype),
+        (value < 1 - 0.5 * step).to(loc.dtype),
+    )
     above = softplus(-(centre + half), threshold=50.0) * edge_above  # -log sigma(a)
     below = softplus(centre - half, threshold=50.0) * edge_below  # -log sigma(-b)
     width = torch.log(-torch.expm1(-2 * half)) * (edge_above * edge_below)
@@ -76,7 +79,9 @@ class DiscretizedLogistic(Elementwise):
         r"""Exact: :math:`E[k] = \sum_{j=1}^{L-1} P(k \ge j)`."""
         total = torch.zeros_like(self.loc + self.scale)
         for j in range(1, self.num_levels):
-            total = total + torch.sigmoid((self.loc - (j - 0.5) / (self.num_levels - 1)) / self.scale)
+            total = total + torch.sigmoid(
+                (self.loc - (j - 0.5) / (self.num_levels - 1)) / self.scale
+            )
         return (total / (self.num_levels - 1)).expand(self._batch_shape)
 
 
@@ -128,9 +133,13 @@ class DiscretizedLogisticMixture(TorchDistribution):
         pixels = logits.shape[logits.dim() - num_pixel_dims :]
         event = pixels if coupling is None else (3, *pixels)
         if tuple(loc.shape[loc.dim() - len(event) :]) != tuple(event):
-            raise ValueError(f"Expected loc to end in {tuple(event)}, found shape {tuple(loc.shape)}.")
+            raise ValueError(
+                f"Expected loc to end in {tuple(event)}, found shape {tuple(loc.shape)}."
+            )
         super().__init__(
-            logits.shape[: logits.dim() - num_pixel_dims - 1], torch.Size(event), validate_args=False
+            logits.shape[: logits.dim() - num_pixel_dims - 1],
+            torch.Size(event),
+            validate_args=False,
         )
 
     @property
@@ -140,7 +149,9 @@ class DiscretizedLogisticMixture(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape)))
+        new._batch_shape = torch.Size(
+            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        )
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -162,7 +173,11 @@ class DiscretizedLogisticMixture(TorchDistribution):
         with torch.no_grad():
             batch = torch.Size(sample_shape) + self._batch_shape
             logits = self.logits.expand(batch + self.logits.shape[self._axis :])
-            noise = torch.empty_like(logits, memory_format=torch.contiguous_format).exponential_().log_()
+            noise = (
+                torch.empty_like(logits, memory_format=torch.contiguous_format)
+                .exponential_()
+                .log_()
+            )
             index = (logits - noise).argmax(self._axis, keepdim=True)  # (*batch, 1, *pixels)
             if self.coupling is not None:
                 index = index.unsqueeze(self._axis)  # (*batch, 1, 1, *pixels)
@@ -170,12 +185,16 @@ class DiscretizedLogisticMixture(TorchDistribution):
 
             def pick(tensor: Tensor) -> Tensor:
                 wide = tensor.expand(batch + tensor.shape[axis:])
-                return wide.gather(axis, index.expand(*batch, 1, *tensor.shape[axis + 1 :])).squeeze(axis)
+                return wide.gather(
+                    axis, index.expand(*batch, 1, *tensor.shape[axis + 1 :])
+                ).squeeze(axis)
 
             loc, scale = pick(self.loc), pick(self.scale)  # (*batch, *event)
             if self.coupling is None:
                 return _draw(loc, scale, self.num_levels)
-            return self._channels(loc, scale, pick(self.coupling), lambda m, s: _draw(m, s, self.num_levels))
+            return self._channels(
+                loc, scale, pick(self.coupling), lambda m, s: _draw(m, s, self.num_levels)
+            )
 
     @property
     def mean(self) -> Tensor:

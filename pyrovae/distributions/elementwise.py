@@ -56,7 +56,9 @@ class Elementwise(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Elementwise":
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape)))
+        new._batch_shape = torch.Size(
+            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        )
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:

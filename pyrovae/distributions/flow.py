@@ -88,7 +88,9 @@ class AutoregressiveSteps(nn.Module):
         return b, total
 
 
-def check_flow(name: str, num_transforms: int, hidden: Sequence[int], transform: str, bins: int) -> None:
+def check_flow(
+    name: str, num_transforms: int, hidden: Sequence[int], transform: str, bins: int
+) -> None:
     """Raise a ValueError if a flow's options make none."""
     if transform not in ("affine", "spline"):
         raise ValueError(f"{name} transform must be 'affine' or 'spline', found {transform!r}.")
@@ -110,14 +112,18 @@ class _ElementWise(nn.Module):
         self.net = None
         if context:
             widths = [context, *hidden, sum(self.sizes)]
-            layers = [m for i, o in itertools.pairwise(widths) for m in (nn.Linear(i, o), nn.ReLU())]
+            layers = [
+                m for i, o in itertools.pairwise(widths) for m in (nn.Linear(i, o), nn.ReLU())
+            ]
             self.net = nn.Sequential(*layers[:-1])
 
     def forward(self, context: Tensor | None) -> Any:
         flat = self.free if self.net is None else self.free + self.net(context)
         flat = flat.unsqueeze(-2)  # the coordinate's own dimension
         parts = flat.split(self.sizes, -1)
-        shaped = [p.reshape(p.shape[:-1] + torch.Size(s)) for p, s in zip(parts, self.shapes, strict=True)]
+        shaped = [
+            p.reshape(p.shape[:-1] + torch.Size(s)) for p, s in zip(parts, self.shapes, strict=True)
+        ]
         return _Joint(self.univariate(*shaped))
 
 
@@ -157,7 +163,9 @@ class FlowDistribution(TorchDistribution):
     support = constraints.real_vector  # type: ignore[assignment]
     has_rsample = True
 
-    def __init__(self, base: Any, steps: AutoregressiveSteps, context: Tensor | None = None, *, fast: str):
+    def __init__(
+        self, base: Any, steps: AutoregressiveSteps, context: Tensor | None = None, *, fast: str
+    ):
         self.base, self.steps, self.context, self.fast = base, steps, context, fast
         self._last: tuple[Tensor, Tensor] | None = None
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
@@ -171,7 +179,9 @@ class FlowDistribution(TorchDistribution):
             self.fast,
         )
         new._last = None
-        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        TorchDistribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         return new
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:

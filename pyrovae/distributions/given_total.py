@@ -25,7 +25,9 @@ class GivenTotal(TorchDistribution):
 
     arg_constraints: dict = {}  # noqa: RUF012  # torch asks for this very attribute
 
-    def __init__(self, given: Callable[[Tensor], Any], event_dim: int, typical: Tensor, like: Tensor):
+    def __init__(
+        self, given: Callable[[Tensor], Any], event_dim: int, typical: Tensor, like: Tensor
+    ):
         self.given, self.typical = given, typical
         self._like_ones = (1,) * event_dim
         split = like.dim() - event_dim
@@ -38,14 +40,18 @@ class GivenTotal(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> "GivenTotal":
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape)))
+        new._batch_shape = torch.Size(
+            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        )
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         dims = len(self._event_shape)
         total = value.flatten(value.dim() - dims).sum(-1).clamp(min=1)
         result = (
-            self.given(total.log().reshape(*total.shape, *self._like_ones)).to_event(dims).log_prob(value)
+            self.given(total.log().reshape(*total.shape, *self._like_ones))
+            .to_event(dims)
+            .log_prob(value)
         )
         return result.expand(torch.broadcast_shapes(result.shape, self._batch_shape))
 

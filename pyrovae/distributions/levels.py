@@ -48,14 +48,18 @@ class LevelCategorical(Elementwise):
         index = to_levels(value, self.num_levels).long().unsqueeze(-1)
         logits = self.logits
         shape = torch.broadcast_shapes(index.shape[:-1], logits.shape[:-1])
-        chosen = logits.expand(*shape, self.num_levels).gather(-1, index.expand(*shape, 1)).squeeze(-1)
+        chosen = (
+            logits.expand(*shape, self.num_levels).gather(-1, index.expand(*shape, 1)).squeeze(-1)
+        )
         return chosen - self.log_normalizer
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008  # torch's own signature
         shape = torch.Size(sample_shape) + self._batch_shape
         with torch.no_grad():
             # The largest of logits plus Gumbel noise; -log of an exponential is one.
-            noise = torch.empty(*shape, self.num_levels, dtype=self.logits.dtype, device=self.logits.device)
+            noise = torch.empty(
+                *shape, self.num_levels, dtype=self.logits.dtype, device=self.logits.device
+            )
             levels = (self.logits - noise.exponential_().log_()).argmax(-1)
             return from_levels(levels.to(self.logits.dtype), self.num_levels)
 
@@ -65,4 +69,6 @@ class LevelCategorical(Elementwise):
     @property
     def mean(self) -> Tensor:
         levels = torch.arange(self.num_levels, dtype=self.logits.dtype, device=self.logits.device)
-        return (self.logits.softmax(-1) @ from_levels(levels, self.num_levels)).expand(self._batch_shape)
+        return (self.logits.softmax(-1) @ from_levels(levels, self.num_levels)).expand(
+            self._batch_shape
+        )

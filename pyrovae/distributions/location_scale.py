@@ -59,7 +59,9 @@ class FittedNormal(Normal):
         report: Called with the fitted variance, a detached scalar.
     """
 
-    def __init__(self, loc: Tensor, scale: Tensor, min_scale: float, report: Callable[[Tensor], None]):
+    def __init__(
+        self, loc: Tensor, scale: Tensor, min_scale: float, report: Callable[[Tensor], None]
+    ):
         super().__init__(loc, scale)
         self.min_scale, self.report = min_scale, report
 
@@ -105,13 +107,19 @@ class StudentT(_LocationScale):
     def density(self, value: Tensor) -> Tensor:
         half = 0.5 * self.df
         offset = (
-            torch.lgamma(half) - torch.lgamma(half + 0.5) + 0.5 * (math.pi * self.df).log() + self.scale.log()
+            torch.lgamma(half)
+            - torch.lgamma(half + 0.5)
+            + 0.5 * (math.pi * self.df).log()
+            + self.scale.log()
         )
         squares = ((value - self.loc) / self.scale).square()
         return (squares / self.df).log1p() * -(half + 0.5) - offset
 
     def draw(self, df: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-        chi2 = 2 * torch.distributions.Gamma(0.5 * df, torch.ones_like(df), validate_args=False).sample()
+        chi2 = (
+            2
+            * torch.distributions.Gamma(0.5 * df, torch.ones_like(df), validate_args=False).sample()
+        )
         return loc + scale * torch.randn_like(loc) * (df / chi2).sqrt()
 
     @property

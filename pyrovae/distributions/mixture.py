@@ -38,7 +38,9 @@ class DiagonalNormalMixture(TorchDistribution):
     support = constraints.real_vector  # type: ignore[assignment]
     has_rsample = True
 
-    def __init__(self, locs: Tensor, scales: Tensor, logits: Tensor, *, validate_args: bool | None = None):
+    def __init__(
+        self, locs: Tensor, scales: Tensor, logits: Tensor, *, validate_args: bool | None = None
+    ):
         self.locs, self.scales = torch.broadcast_tensors(locs, scales)
         self.logits = logits.log_softmax(-1)
         batch_shape = torch.broadcast_shapes(self.locs.shape[:-2], logits.shape[:-1])
@@ -48,7 +50,9 @@ class DiagonalNormalMixture(TorchDistribution):
         new: Any = self._get_checked_instance(DiagonalNormalMixture, _instance)
         # The parameters stay as they are: they broadcast, and shared components stay recognisable.
         new.locs, new.scales, new.logits = self.locs, self.scales, self.logits
-        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        TorchDistribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         new._validate_args = self._validate_args
         return new
 
@@ -72,7 +76,9 @@ class DiagonalNormalMixture(TorchDistribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         value = self.sample(sample_shape)
-        if torch.is_grad_enabled() and any(p.requires_grad for p in (self.locs, self.scales, self.logits)):
+        if torch.is_grad_enabled() and any(
+            p.requires_grad for p in (self.locs, self.scales, self.logits)
+        ):
             return _reattach(value, self.locs, self.scales, self.logits)
         return value
 
@@ -96,7 +102,9 @@ class DiagonalNormalMixture(TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        second = (self.logits.exp().unsqueeze(-1) * (self.scales.square() + self.locs.square())).sum(-2)
+        second = (
+            self.logits.exp().unsqueeze(-1) * (self.scales.square() + self.locs.square())
+        ).sum(-2)
         return second.expand(self.batch_shape + self.event_shape) - self.mean.square()
 
 
@@ -127,7 +135,9 @@ class ComponentMixture(TorchDistribution):
     def expand(self, batch_shape, _instance=None):
         new: Any = self._get_checked_instance(ComponentMixture, _instance)
         new.components, new.max_elements = self.components, self.max_elements
-        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        TorchDistribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -171,7 +181,9 @@ def _shared_log_prob(value: Tensor, locs: Tensor, scales: Tensor) -> Tensor:
 def _reattach(value: Tensor, locs: Tensor, scales: Tensor, logits: Tensor) -> Tensor:
     """``value`` with the gradient that keeps its conditional distribution functions fixed."""
 
-    def conditionals(locs: Tensor, scales: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def conditionals(
+        locs: Tensor, scales: Tensor, logits: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         z = value.unsqueeze(-2)
         log_n = _log_normal(z, locs, scales)  # (*batch, C, D)
         earlier = log_n.cumsum(-1).roll(1, -1)

@@ -53,7 +53,9 @@ class _Blocks(constraints.Constraint):
 class _Product(TorchDistribution):
     """What the two have in common: ``logits`` of shape ``(*batch, L, C)``, events of shape ``(L * C,)``."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.independent(constraints.real, 2)}
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "logits": constraints.independent(constraints.real, 2)
+    }
     _constraint = constraints.one_hot
 
     def __init__(self, logits: Tensor, *, validate_args: bool | None = None):
@@ -98,8 +100,14 @@ class OneHotProduct(_Product):
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         with torch.no_grad():
-            which = Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))
-            return torch.nn.functional.one_hot(which, self.logits.shape[-1]).to(self.logits.dtype).flatten(-2)
+            which = Categorical(logits=self.logits, validate_args=False).sample(
+                torch.Size(sample_shape)
+            )
+            return (
+                torch.nn.functional.one_hot(which, self.logits.shape[-1])
+                .to(self.logits.dtype)
+                .flatten(-2)
+            )
 
     @property
     def num_values(self) -> int:
@@ -115,7 +123,9 @@ class OneHotProduct(_Product):
                 f"{num} variables of {size} categories have {self.num_values} joint values, too many to enumerate. "
                 "Use fewer, or estimate by sampling: estimators.ELBO."
             )
-        codes = torch.tensor(list(itertools.product(range(size), repeat=num)), device=self.logits.device)
+        codes = torch.tensor(
+            list(itertools.product(range(size), repeat=num)), device=self.logits.device
+        )
         values = torch.nn.functional.one_hot(codes, size).to(self.logits.dtype).flatten(-2)
         values = values.reshape(-1, *(1,) * len(self.batch_shape), num * size)
         return values.expand(-1, *self.batch_shape, -1) if expand else values

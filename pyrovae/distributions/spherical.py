@@ -39,7 +39,9 @@ class HypersphericalUniform(TorchDistribution):
     def expand(self, batch_shape, _instance=None):
         new: Any = self._get_checked_instance(HypersphericalUniform, _instance)
         new._like = self._like
-        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        TorchDistribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         new._validate_args = self._validate_args
         return new
 
@@ -51,7 +53,9 @@ class HypersphericalUniform(TorchDistribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         noise = torch.randn(
-            self._extended_shape(torch.Size(sample_shape)), dtype=self._like.dtype, device=self._like.device
+            self._extended_shape(torch.Size(sample_shape)),
+            dtype=self._like.dtype,
+            device=self._like.device,
         )
         return torch.nn.functional.normalize(noise, dim=-1)
 
@@ -88,7 +92,9 @@ class PowerSpherical(TorchDistribution):
     support = constraints.sphere  # type: ignore[assignment]
     has_rsample = True
 
-    def __init__(self, direction: Tensor, concentration: Tensor, *, validate_args: bool | None = None):
+    def __init__(
+        self, direction: Tensor, concentration: Tensor, *, validate_args: bool | None = None
+    ):
         _check_dim(direction.shape[-1])
         batch_shape = torch.broadcast_shapes(direction.shape[:-1], concentration.shape)
         self.direction = direction.expand(batch_shape + direction.shape[-1:])
@@ -128,15 +134,17 @@ class PowerSpherical(TorchDistribution):
         shape = torch.Size(sample_shape)
         alpha, beta = self._beta
         # Both b and 1 - b, each to full relative precision.
-        both = Dirichlet(torch.stack([alpha, torch.full_like(alpha, beta)], -1), validate_args=False).rsample(
-            shape
-        )
+        both = Dirichlet(
+            torch.stack([alpha, torch.full_like(alpha, beta)], -1), validate_args=False
+        ).rsample(shape)
         tiny = torch.finfo(both.dtype).tiny
         b, rest = both.clamp_min(tiny).unbind(-1)
         cosine, sine = b - rest, 2 * (b * rest).sqrt()
         direction = self.direction.expand(shape + self.direction.shape)
         noise = torch.nn.functional.normalize(torch.randn_like(direction[..., 1:]), dim=-1)
-        upright = torch.cat([cosine.unsqueeze(-1), sine.unsqueeze(-1) * noise], -1)  # about the first axis
+        upright = torch.cat(
+            [cosine.unsqueeze(-1), sine.unsqueeze(-1) * noise], -1
+        )  # about the first axis
         pole = torch.zeros_like(direction)
         sign = torch.where(direction[..., :1] < 0, 1.0, -1.0).to(direction)
         pole[..., :1] = sign
@@ -164,4 +172,6 @@ def _kl_power_spherical_uniform(p, q):
 
 def _check_dim(dim: int) -> None:
     if dim < 2:
-        raise ValueError(f"A sphere needs an ambient dimension (latent_dim) of at least 2, found {dim}.")
+        raise ValueError(
+            f"A sphere needs an ambient dimension (latent_dim) of at least 2, found {dim}."
+        )

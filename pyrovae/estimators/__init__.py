@@ -4,6 +4,7 @@ from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import ELBO, AnalyticKL
 from pyrovae.estimators.iwae import CIWAE, IWAE, MIWAE, PIWAE
 from pyrovae.estimators.jackknife import Jackknife
+from pyrovae.estimators.kl_control import Capacity, FreeBits
 from pyrovae.estimators.path import STL, STLIWAE, DReG, RWSDReG
 from pyrovae.estimators.renyi import Renyi
 from pyrovae.estimators.rws import RWS
@@ -15,9 +16,11 @@ __all__ = [
     "AnalyticKL",
     "BetaTC",
     "CIWAE",
+    "Capacity",
     "DReG",
     "ELBO",
     "Estimator",
+    "FreeBits",
     "IWAE",
     "Jackknife",
     "MIWAE",

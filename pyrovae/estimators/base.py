@@ -2,7 +2,6 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import pyro.infer
@@ -12,9 +11,7 @@ from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
 from pyrovae.particles import Particles, draw
-from pyrovae.programs import modules_of
-
-Program = Callable[..., Any]
+from pyrovae.programs import Program, modules_of
 
 
 class Terms(NamedTuple):
@@ -45,7 +42,7 @@ class Estimator(pyro.infer.ELBO):
       is refused.
     - ``cut``: particles come detached from the guide, for estimators that build their own gradient with
       :meth:`~pyrovae.particles.Particles.pathwise`, or, where it is ``"bridge"``, with
-      :meth:`~pyrovae.particles.Particles.doubly`.
+      :meth:`~pyrovae.particles.Particles.doubly_reparameterized`.
     - ``needs_rsample``: every latent site must be reparameterised.
     - ``needs_density``: no latent site may be a point mass; ``importance_weighted`` implies it.
     - ``least_particles``: fewer make no estimate, as where particles are compared with one another.
@@ -158,7 +155,9 @@ class Estimator(pyro.infer.ELBO):
         with torch.no_grad():
             return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """The loss as a tensor: its value is the negative bound, its gradient that of the objective."""
         particles = self.particles(model, guide, *args, **kwargs)
         return self.loss_of(self.terms(particles), particles.scale)
@@ -182,9 +181,13 @@ class Estimator(pyro.infer.ELBO):
         """A module that maps arguments to the differentiable loss and owns the parameters of both programs."""
         return EstimatorModule(model, guide, self)
 
-    def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Any, Any]:
+    def _get_trace(
+        self, model: Program, guide: Program, args: tuple, kwargs: dict
+    ) -> tuple[Any, Any]:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), guide_trace
+        return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
+            *args, **kwargs
+        ), guide_trace
 
 
 class EstimatorModule(ELBOModule):

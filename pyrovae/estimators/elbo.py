@@ -83,7 +83,9 @@ class AnalyticKL(Estimator):
         return ELBO(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))
 
     def kl(self, particles: Particles) -> Tensor:
-        return sum(self._divergences(particles).values(), torch.zeros_like(particles.log_likelihood)).mean(0)
+        return sum(
+            self._divergences(particles).values(), torch.zeros_like(particles.log_likelihood)
+        ).mean(0)
 
     def _divergences(self, particles: Particles) -> dict[str, Tensor]:
         """``(K, B)`` for each site; the last result is kept, since reports ask twice about the same particles."""
@@ -118,7 +120,11 @@ class AnalyticKL(Estimator):
 
 def _inner(distribution: Any) -> Any:
     """The distribution inside wrappers that only rearrange dimensions."""
-    while type(distribution).__name__ in {"Independent", "ExpandedDistribution", "MaskedDistribution"}:
+    while type(distribution).__name__ in {
+        "Independent",
+        "ExpandedDistribution",
+        "MaskedDistribution",
+    }:
         distribution = distribution.base_dist
     return distribution
 

@@ -98,7 +98,9 @@ class _Grouped(Estimator):
 
     def with_draws(self, num_draws: int) -> Any:
         if num_draws % self.num_bounds:
-            raise ValueError(f"{self!r} needs a multiple of {self.num_bounds} draws, found {num_draws}.")
+            raise ValueError(
+                f"{self!r} needs a multiple of {self.num_bounds} draws, found {num_draws}."
+            )
         return super().with_draws(num_draws // self.num_bounds)
 
     def grouped(self, log_w: Tensor) -> Tensor:
@@ -159,5 +161,8 @@ class PIWAE(_Grouped):
         within = self.grouped(log_w)
         shares = within.detach().softmax(1).flatten(0, 1) / self.num_bounds  # (MK, B)
         model = (log_w.detach().softmax(0) * particles.log_p).sum()
-        guide = particles.pathwise(log_mean_exp(within, 1).mean(0).sum()) - (shares * particles.log_q).sum()
+        guide = (
+            particles.pathwise(log_mean_exp(within, 1).mean(0).sum())
+            - (shares * particles.log_q).sum()
+        )
         return Terms(bound, model + guide)

@@ -48,7 +48,9 @@ class STL(Estimator):
         log_p = particles.log_likelihood + weighted(particles, lambda site: site.log_p)
         log_q = weighted(particles, lambda site: site.log_q)
         shares = torch.full_like(log_p, 1 / particles.num_particles)
-        return Terms((log_p - log_q).mean(0), particles.doubly(log_p, log_q, shares))
+        return Terms(
+            (log_p - log_q).mean(0), particles.doubly_reparameterized(log_p, log_q, shares)
+        )
 
 
 class _PathIWAE(Estimator):
@@ -69,7 +71,10 @@ class _PathIWAE(Estimator):
         log_w = particles.log_weights
         shares = log_w.detach().softmax(0)
         ratio = shares ** (self.power - 1)
-        return Terms(log_mean_exp(log_w), particles.doubly(particles.log_p, particles.log_q, shares, ratio))
+        return Terms(
+            log_mean_exp(log_w),
+            particles.doubly_reparameterized(particles.log_p, particles.log_q, shares, ratio),
+        )
 
 
 class DReG(_PathIWAE):
@@ -154,5 +159,7 @@ class RWSDReG(Estimator):
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights
         shares = log_w.detach().softmax(0)
-        objective = particles.doubly(particles.log_p, particles.log_q, shares, 1 - shares)
+        objective = particles.doubly_reparameterized(
+            particles.log_p, particles.log_q, shares, 1 - shares
+        )
         return Terms(log_mean_exp(log_w), objective)

@@ -37,7 +37,9 @@ class Renyi(Estimator):
 
     def __init__(self, alpha: float = 0.5, num_particles: int = 10, *, max_plate_nesting: int = 1):
         if math.isnan(alpha):
-            raise ValueError("Renyi needs a number alpha, found nan. Use 0 for IWAE, 1 for the ELBO.")
+            raise ValueError(
+                "Renyi needs a number alpha, found nan. Use 0 for IWAE, 1 for the ELBO."
+            )
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         self.alpha = float(alpha)
 

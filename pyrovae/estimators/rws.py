@@ -44,7 +44,9 @@ class RWS(Estimator):
     importance_weighted = True
     cut = True
 
-    def __init__(self, num_particles: int = 10, *, update: str = "wake", max_plate_nesting: int = 1):
+    def __init__(
+        self, num_particles: int = 10, *, update: str = "wake", max_plate_nesting: int = 1
+    ):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         if update not in UPDATES:
             raise ValueError(
@@ -70,7 +72,11 @@ class RWS(Estimator):
         if self.update != "wake":
             if not isinstance(particles, _Dreaming):
                 raise TypeError(f"{self!r} needs the dreams that its own method `particles` makes.")
-            guide = particles.sleep.sum() if self.update == "sleep" else 0.5 * (guide + particles.sleep.sum())
+            guide = (
+                particles.sleep.sum()
+                if self.update == "sleep"
+                else 0.5 * (guide + particles.sleep.sum())
+            )
         return Terms(log_mean_exp(log_w), model + guide)
 
 

@@ -39,10 +39,13 @@ class ScoreELBO(Estimator):
         return ELBO(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))
 
     def terms(self, particles: Particles) -> Terms:
-        integrand = particles.log_likelihood + weighted(particles, lambda site: site.log_p - site.log_q)
+        integrand = particles.log_likelihood + weighted(
+            particles, lambda site: site.log_p - site.log_q
+        )
         bound = integrand.mean(0)
         return Terms(
-            bound, bound + score_term(integrand, [site.score for site in particles.latents.values()])
+            bound,
+            bound + score_term(integrand, [site.score for site in particles.latents.values()]),
         )
 
 

@@ -74,7 +74,9 @@ class BetaTC(Estimator):
 
     def __repr__(self) -> str:
         names = ("mutual_information", "total_correlation", "dimension")
-        weights = ", ".join(f"{name}={weight}" for name, weight in zip(names, self.weights, strict=True))
+        weights = ", ".join(
+            f"{name}={weight}" for name, weight in zip(names, self.weights, strict=True)
+        )
         return f"BetaTC(num_particles={self.num_particles}, {weights}, data_size={self.data_size})"
 
     def target(self) -> Estimator:
@@ -91,7 +93,9 @@ class BetaTC(Estimator):
                 f"BetaTC takes one latent site of shape (K, B, D), found {shapes}. Use estimators.ELBO."
             )
         posterior = site.by_element().posterior
-        across = posterior.log_prob(site.value.transpose(0, 1).unsqueeze(2))  # (B, K, B, D), data i by j
+        across = posterior.log_prob(
+            site.value.transpose(0, 1).unsqueeze(2)
+        )  # (B, K, B, D), data i by j
         size = self.data_size or round(particles.num_data * particles.scale)
         shift = math.log(size * particles.num_data)
         joint = (torch.logsumexp(across.sum(-1), 2) - shift).T  # (K, B)
@@ -99,10 +103,13 @@ class BetaTC(Estimator):
         return Decomposition(site.log_q - joint, joint - alone, alone - site.log_p)
 
     def terms(self, particles: Particles) -> Terms:
-        bound = (particles.log_likelihood + weighted(particles, lambda site: site.log_p - site.log_q)).mean(0)
+        bound = (
+            particles.log_likelihood + weighted(particles, lambda site: site.log_p - site.log_q)
+        ).mean(0)
         site = next(iter(particles.latents.values()))
         parts = self.decompose(particles)
         penalty = sum(
-            (w * part for w, part in zip(self.weights, parts, strict=True)), torch.zeros_like(parts[0])
+            (w * part for w, part in zip(self.weights, parts, strict=True)),
+            torch.zeros_like(parts[0]),
         )
         return Terms(bound, (particles.log_likelihood - site.kl_weight * penalty).mean(0))

@@ -1,12 +1,12 @@
 """The marginal likelihood of held-out data, with its error and a diagnosis."""
 
-from pyrovae.evidence.ais import AIS
-from pyrovae.evidence.bdmc import Sandwich, bdmc
-from pyrovae.evidence.conditional import Imputation, impute, observe_part
-from pyrovae.evidence.convergence import Convergence, convergence
-from pyrovae.evidence.importance import ImportanceSampling
-from pyrovae.evidence.marginal import log_marginal
-from pyrovae.evidence.nats import Nats, rate_distortion, where_the_nats_go
+from pyrovae.evidence.analysis.bdmc import Sandwich, bdmc
+from pyrovae.evidence.analysis.conditional import Imputation, impute, observe_part
+from pyrovae.evidence.analysis.convergence import Convergence, convergence
+from pyrovae.evidence.analysis.nats import Nats, rate_distortion, where_the_nats_go
+from pyrovae.evidence.log_marginal import log_marginal
+from pyrovae.evidence.methods.ais import AIS
+from pyrovae.evidence.methods.importance import ImportanceSampling
 from pyrovae.evidence.result import Evidence
 
 __all__ = [

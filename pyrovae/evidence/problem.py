@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,15 +14,13 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.engine.lowering import pays_back
+from pyrovae.compilation.lowering import pays_back
 from pyrovae.evidence.streams import BLOCK, DatumStreams, data_keys, fingerprint, further
 from pyrovae.evidence.summing import Enumerate, choose, cut, describe, lay_out_values
 from pyrovae.evidence.tiles import Tiles
 from pyrovae.particles import (
     Particles,
     SummedSites,
-    at,
-    at_summed,
     draw,
     draw_encoded,
     draw_latent,
@@ -31,12 +29,15 @@ from pyrovae.particles import (
     encode,
     encoded_normal,
     find_supports,
+    score_values,
+    score_values_summed,
 )
-from pyrovae.programs import evaluation_mode, modules_of
+from pyrovae.programs import Program, evaluation_mode, modules_of
 
-Program = Callable[..., Any]
 _MEBIBYTE = 2**20
-_CACHED = 64 * _MEBIBYTE  # written by a piece, mostly over itself; with more, programs wait for memory
+_CACHED = (
+    64 * _MEBIBYTE
+)  # written by a piece, mostly over itself; with more, programs wait for memory
 
 
 @dataclass
@@ -95,7 +96,9 @@ class Problem:
         """The arguments of the programs for some of the data, on the device."""
         return tuple(arg[index].to(self.device) for arg in self.args)
 
-    def pieces(self, num_particles: int, per_datum: int = 0, *, in_cache: bool = False) -> tuple[int, int]:
+    def pieces(
+        self, num_particles: int, per_datum: int = 0, *, in_cache: bool = False
+    ) -> tuple[int, int]:
         """(data, particles) that one piece of work may hold; ``per_datum`` bytes are held for each datum besides.
 
         With ``in_cache`` a piece is small on CPU, for programs that run as they are: a compiled graph cuts it anyway.
@@ -111,7 +114,9 @@ class Problem:
             data = min(data, max(1, self.memory_budget // per_datum))
         return data, particles
 
-    def expect(self, num_particles: int, pieces: tuple[int, int], compile: bool | Literal["auto"]) -> None:
+    def expect(
+        self, num_particles: int, pieces: tuple[int, int], compile: bool | Literal["auto"]
+    ) -> None:
         """Prepare for ``num_particles`` of every datum in pieces of (data, particles): compile what is large."""
         large = pays_back(self.bytes_per_particle * num_particles * self.num_data)
         if self.tiles is None and (compile is True or (compile == "auto" and large)):
@@ -140,7 +145,9 @@ class Problem:
             stack.enter_context(pyro.validation_enabled(False))
             yield
 
-    def inspect(self, *, density: bool = True, enumerate: Enumerate = False, num_draws: int = 1) -> None:
+    def inspect(
+        self, *, density: bool = True, enumerate: Enumerate = False, num_draws: int = 1
+    ) -> None:
         """One particle of every datum under validation, then the memory that a particle takes.
 
         Args:
@@ -170,10 +177,14 @@ class Problem:
         if any(supports or reasons for supports, reasons in found):
             self._sum_out(*choose(found, particles, enumerate, num_draws), particles)
         if set(particles.completed) - set(self.summed.values if self.summed else ()):
-            draw(self.model, self.guide, 1, self.rows(slice(0, 1)), **options)  # says what the guide lacks
+            draw(
+                self.model, self.guide, 1, self.rows(slice(0, 1)), **options
+            )  # says what the guide lacks
         self.bytes_per_particle = self._bytes_per_particle()
 
-    def _sum_out(self, summed: SummedSites | None, drawn: dict[str, str], particles: Particles) -> None:
+    def _sum_out(
+        self, summed: SummedSites | None, drawn: dict[str, str], particles: Particles
+    ) -> None:
         self.exact = summed is not None and set(summed.values) == set(particles.latents)
         self.notes = describe(summed, drawn, self.exact)
         if summed is not None:
@@ -243,14 +254,20 @@ class Encoded:
             log_w = tiles.log_weights(normal, noise, self.args, nesting)
         else:
             with streams:
-                name, value, log_q = draw_latent(self.trace, num_particles, max_plate_nesting=nesting)
+                name, value, log_q = draw_latent(
+                    self.trace, num_particles, max_plate_nesting=nesting
+                )
             log_p = tiles.log_p(name, value, self.args, nesting)
             log_w = None if log_p is None else log_p - log_q
         return self.draw(num_particles, start).log_weights if log_w is None else log_w
 
     def draw_here(self, num_particles: int) -> Particles:
         """Particles from the guide, by whatever random streams are active."""
-        model, guide, nesting = self.problem.model, self.problem.guide, self.problem.max_plate_nesting
+        model, guide, nesting = (
+            self.problem.model,
+            self.problem.guide,
+            self.problem.max_plate_nesting,
+        )
         if self.problem.summed is not None:
             return self.draw_summed_here(num_particles, self.problem.summed)
         if self.trace is None:
@@ -276,11 +293,14 @@ class Encoded:
         """Score values ``(K, B, *event)`` of each site that is drawn; without the guide, ``log_q`` is ``log_prior``."""
         problem = self.problem
         programs = problem.model, problem.guide if guide else None
-        common = {"encoded": self.trace if guide else None, "max_plate_nesting": problem.max_plate_nesting}
+        common = {
+            "encoded": self.trace if guide else None,
+            "max_plate_nesting": problem.max_plate_nesting,
+        }
         if problem.summed is None:
-            return at(*programs, values, self.args, **common)
+            return score_values(*programs, values, self.args, **common)
         num_particles = len(next(iter(values.values())))
-        return at_summed(
+        return score_values_summed(
             *programs,
             values,
             problem.summed,
@@ -290,7 +310,7 @@ class Encoded:
             **common,
         )
 
-    def at(self, values: dict[str, Tensor], num_particles: int) -> Particles:
+    def score_values(self, values: dict[str, Tensor], num_particles: int) -> Particles:
         """Score one value ``(B, *event)`` of each latent site, the same for all particles."""
         return self.score(lay_out(values, self.draw_here(1), num_particles))
 
@@ -350,7 +370,9 @@ class _Bytes(TorchDispatchMode):
         super().__init__()
         self.total = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         if not any(result.alias_info is not None for result in func._schema.returns):
             for tensor in out if isinstance(out, (tuple, list)) else [out]:
@@ -379,13 +401,23 @@ def prepare(
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"seed must be an integer, found {seed!r}.")
     if memory_budget is not None and memory_budget < 1:
-        raise ValueError(f"memory_budget must be a positive number of bytes, found {memory_budget}.")
+        raise ValueError(
+            f"memory_budget must be a positive number of bytes, found {memory_budget}."
+        )
     if isinstance(max_plate_nesting, bool) or max_plate_nesting < 1:
-        raise ValueError(f"max_plate_nesting must be at least 1 (the data plate), found {max_plate_nesting}.")
-    like = next((p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()), None)
-    args = tuple(_as_tensor(v, i, like) for i, v in enumerate(data if isinstance(data, tuple) else (data,)))
+        raise ValueError(
+            f"max_plate_nesting must be at least 1 (the data plate), found {max_plate_nesting}."
+        )
+    like = next(
+        (p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()), None
+    )
+    args = tuple(
+        _as_tensor(v, i, like) for i, v in enumerate(data if isinstance(data, tuple) else (data,))
+    )
     if not args:
-        raise ValueError("There are no data: found an empty tuple. Pass an array, or a tuple of arrays.")
+        raise ValueError(
+            "There are no data: found an empty tuple. Pass an array, or a tuple of arrays."
+        )
     lengths = [len(arg) for arg in args]
     if len(set(lengths)) > 1:
         raise ValueError(

@@ -13,7 +13,7 @@ import pyrovae
 if TYPE_CHECKING:
     import xarray
 
-    from pyrovae.evidence.method import Estimate, Method
+    from pyrovae.evidence.methods.base import Estimate, Method
     from pyrovae.evidence.problem import Problem
 
 __all__ = ["Evidence"]
@@ -24,7 +24,10 @@ _MEANING = {
     "log_marginal": ("log p(x), estimated", "nats"),
     "standard_error": ("Monte Carlo standard error of log_marginal", "nats"),
     "ess": ("effective sample size of the weights", "particles"),
-    "pareto_k": ("Pareto shape of the largest weights; above 0.7 the estimate is not to be trusted", "1"),
+    "pareto_k": (
+        "Pareto shape of the largest weights; above 0.7 the estimate is not to be trusted",
+        "1",
+    ),
     "num_particles": ("weights that the estimate averages", "particles"),
     "debiased": ("log_marginal by the jackknife of order 1", "nats"),
     "debiased_twice": ("log_marginal by the jackknife of order 2", "nats"),
@@ -97,8 +100,17 @@ class Evidence:
         for name, column in columns.items():
             meaning, units = _MEANING.get(name, (name.replace("_", " "), ""))
             variables[name] = ("datum", np.asarray(column), {"long_name": meaning, "units": units})
-        dataset = xarray.Dataset(variables, coords={"datum": np.arange(len(columns["log_marginal"]))})
-        known = {"bound": "lower", "seed": -1, "num_dims": 0, "data_scale": 1.0, "data": "", "method": ""}
+        dataset = xarray.Dataset(
+            variables, coords={"datum": np.arange(len(columns["log_marginal"]))}
+        )
+        known = {
+            "bound": "lower",
+            "seed": -1,
+            "num_dims": 0,
+            "data_scale": 1.0,
+            "data": "",
+            "method": "",
+        }
         for name, value in {**known, "version": pyrovae.__version__, **attributes}.items():
             dataset.attrs[name] = json.dumps(value) if isinstance(value, dict) else value
         return cls(dataset)
@@ -226,7 +238,7 @@ class Evidence:
         """Share of data with k above 0.7."""
         return float((self.pareto_k > BAD_K).mean())
 
-    def wanting(self) -> np.ndarray:
+    def missed_target(self) -> np.ndarray:
         """Numbers of the data whose standard error stayed above the method's target."""
         target = self.settings.get("target_standard_error")
         if target is None:
@@ -245,13 +257,17 @@ class Evidence:
         lines = [
             f"Evidence of {len(self)} {unit} by {self.method}({settings})",
             f"  {what:<10} {self.mean():.6g}{chance}{test} nats per datum",
-            "             exact, but for rounding" if exact else f"             on average {side} the truth",
+            "             exact, but for rounding"
+            if exact
+            else f"             on average {side} the truth",
         ]
         if int(self.dataset.attrs["num_dims"]):
             lines.append(f"             {self.bits_per_dim:.4g} bits per dimension")
         infinite = int(np.isinf(self.log_marginal.values).sum())
         if infinite:
-            lines.append(f"  infinite   for {infinite} of {len(self)}: no particle has any weight there")
+            lines.append(
+                f"  infinite   for {infinite} of {len(self)}: no particle has any weight there"
+            )
         for name, count in notes.get("summed", {}).items():
             lines.append(f"  summed     {name} over its {count} values")
         for name, why in notes.get("drawn", {}).items():
@@ -269,9 +285,11 @@ class Evidence:
                 f"  bfloat16   adds {error.mean():+.2g} nats on average, at most {np.abs(error).max():.2g} either way"
             )
         if "target_standard_error" in self.settings:
-            missed = len(self.wanting())
+            missed = len(self.missed_target())
             lines.append(
-                f"  target     {missed} of {len(self)} {unit} above it" if missed else "  target     met"
+                f"  target     {missed} of {len(self)} {unit} above it"
+                if missed
+                else "  target     met"
             )
         return "\n".join(lines)
 
@@ -294,7 +312,9 @@ class Evidence:
         text += f"; log weights vary by {variance:.2g} nats squared"
         if variance <= _MUCH:
             return f"{text} (median)"
-        return f"{text} (median), which is much: take more temperatures, or start from a better place"
+        return (
+            f"{text} (median), which is much: take more temperatures, or start from a better place"
+        )
 
     def to_datatree(self) -> "xarray.DataTree":
         """ArviZ's schema: ``log_likelihood`` with one chain and draw, and a group ``evidence`` with everything."""
@@ -328,7 +348,9 @@ class Evidence:
         try:
             with xarray.open_datatree(path, engine="h5netcdf") as tree:
                 if "evidence" not in tree.children:
-                    raise ValueError(f"{path} holds the groups {list(tree.children)}, expected 'evidence'.")
+                    raise ValueError(
+                        f"{path} holds the groups {list(tree.children)}, expected 'evidence'."
+                    )
                 return cls(tree["evidence"].to_dataset().load())
         except FileNotFoundError:
             raise

@@ -103,7 +103,9 @@ class DatumStreams(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch loads its compiler, which takes seconds, to keep it away from here
+        return (
+            False  # else torch loads its compiler, which takes seconds, to keep it away from here
+        )
 
     def __init__(self, keys: np.ndarray, num_particles: int, start: int = 0, axis: int = 1):
         super().__init__()
@@ -123,7 +125,9 @@ class DatumStreams(TorchDispatchMode):
         super().__exit__(*error)
         self._fork.__exit__(*error)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
@@ -153,7 +157,9 @@ class DatumStreams(TorchDispatchMode):
 
     def _ours(self, shape: Sequence[int]) -> bool:
         return (
-            len(shape) > self.axis and shape[0] == self.num_particles and shape[self.axis] == len(self.keys)
+            len(shape) > self.axis
+            and shape[0] == self.num_particles
+            and shape[self.axis] == len(self.keys)
         )
 
     def _pieces(self, device: torch.device) -> Any:
@@ -193,7 +199,10 @@ class DatumStreams(TorchDispatchMode):
     def _multinomial(self, func: Any, args: tuple, kwargs: dict) -> Tensor:
         """Rows are (particles, ..., data) with one draw each, or (..., data) with the particles as draws."""
         probs, num_draws, *more = args
-        num_data, replacement = len(self.keys), bool(more and more[0]) or kwargs.get("replacement", False)
+        num_data, replacement = (
+            len(self.keys),
+            bool(more and more[0]) or kwargs.get("replacement", False),
+        )
         if probs.dim() != 2 or num_data == 0 or probs.shape[0] % num_data:
             return func(*args, **kwargs)
         rows = probs.reshape(-1, num_data, probs.shape[-1])

@@ -46,7 +46,10 @@ def choose(
     Raises:
         ValueError: If all discrete sites were asked for, and one cannot be summed.
     """
-    supports, drawn = found[0][0], {name: why for _, reasons in found for name, why in reasons.items()}
+    supports, drawn = (
+        found[0][0],
+        {name: why for _, reasons in found for name, why in reasons.items()},
+    )
     for others, _ in found[1:]:
         for name, values in supports.items():
             if name not in others or not torch.equal(values, others[name]):
@@ -58,11 +61,15 @@ def choose(
         alone = len(supports) == len(particles.latents)
         limit = max(FEW, min(num_draws, MOST_VALUES)) if alone else FEW
     if num > limit:
-        drawn |= dict.fromkeys(supports, f"there are {num} joint values, and at most {limit} are summed")
+        drawn |= dict.fromkeys(
+            supports, f"there are {num} joint values, and at most {limit} are summed"
+        )
         supports = {}
     if enumerate is True and drawn:
         name, why = next(iter(drawn.items()))
-        raise ValueError(f"Site '{name}' cannot be summed out: {why}. Take enumerate='auto', which draws it.")
+        raise ValueError(
+            f"Site '{name}' cannot be summed out: {why}. Take enumerate='auto', which draws it."
+        )
     return (SummedSites.product(supports) if supports else None), drawn
 
 
@@ -92,7 +99,8 @@ def cut(problem: "Problem", summed: SummedSites, bytes_of_one: int) -> SummedSit
     """So many values at once that the least piece of work stays within the memory budget."""
     least = 1 if problem.exact else BLOCK
     return replace(
-        summed, chunk=max(1, min(summed.num_values, problem.memory_budget // (least * bytes_of_one)))
+        summed,
+        chunk=max(1, min(summed.num_values, problem.memory_budget // (least * bytes_of_one))),
     )
 
 

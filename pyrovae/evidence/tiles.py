@@ -8,12 +8,14 @@ import torch
 from pyro.distributions import Normal
 from torch import Tensor
 
-from pyrovae.engine.graphs import Engine
-from pyrovae.particles import at, over_plates
+from pyrovae.compilation.graphs import Engine
+from pyrovae.particles import over_plates, score_values
 
 __all__ = ["Tiles"]
 
-CACHE = 32 * 2**20  # bytes that a tile's run may write on CPU: more, and what it writes leaves the cache
+CACHE = (
+    32 * 2**20
+)  # bytes that a tile's run may write on CPU: more, and what it writes leaves the cache
 _FULLNESS = 0.5  # of a tile's data; with fewer, padding would cost more than the graph saves
 
 
@@ -63,12 +65,16 @@ class Tiles:
         """
 
         def joint(value: Tensor, *args: Tensor) -> Tensor:
-            return at(self.model, None, {name: value}, args, max_plate_nesting=axis).log_p
+            return score_values(self.model, None, {name: value}, args, max_plate_nesting=axis).log_p
 
         return self._run(name, joint, value, [(arg, 0) for arg in args], axis)
 
     def log_weights(
-        self, normal: tuple[str, Tensor, Tensor, int], noise: Tensor, args: tuple[Tensor, ...], axis: int
+        self,
+        normal: tuple[str, Tensor, Tensor, int],
+        noise: Tensor,
+        args: tuple[Tensor, ...],
+        axis: int,
     ) -> Tensor | None:
         """``(K, B)`` log weights of draws from a normal guide, of standard normal noise; else as :meth:`log_p`.
 
@@ -80,7 +86,7 @@ class Tiles:
         def weigh(noise: Tensor, loc: Tensor, scale: Tensor, *args: Tensor) -> Tensor:
             value = loc + scale * noise
             log_q = Normal(loc, scale, validate_args=False).to_event(event_dim).log_prob(value)
-            particles = at(self.model, None, {name: value}, args, max_plate_nesting=axis)
+            particles = score_values(self.model, None, {name: value}, args, max_plate_nesting=axis)
             return particles.log_p - over_plates(log_q)
 
         place = loc.dim() - event_dim - 1

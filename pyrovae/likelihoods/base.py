@@ -8,8 +8,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyrovae.declare import Part
 from pyrovae.nets import Recipe
-from pyrovae.parts import Part, Sized
+from pyrovae.nets.sized import Sized
 
 
 class Likelihood(Part):
@@ -41,7 +42,9 @@ class Likelihood(Part):
         """Take the sizes and the decoder; called once, by the VAE."""
         self.data_shape = tuple(data_shape)
         self.build()
-        self.decoder = Sized(decoder, (latent_dim,), self.output_shape(), f"The decoder for {self!r}")
+        self.decoder = Sized(
+            decoder, (latent_dim,), self.output_shape(), f"The decoder for {self!r}"
+        )
         return self
 
     def build(self) -> None:

@@ -45,7 +45,9 @@ class Beta(Likelihood):
         logits, *raw = outputs.unbind(self.output_dim)
         concentration = self.concentration_of(*raw)
         tiny = torch.finfo(logits.dtype).eps
-        return beta.Beta(logits.sigmoid() * concentration + tiny, (-logits).sigmoid() * concentration + tiny)
+        return beta.Beta(
+            logits.sigmoid() * concentration + tiny, (-logits).sigmoid() * concentration + tiny
+        )
 
     def check(self, x: Tensor) -> None:
         refuse(x, ~((x > 0) & (x < 1)), "Beta is a density on the open interval (0, 1)",

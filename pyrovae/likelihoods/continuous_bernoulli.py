@@ -32,5 +32,7 @@ class ContinuousBernoulli(Likelihood):
                "Scale the data (8-bit pixels by 1/255), or use likelihoods.Gaussian for unbounded values")  # fmt: skip
 
     def initial_bias(self, mean: Tensor) -> Tensor:
-        logits = solve_increasing(continuous_bernoulli.continuous_bernoulli_mean, mean.clamp(0.02, 0.98))
+        logits = solve_increasing(
+            continuous_bernoulli.continuous_bernoulli_mean, mean.clamp(0.02, 0.98)
+        )
         return logits.unsqueeze(self.output_dim)

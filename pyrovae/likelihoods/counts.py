@@ -40,7 +40,9 @@ class Counts(Likelihood):
                 "distribution(outputs, exposure) in a model of your own."
             )
         if not (math.isfinite(typical_total) and typical_total > 0):
-            raise ValueError(f"{name} typical_total must be finite and positive, found {typical_total}.")
+            raise ValueError(
+                f"{name} typical_total must be finite and positive, found {typical_total}."
+            )
         if link not in ("softplus", "exp"):
             raise ValueError(f"{name} link must be 'softplus' or 'exp', found {link!r}.")
         self.exposure, self.link = exposure, link
@@ -54,7 +56,10 @@ class Counts(Likelihood):
             log_mean = raw - raw.logsumexp(dims, keepdim=True)
             if exposure is None:
                 return GivenTotal(
-                    lambda log_n: self.counts(log_mean + log_n, *rest), len(dims), self.typical_total, raw
+                    lambda log_n: self.counts(log_mean + log_n, *rest),
+                    len(dims),
+                    self.typical_total,
+                    raw,
                 )
         elif self.link == "exp":
             log_mean = raw

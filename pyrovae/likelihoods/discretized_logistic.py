@@ -56,10 +56,14 @@ class DiscretizedLogistic(Levels):
 
     def initial_bias(self, mean: Tensor) -> Tensor:
         bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
-        scale = self.scale_of(bias.select(self.output_dim, 1) if self.scale_of.num_outputs else None).detach()
+        scale = self.scale_of(
+            bias.select(self.output_dim, 1) if self.scale_of.num_outputs else None
+        ).detach()
 
         def mean_of(loc: Tensor) -> Tensor:
-            return discretized.DiscretizedLogistic(loc + 0.5, scale.to(mean.dtype), self.num_levels).mean
+            return discretized.DiscretizedLogistic(
+                loc + 0.5, scale.to(mean.dtype), self.num_levels
+            ).mean
 
         bias.select(self.output_dim, 0).copy_(solve_increasing(mean_of, mean.clamp(0.01, 0.99)))
         return bias

@@ -51,11 +51,19 @@ class DiscretizedLogisticMixture(Levels):
         min_scale: float = 5e-4,
     ):
         super().__init__()
-        if isinstance(num_components, bool) or not isinstance(num_components, int) or num_components < 1:
-            raise ValueError(f"num_components must be a positive integer, found {num_components!r}.")
+        if (
+            isinstance(num_components, bool)
+            or not isinstance(num_components, int)
+            or num_components < 1
+        ):
+            raise ValueError(
+                f"num_components must be a positive integer, found {num_components!r}."
+            )
         self.use_levels(num_levels)
         self.num_components, self.coupled = num_components, coupled
-        self.scale_of = Positive("DiscretizedLogisticMixture scale", "decoder", initial_scale, min_scale)
+        self.scale_of = Positive(
+            "DiscretizedLogisticMixture scale", "decoder", initial_scale, min_scale
+        )
 
     def build(self) -> None:
         colour = len(self.data_shape) == 3 and self.data_shape[0] == 3

@@ -41,7 +41,9 @@ class Gaussian(LocationScale):
     running_variance: Tensor
     num_updates: Tensor
 
-    def __init__(self, scale: float | str = 1.0, initial_scale: float = 1.0, min_scale: float = 1e-3):
+    def __init__(
+        self, scale: float | str = 1.0, initial_scale: float = 1.0, min_scale: float = 1e-3
+    ):
         super().__init__()
         self.optimal = scale == "optimal"
         source = initial_scale if self.optimal else scale
@@ -62,4 +64,6 @@ class Gaussian(LocationScale):
         """Mean of the first 100 variances, exponential average from there on."""
         with torch.no_grad():
             self.num_updates += 1
-            self.running_variance += (variance - self.running_variance) / self.num_updates.clamp(max=100)
+            self.running_variance += (variance - self.running_variance) / self.num_updates.clamp(
+                max=100
+            )

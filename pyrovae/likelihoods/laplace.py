@@ -28,7 +28,9 @@ class Laplace(LocationScale):
         Mémoire sur la probabilité des causes par les évènements (Laplace, 1774), his first law of errors.
     """
 
-    def __init__(self, scale: float | str = 1.0, initial_scale: float = 1.0, min_scale: float = 1e-3):
+    def __init__(
+        self, scale: float | str = 1.0, initial_scale: float = 1.0, min_scale: float = 1e-3
+    ):
         super().__init__()
         self.use_scale(Positive("Laplace scale", scale, initial_scale, min_scale))
 

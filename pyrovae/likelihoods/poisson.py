@@ -26,7 +26,9 @@ class Poisson(Counts):
         Deep exponential families (Ranganath et al., 2015), section 2, for deep Poisson models of counts.
     """
 
-    def __init__(self, exposure: str | None = None, typical_total: float = 1000.0, link: str = "softplus"):
+    def __init__(
+        self, exposure: str | None = None, typical_total: float = 1000.0, link: str = "softplus"
+    ):
         super().__init__()
         self.use_exposure(exposure, typical_total, link)
 

@@ -32,16 +32,27 @@ class Positive(nn.Module):
     fixed: Tensor
 
     def __init__(
-        self, name: str, source: float | str, start: float = 1.0, floor: float = 0.0, link: str = "softplus"
+        self,
+        name: str,
+        source: float | str,
+        start: float = 1.0,
+        floor: float = 0.0,
+        link: str = "softplus",
     ):
         super().__init__()
         if isinstance(source, str):
             if source not in SOURCES:
-                raise ValueError(f"{name} must be a positive number or one of {SOURCES}, found {source!r}.")
+                raise ValueError(
+                    f"{name} must be a positive number or one of {SOURCES}, found {source!r}."
+                )
         elif isinstance(source, bool) or not (math.isfinite(source) and source > 0):
-            raise ValueError(f"{name} must be finite and positive or one of {SOURCES}, found {source}.")
+            raise ValueError(
+                f"{name} must be finite and positive or one of {SOURCES}, found {source}."
+            )
         if not 0 <= floor < start < math.inf:
-            raise ValueError(f"{name} needs 0 <= minimum < initial value, found {floor} and {start}.")
+            raise ValueError(
+                f"{name} needs 0 <= minimum < initial value, found {floor} and {start}."
+            )
         self.source, self.floor, self.link = source, floor, link
         above = start - floor
         self.offset = math.log(above) if link == "exp" else above + math.log(-math.expm1(-above))
@@ -64,4 +75,6 @@ class Positive(nn.Module):
         raw = self.raw if outputs is None else outputs
         if raw is None:
             return self.fixed
-        return self.floor + ((raw + self.offset).exp() if self.link == "exp" else softplus(raw + self.offset))
+        return self.floor + (
+            (raw + self.offset).exp() if self.link == "exp" else softplus(raw + self.offset)
+        )

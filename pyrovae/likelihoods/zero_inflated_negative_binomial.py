@@ -57,7 +57,9 @@ class ZeroInflatedNegativeBinomial(Counts):
     def counts(self, log_mean: Tensor, *rest: Tensor):
         gate, *raw = rest
         theta = 1 / self.dispersion_of(*raw)
-        return counts.ZeroInflatedNegativeBinomial(log_mean, theta, gate + math.log(_START / (1 - _START)))
+        return counts.ZeroInflatedNegativeBinomial(
+            log_mean, theta, gate + math.log(_START / (1 - _START))
+        )
 
     def initial_bias(self, mean: Tensor) -> Tensor:
         return super().initial_bias(mean if self.exposure == "total" else mean / (1 - _START))

@@ -53,9 +53,14 @@ class _Image(Recipe):
     def _decoder(self, features: int, image: tuple[int, ...]) -> nn.Module:
         sizes, widths = self._sizes(image[-2:]), [*reversed(self.channels)]
         inner = (widths[0], *sizes[-1])
-        layers: list[nn.Module] = [nn.Linear(features, self.hidden), make_activation(self.activation)]
+        layers: list[nn.Module] = [
+            nn.Linear(features, self.hidden),
+            make_activation(self.activation),
+        ]
         layers += [nn.Linear(self.hidden, math.prod(inner)), nn.Unflatten(1, inner)]
-        for i, (fan_in, fan_out) in enumerate(zip(widths, [*widths[1:], math.prod(image[:-2])], strict=True)):
+        for i, (fan_in, fan_out) in enumerate(
+            zip(widths, [*widths[1:], math.prod(image[:-2])], strict=True)
+        ):
             layers += self._up(fan_in, fan_out, sizes[-2 - i])
         return nn.Sequential(*layers)
 
@@ -90,11 +95,16 @@ class Conv(_Image):
         ValueError: If a width is not a positive integer, a word is unknown, or neither side is an image.
     """
 
-    def __init__(self, *channels: int, hidden: int = 256, activation: str = "relu", init: str = "default"):
+    def __init__(
+        self, *channels: int, hidden: int = 256, activation: str = "relu", init: str = "default"
+    ):
         self._take(channels, hidden, activation, init)
 
     def _down(self, fan_in: int, fan_out: int) -> list[nn.Module]:
-        return [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), make_activation(self.activation)]
+        return [
+            nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1),
+            make_activation(self.activation),
+        ]
 
     def _up(self, fan_in: int, fan_out: int, size: tuple[int, ...]) -> list[nn.Module]:
         return [
@@ -137,7 +147,12 @@ class Residual(_Image):
     """
 
     def __init__(
-        self, *channels: int, blocks: int = 2, hidden: int = 256, activation: str = "silu", init: str = "he"
+        self,
+        *channels: int,
+        blocks: int = 2,
+        hidden: int = 256,
+        activation: str = "silu",
+        init: str = "he",
     ):
         self._take(channels, hidden, activation, init)
         (self.blocks,) = check_widths("blocks", (blocks,))
@@ -146,7 +161,11 @@ class Residual(_Image):
         return [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), *self._stage(fan_out)]
 
     def _up(self, fan_in: int, fan_out: int, size: tuple[int, ...]) -> list[nn.Module]:
-        return [*self._stage(fan_in), nn.Upsample(size=size), nn.Conv2d(fan_in, fan_out, 3, padding=1)]
+        return [
+            *self._stage(fan_in),
+            nn.Upsample(size=size),
+            nn.Conv2d(fan_in, fan_out, 3, padding=1),
+        ]
 
     def _stage(self, channels: int) -> list[nn.Module]:
         return [

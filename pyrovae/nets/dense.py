@@ -75,7 +75,9 @@ class GatedMLP(Recipe):
         initialise(nn.Identity(), init)
 
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
-        net = _dense(in_shape, out_shape, self.hidden, lambda fan_in, fan_out: [_Gated(fan_in, fan_out)])
+        net = _dense(
+            in_shape, out_shape, self.hidden, lambda fan_in, fan_out: [_Gated(fan_in, fan_out)]
+        )
         return initialise(net, self.init)
 
 
@@ -96,7 +98,9 @@ class Log1p(Recipe):
 
     def __init__(self, net: Recipe):
         if not isinstance(net, Recipe):
-            raise TypeError(f"Log1p takes a recipe such as nets.MLP(128), found {type(net).__name__}.")
+            raise TypeError(
+                f"Log1p takes a recipe such as nets.MLP(128), found {type(net).__name__}."
+            )
         self.net = net
 
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:

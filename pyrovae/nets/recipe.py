@@ -37,7 +37,9 @@ def initialise(net: nn.Module, how: str) -> nn.Module:
         deep feedforward neural networks (Glorot and Bengio, 2010), equation 16.
     """
     if how not in INITIALISATIONS:
-        raise ValueError(f"Unknown initialisation {how!r}. Choose one of {', '.join(INITIALISATIONS)}.")
+        raise ValueError(
+            f"Unknown initialisation {how!r}. Choose one of {', '.join(INITIALISATIONS)}."
+        )
     for layer in net.modules() if how != "default" else ():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             if how == "he":
@@ -51,8 +53,12 @@ def initialise(net: nn.Module, how: str) -> nn.Module:
 
 def check_widths(name: str, widths: tuple[int, ...], *, least: int = 0) -> tuple[int, ...]:
     """The widths, if they are positive integers and enough of them."""
-    if len(widths) < least or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
-        raise ValueError(f"{name} must be {'one or more ' * bool(least)}positive integers, found {widths}.")
+    if len(widths) < least or any(
+        isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths
+    ):
+        raise ValueError(
+            f"{name} must be {'one or more ' * bool(least)}positive integers, found {widths}."
+        )
     return tuple(widths)
 
 

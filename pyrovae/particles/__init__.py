@@ -5,7 +5,6 @@ shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
 from pyrovae.particles.drawing import (
-    at,
     draw,
     draw_encoded,
     draw_latent,
@@ -14,14 +13,15 @@ from pyrovae.particles.drawing import (
     encoded_normal,
     guide_log_prob,
     over_plates,
+    score_values,
 )
 from pyrovae.particles.enumeration import (
     MOST_VALUES,
     SummedParticles,
     SummedSites,
-    at_summed,
     draw_summed,
     find_supports,
+    score_values_summed,
 )
 from pyrovae.particles.result import LatentSite, Particles, real_support
 from pyrovae.particles.scoring import PARTICLE_PLATE, score
@@ -34,8 +34,8 @@ __all__ = [
     "Particles",
     "SummedParticles",
     "SummedSites",
-    "at",
-    "at_summed",
+    "score_values",
+    "score_values_summed",
     "draw",
     "draw_encoded",
     "draw_latent",

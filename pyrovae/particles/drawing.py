@@ -13,9 +13,16 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.particles.result import Bridge, Particles
-from pyrovae.particles.scoring import data_frame, given, particle_plate, plate_errors, replay, score, sites_of
-
-Program = Callable[..., Any]
+from pyrovae.particles.scoring import (
+    data_frame,
+    given,
+    particle_plate,
+    plate_errors,
+    replay,
+    score,
+    sites_of,
+)
+from pyrovae.programs import Program
 
 
 class _Cut(Messenger):
@@ -54,7 +61,7 @@ def draw(
         args, kwargs: Arguments of both programs.
         max_plate_nesting: Number of batch dimensions that the programs use themselves.
         cut: Detach each draw from the guide's parameters before it is scored (see :meth:`Particles.pathwise`);
-            ``"bridge"`` for use with :meth:`Particles.doubly`.
+            ``"bridge"`` for use with :meth:`Particles.doubly_reparameterized`.
         complete: Draw latent sites that the guide lacks from their priors, in place of refusing them.
 
     Raises:
@@ -62,16 +69,24 @@ def draw(
             program only, or if the programs nest more plates than ``max_plate_nesting``.
     """
     kwargs = kwargs or {}
-    guide_trace, drawn = trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, bool(cut))
+    guide_trace, drawn = trace_guide(
+        guide, num_particles, args, kwargs, max_plate_nesting, bool(cut)
+    )
     given = {"max_plate_nesting": max_plate_nesting, "drawn": drawn, "complete": complete}
-    if cut != "bridge" or len(drawn) != 1 or not all(value.requires_grad for value in drawn.values()):
+    if (
+        cut != "bridge"
+        or len(drawn) != 1
+        or not all(value.requires_grad for value in drawn.values())
+    ):
         return score(model, guide_trace, num_particles, args, kwargs, **given)
     ((name, value),) = drawn.items()
     bridge = Bridge(value, guide_trace.nodes[name]["fn"].event_dim)
     bridged = guide_trace.copy()
     bridged.nodes[name] = {**guide_trace.nodes[name], "value": bridge.value}
     replayed = replay(model, bridged, num_particles, args, kwargs, max_plate_nesting)
-    particles = score(model, guide_trace, num_particles, args, kwargs, model_trace=replayed, **given)
+    particles = score(
+        model, guide_trace, num_particles, args, kwargs, model_trace=replayed, **given
+    )
     return replace(particles, _bridge=bridge)
 
 
@@ -98,7 +113,9 @@ def draw_encoded(
     site = draw_site(encoded, num_particles, max_plate_nesting)
     trace = encoded.copy()
     trace.nodes[site["name"]] = site
-    return score(model, trace, num_particles, args, kwargs or {}, max_plate_nesting=max_plate_nesting)
+    return score(
+        model, trace, num_particles, args, kwargs or {}, max_plate_nesting=max_plate_nesting
+    )
 
 
 def draw_latent(
@@ -155,7 +172,7 @@ def draw_prior(
     )
 
 
-def at(
+def score_values(
     model: Program,
     guide: Program | None,
     values: dict[str, Tensor],
@@ -216,7 +233,9 @@ def guide_log_prob(
         )
     sites = sites_of(trace, observed=False)
     if set(sites) != set(values):
-        raise ValueError(f"The guide has the sites {list(sites)}, but there are values of {list(values)}.")
+        raise ValueError(
+            f"The guide has the sites {list(sites)}, but there are values of {list(values)}."
+        )
     total: Any = 0.0
     for site in sites.values():
         log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])

@@ -1,7 +1,7 @@
 """Discrete latent sites summed out, so that the densities are those of the other sites alone."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch.distributions import Independent
 from pyrovae.particles.drawing import draw_site, trace_guide
 from pyrovae.particles.result import LatentSite, Particles
 from pyrovae.particles.scoring import given, is_discrete, particle_plate, plate_errors, sites_of
+from pyrovae.programs import Program
 
-Program = Callable[..., Any]
 MOST_VALUES = 2**16
 """Joint values that are listed at all."""
 
@@ -124,7 +124,7 @@ def draw_summed(
     """As :func:`~pyrovae.particles.draw`, with discrete sites summed out; without a guide, draws are the prior's.
 
     All sites are drawn as ever, and those to be summed out are forgotten: what remains has the density that
-    :func:`at_summed` finds.
+    :func:`score_values_summed` finds.
     """
     kwargs = kwargs or {}
     if encoded is None:
@@ -137,7 +137,7 @@ def draw_summed(
     else:
         site = draw_site(encoded, num_particles, max_plate_nesting)
         values = {site["name"]: site["value"]}
-    return at_summed(
+    return score_values_summed(
         model,
         guide,
         values,
@@ -151,7 +151,7 @@ def draw_summed(
     )
 
 
-def at_summed(
+def score_values_summed(
     model: Program,
     guide: Program | None,
     values: dict[str, Tensor],
@@ -182,7 +182,8 @@ def at_summed(
     known: dict[str, Any] = {}
     if encoded is not None and set(sites_of(encoded, observed=False)) <= set(values):
         known = {
-            name: {**site, "value": values[name]} for name, site in sites_of(encoded, observed=False).items()
+            name: {**site, "value": values[name]}
+            for name, site in sites_of(encoded, observed=False).items()
         }
         parts["guide"].append(replace(shape, wide=False).total(known, 1)[0].double())
     programs = {"model": model}
@@ -194,14 +195,20 @@ def at_summed(
             parts[name].append(log_prob.double().logsumexp(0))
         dtype = found["joint"].dtype
     sums = {name: torch.stack(part).logsumexp(0) for name, part in parts.items() if part}
-    if "guide" in programs:  # each value of a site that the guide lacks counts the guide's density once
+    if (
+        "guide" in programs
+    ):  # each value of a site that the guide lacks counts the guide's density once
         lacking = [count for name, count in summed.counts.items() if name not in laws["guide"]]
         sums["guide"] = sums["guide"] - math.log(math.prod(lacking))
     elif guide is not None and not known:  # nothing was drawn, and q sums to one
         sums["guide"] = torch.zeros_like(sums["joint"])
     sums.setdefault("guide", sums["prior"])
-    likelihood = torch.where(sums["prior"] == -math.inf, sums["joint"], sums["joint"] - sums["prior"])
-    posteriors = laws["model"] | {name: site["fn"] for name, site in known.items()} | laws.get("guide", {})
+    likelihood = torch.where(
+        sums["prior"] == -math.inf, sums["joint"], sums["joint"] - sums["prior"]
+    )
+    posteriors = (
+        laws["model"] | {name: site["fn"] for name, site in known.items()} | laws.get("guide", {})
+    )
     return SummedParticles(
         latents={
             name: _latent(name, value, laws["model"][name], posteriors[name])
@@ -251,11 +258,15 @@ class _Shape:
                 found["joint"] = found["prior"] + self.total(sites_of(trace, observed=True), num)
         return found, laws
 
-    def lay_out(self, piece: dict[str, Tensor], values: dict[str, Tensor], num: int) -> dict[str, Tensor]:
+    def lay_out(
+        self, piece: dict[str, Tensor], values: dict[str, Tensor], num: int
+    ) -> dict[str, Tensor]:
         """Every latent site's value for the programs: the ``num`` summed ones with those of the other sites."""
         if self.wide:
             return {**values, **piece}
-        laid = {name: value.expand(num, *value.shape).flatten(0, 1) for name, value in values.items()}
+        laid = {
+            name: value.expand(num, *value.shape).flatten(0, 1) for name, value in values.items()
+        }
         for name, value in piece.items():
             shape = list(value.shape)
             shape[1], shape[1 + self.nesting] = self.num_particles, self.num_data

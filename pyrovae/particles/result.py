@@ -10,8 +10,6 @@ from pyro.distributions.util import scale_and_mask, sum_rightmost
 from torch import Tensor
 from torch.distributions import Independent, constraints, kl_divergence
 
-Program = Callable[..., Any]
-
 
 class Bridge:
     """The drawn value as the model sees it: gradients that come back across it are multiplied by ``ratio``."""
@@ -63,14 +61,17 @@ class LatentSite:
         """``(K, B)``: log-density under the model."""
         return self._reduce(
             scale_and_mask(
-                self.prior.log_prob(self.value if self._seen is None else self._seen), mask=self._masks[0]
+                self.prior.log_prob(self.value if self._seen is None else self._seen),
+                mask=self._masks[0],
             )
         )
 
     @cached_property
     def log_q(self) -> Tensor:
         """``(K, B)``: log-density under the guide."""
-        return self._reduce(scale_and_mask(self.posterior.log_prob(self.value), mask=self._masks[1]))
+        return self._reduce(
+            scale_and_mask(self.posterior.log_prob(self.value), mask=self._masks[1])
+        )
 
     @property
     def score(self) -> Tensor:
@@ -104,7 +105,9 @@ class LatentSite:
             posterior=_elements(self.posterior, self.name, "posterior"),
             _reduce=reduce,
             _whole=self,
-            _masks=tuple(m[(...,) + (None,) * dims] if isinstance(m, Tensor) else m for m in self._masks),
+            _masks=tuple(
+                m[(...,) + (None,) * dims] if isinstance(m, Tensor) else m for m in self._masks
+            ),
         )
 
     @property
@@ -177,7 +180,9 @@ class Particles:
         weights = (site.kl_weight for site in self.latents.values())
         return self.likelihood_scaled or any(isinstance(w, Tensor) or w != 1.0 for w in weights)
 
-    def doubly(self, log_p: Tensor, log_q: Tensor, shares: Tensor, ratio: Tensor | float = 1.0) -> Tensor:
+    def doubly_reparameterized(
+        self, log_p: Tensor, log_q: Tensor, shares: Tensor, ratio: Tensor | float = 1.0
+    ) -> Tensor:
         r"""Surrogate for a gradient without the guide's score, from particles drawn with ``cut="bridge"``.
 
         .. math:: \sum_k a_k\, \partial_{\text{direct}} \log p_k
@@ -210,18 +215,26 @@ class Particles:
         """
         if not objective.requires_grad:  # without gradients, or of scores that are constant
             return torch.zeros_like(objective)
-        sites = [s for s in self.latents.values() if s.drawn.requires_grad and s.value.is_floating_point()]
+        sites = [
+            s
+            for s in self.latents.values()
+            if s.drawn.requires_grad and s.value.is_floating_point()
+        ]
         leaves = [site.value for site in sites]
         if not leaves:
             return torch.zeros_like(objective)
         found = torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True)
-        slopes = [torch.zeros_like(z) if g is None else g for z, g in zip(leaves, found, strict=True)]
+        slopes = [
+            torch.zeros_like(z) if g is None else g for z, g in zip(leaves, found, strict=True)
+        ]
         surrogate = torch.zeros_like(objective)
         # A later layer was drawn from a distribution that the leaves of earlier layers shape: walk back.
         for i in reversed(range(len(sites))):
             drawn, slope = sites[i].drawn, slopes[i].detach()
             if i and drawn.requires_grad:
-                upstream = torch.autograd.grad(drawn, leaves[:i], slope, retain_graph=True, allow_unused=True)
+                upstream = torch.autograd.grad(
+                    drawn, leaves[:i], slope, retain_graph=True, allow_unused=True
+                )
                 for j, g in enumerate(upstream):
                     if g is not None:
                         slopes[j] = slopes[j] + g

@@ -1,7 +1,6 @@
 """Trace the model against the guide's trace, check that the two fit, and score both."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -12,8 +11,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.particles.result import LatentSite, Particles
+from pyrovae.programs import Program
 
-Program = Callable[..., Any]
 PARTICLE_PLATE = "_particles"
 
 
@@ -56,10 +55,15 @@ def score(
     guide_sites = sites_of(guide_trace, observed=False)
     model_sites = sites_of(model_trace, observed=False)
     observed = sites_of(model_trace, observed=True)
-    completed = {name: site for name, site in model_sites.items() if complete and name not in guide_sites}
+    completed = {
+        name: site for name, site in model_sites.items() if complete and name not in guide_sites
+    }
     guide_sites = {**guide_sites, **completed}
     _check_names(guide_sites, model_sites, observed)
-    frames = {data_frame(site) for site in (*guide_sites.values(), *model_sites.values(), *observed.values())}
+    frames = {
+        data_frame(site)
+        for site in (*guide_sites.values(), *model_sites.values(), *observed.values())
+    }
     sizes = {(frame.size, frame.full_size or frame.size) for frame in frames}
     if len(sizes) > 1:
         raise ValueError(
@@ -122,7 +126,9 @@ def score(
 
 
 def replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting):
-    replayed = poutine.replay(particle_plate(num_particles, max_plate_nesting)(model), trace=guide_trace)
+    replayed = poutine.replay(
+        particle_plate(num_particles, max_plate_nesting)(model), trace=guide_trace
+    )
     with plate_errors(max_plate_nesting):
         return poutine.trace(replayed).get_trace(*args, **kwargs)
 
@@ -131,7 +137,9 @@ def sites_of(trace: Any, *, observed: bool) -> dict[str, Any]:
     return {
         name: site
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and site["is_observed"] == observed and not site_is_subsample(site)
+        if site["type"] == "sample"
+        and site["is_observed"] == observed
+        and not site_is_subsample(site)
     }
 
 
@@ -163,13 +171,17 @@ def _check_names(guide_sites: dict, model_sites: dict, observed: dict) -> None:
             "Give both programs the same latent sites, or mark one infer={'is_auxiliary': True}."
         )
     if not observed:
-        raise ValueError("The model observes nothing. Give one site obs=..., inside the data plate.")
+        raise ValueError(
+            "The model observes nothing. Give one site obs=..., inside the data plate."
+        )
 
 
 def _numel(site: Any) -> int:
     """Elements of an observed site for all data, one particle."""
     frames = [
-        frame.size for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != PARTICLE_PLATE
+        frame.size
+        for frame in site["cond_indep_stack"]
+        if frame.vectorized and frame.name != PARTICLE_PLATE
     ]
     return math.prod([*site["fn"].event_shape, *frames])
 

@@ -1,6 +1,5 @@
 """Data that the model itself draws."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,8 +8,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.particles.scoring import data_frame, given, particle_plate, sites_of
-
-Program = Callable[..., Any]
+from pyrovae.programs import Program
 
 
 def simulate(
@@ -29,7 +27,9 @@ def simulate(
     return fresh, latents
 
 
-def dream(model: Program, guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Tensor:
+def dream(
+    model: Program, guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None
+) -> Tensor:
     """``(B,)``: log q(z' | x') of a pair that the model itself draws, one for each datum of a batch.
 
     The guide sees x' in place of the positional arguments that the model observes.
@@ -49,7 +49,9 @@ def dream(model: Program, guide: Program, args: tuple = (), kwargs: dict[str, An
     return log_q
 
 
-def _uncondition(model: Program, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _uncondition(
+    model: Program, args: tuple, kwargs: dict[str, Any]
+) -> tuple[tuple, dict[str, Any]]:
     """The arguments with what the model drew in place of what it observes, and all of its sample sites."""
     with torch.no_grad():
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
@@ -86,5 +88,7 @@ def predict(
         program = poutine.replay(poutine.uncondition(plate(model)), trace=given(values))
         trace = poutine.trace(program).get_trace(*args, **(kwargs or {}))
     return {
-        name: site["value"] for name, site in sites_of(trace, observed=False).items() if _was_observed(site)
+        name: site["value"]
+        for name, site in sites_of(trace, observed=False).items()
+        if _was_observed(site)
     }

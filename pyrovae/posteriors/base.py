@@ -5,8 +5,9 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from pyrovae.declare import Part
 from pyrovae.nets import Recipe
-from pyrovae.parts import Part, Sized
+from pyrovae.nets.sized import Sized
 
 
 class Posterior(Part):
@@ -33,11 +34,15 @@ class Posterior(Part):
     data_shape: tuple[int, ...]
     encoder: Sized
 
-    def bind(self, *, latent_dim: int, data_shape: tuple[int, ...], encoder: Recipe | nn.Module) -> Self:
+    def bind(
+        self, *, latent_dim: int, data_shape: tuple[int, ...], encoder: Recipe | nn.Module
+    ) -> Self:
         """Take the sizes and the encoder; called once, by the VAE."""
         self.latent_dim, self.data_shape = latent_dim, tuple(data_shape)
         self.build()
-        self.encoder = Sized(encoder, self.data_shape, (self.output_size(),), f"The encoder for {self!r}")
+        self.encoder = Sized(
+            encoder, self.data_shape, (self.output_size(),), f"The encoder for {self!r}"
+        )
         return self
 
     def build(self) -> None:

@@ -2,7 +2,12 @@
 
 from torch import Tensor
 
-from pyrovae.distributions.onehot import OneHotProduct, RelaxedOneHotProduct, check_temperature, num_blocks
+from pyrovae.distributions.onehot import (
+    OneHotProduct,
+    RelaxedOneHotProduct,
+    check_temperature,
+    num_blocks,
+)
 from pyrovae.posteriors.base import Posterior
 
 __all__ = ["Categorical", "RelaxedCategorical"]

@@ -73,14 +73,18 @@ class LowRankNormal(Posterior):
     def __init__(self, rank: int = 2, min_scale: float = 1e-4):
         super().__init__()
         if rank < 1:
-            raise ValueError(f"LowRankNormal needs rank >= 1, found {rank}. Use DiagonalNormal for none.")
+            raise ValueError(
+                f"LowRankNormal needs rank >= 1, found {rank}. Use DiagonalNormal for none."
+            )
         self.rank, self.min_scale = rank, _not_negative(min_scale)
 
     def output_size(self) -> int:
         return (2 + self.rank) * self.latent_dim
 
     def distribution(self, outputs: Tensor):
-        loc, raw, factor = outputs.split([self.latent_dim, self.latent_dim, self.rank * self.latent_dim], -1)
+        loc, raw, factor = outputs.split(
+            [self.latent_dim, self.latent_dim, self.rank * self.latent_dim], -1
+        )
         factor = factor.unflatten(-1, (self.latent_dim, self.rank))
         diagonal = (softplus(raw) + self.min_scale).square()
         return dist.LowRankMultivariateNormal(loc, factor, diagonal, validate_args=False)

@@ -58,6 +58,7 @@ class DiagonalNormal(Posterior):
             sigma = softplus(raw) + self.min_scale
         else:
             sigma = (
-                0.5 * (raw if self.log_variance_range is None else raw.clamp(*self.log_variance_range))
+                0.5
+                * (raw if self.log_variance_range is None else raw.clamp(*self.log_variance_range))
             ).exp()
         return dist.Normal(loc, sigma, validate_args=False).to_event(1)

@@ -52,7 +52,9 @@ class Flow(Posterior):
         super().__init__()
         check_flow("Flow", num_transforms, hidden, transform, bins)
         if context < 1 or not min_scale >= 0:
-            raise ValueError(f"Flow needs context >= 1 and min_scale >= 0, found {context} and {min_scale}.")
+            raise ValueError(
+                f"Flow needs context >= 1 and min_scale >= 0, found {context} and {min_scale}."
+            )
         self.num_transforms, self.hidden, self.transform = num_transforms, tuple(hidden), transform
         self.bins, self.coupling, self.context, self.min_scale = bins, coupling, context, min_scale
 

@@ -46,6 +46,10 @@ class PowerSpherical(Posterior):
         direction, raw = outputs.split([self.latent_dim, 1], -1)
         concentration = softplus(raw.squeeze(-1)) + self.min_concentration
         # Outputs of zero have no direction: they take the first axis, so that there is a law for every x.
-        axis = torch.cat([torch.ones_like(direction[..., :1]), torch.zeros_like(direction[..., 1:])], -1)
+        axis = torch.cat(
+            [torch.ones_like(direction[..., :1]), torch.zeros_like(direction[..., 1:])], -1
+        )
         direction = torch.where(direction.square().sum(-1, keepdim=True) < 1e-12, axis, direction)
-        return spherical.PowerSpherical(normalize(direction, dim=-1), concentration, validate_args=False)
+        return spherical.PowerSpherical(
+            normalize(direction, dim=-1), concentration, validate_args=False
+        )

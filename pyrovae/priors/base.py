@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from pyrovae.parts import Part
+from pyrovae.declare import Part
 
 
 class Prior(Part):

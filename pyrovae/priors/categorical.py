@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from pyrovae.distributions.onehot import OneHotProduct, RelaxedOneHotProduct, check_temperature, num_blocks
+from pyrovae.distributions.onehot import (
+    OneHotProduct,
+    RelaxedOneHotProduct,
+    check_temperature,
+    num_blocks,
+)
 from pyrovae.priors.base import Prior
 
 __all__ = ["Categorical", "RelaxedCategorical"]
@@ -66,7 +71,9 @@ class RelaxedCategorical(Prior):
     space = "simplex"
     logits: Tensor
 
-    def __init__(self, num_categories: int | None = None, temperature: float = 0.5, learned: bool = False):
+    def __init__(
+        self, num_categories: int | None = None, temperature: float = 0.5, learned: bool = False
+    ):
         super().__init__()
         self.num_categories, self.temperature = num_categories, check_temperature(temperature)
         self.learned = learned

@@ -35,7 +35,9 @@ class GaussianMixture(Prior):
         if num_components < 1:
             raise ValueError(f"GaussianMixture needs num_components >= 1, found {num_components}.")
         if not (spread >= 0 and 0 <= min_scale < 1):
-            raise ValueError(f"Need spread >= 0 and 0 <= min_scale < 1, found {spread} and {min_scale}.")
+            raise ValueError(
+                f"Need spread >= 0 and 0 <= min_scale < 1, found {spread} and {min_scale}."
+            )
         self.num_components, self.spread, self.min_scale = num_components, spread, min_scale
 
     def build(self) -> None:

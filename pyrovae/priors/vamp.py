@@ -48,7 +48,9 @@ class Vamp(Prior):
         if num_components < 1:
             raise ValueError(f"Vamp needs num_components >= 1, found {num_components}.")
         if bounds is not None and not bounds[0] < bounds[1]:
-            raise ValueError(f"Vamp bounds must be (low, high) with low < high, or None, found {bounds}.")
+            raise ValueError(
+                f"Vamp bounds must be (low, high) with low < high, or None, found {bounds}."
+            )
         if start not in ("random", "data"):
             raise ValueError(f"Vamp start must be 'random' or 'data', found {start!r}.")
         self.num_components, self.bounds, self.start = num_components, bounds, start
@@ -94,7 +96,9 @@ class Vamp(Prior):
                 f"Vamp has {self.num_components} pseudo-inputs, found {len(data)} data to start them from. "
                 "Give more data, or num_components at most their number."
             )
-        start = data[torch.randperm(len(data))[: self.num_components].to(data.device)].to(self.raw_inputs)
+        start = data[torch.randperm(len(data))[: self.num_components].to(data.device)].to(
+            self.raw_inputs
+        )
         if self.bounds is not None and ((start < self.bounds[0]) | (start > self.bounds[1])).any():
             raise ValueError(
                 f"Vamp has bounds={self.bounds}, found data from {start.min().item():.4g} to "

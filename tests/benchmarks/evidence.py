@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyrovae import VAE, ImportanceSampling, log_marginal, nets
-from pyrovae.engine.matmul import fastest_product
+from pyrovae.compilation.matmul import fastest_product
 from pyrovae.evidence.problem import prepare
 
 HERE = Path(__file__).parent
@@ -60,7 +60,9 @@ def hand_written(vae: VAE, x: Tensor, num_particles: int, chunk: int = 250) -> T
         eps = torch.randn(min(chunk, num_particles - first), *loc.shape)
         z = loc + scale * eps
         logits = decoder(z)
-        log_x = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
+        log_x = -F.binary_cross_entropy_with_logits(
+            logits, x.expand_as(logits), reduction="none"
+        ).sum(-1)
         log_w = log_x - 0.5 * (z**2).sum(-1) + (0.5 * eps**2 + scale.log()).sum(-1)
         total = torch.logaddexp(total, log_w.double().logsumexp(0))
     return total - math.log(num_particles)
@@ -86,7 +88,9 @@ def save(vae: VAE, x: Tensor, path: Path) -> None:
     """Weights and data for another interpreter."""
     nets_of = {"encoder": vae.posterior.encoder, "decoder": vae.likelihood.decoder}
     layers = {
-        name: [(m.weight.detach(), m.bias.detach()) for m in net.modules() if isinstance(m, nn.Linear)]
+        name: [
+            (m.weight.detach(), m.bias.detach()) for m in net.modules() if isinstance(m, nn.Linear)
+        ]
         for name, net in nets_of.items()
     }
     torch.save({"x": x, **layers}, path)
@@ -153,7 +157,9 @@ def times(vae: VAE, x: Tensor, K: int, rounds: int, python: str | None, path: Pa
         "decoder products alone, fastest": timed(products(vae, len(x), K, fastest=True)),
         "torch by hand": timed(lambda: hand_written(vae, x, K)),
         "pyrovae": timed(
-            lambda: log_marginal(vae.model, vae.guide, x, method=ImportanceSampling(num_particles=K))
+            lambda: log_marginal(
+                vae.model, vae.guide, x, method=ImportanceSampling(num_particles=K)
+            )
         ),
     }
     method = ImportanceSampling(num_particles=K, compile=True)

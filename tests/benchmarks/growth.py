@@ -45,7 +45,9 @@ def measure(batch: int, particles: int, latent: int, rounds: int) -> None:
     vae = VAE(784, latent, encoder=nets.MLP(400), decoder=nets.MLP(400))
     parameters = list(vae.parameters())
     estimator = estimators.IWAE(particles) if particles > 1 else estimators.ELBO()
-    step = Step(vae.model, vae.guide, estimator, torch.optim.Adam(parameters), parameters, compile=False)
+    step = Step(
+        vae.model, vae.guide, estimator, torch.optim.Adam(parameters), parameters, compile=False
+    )
     x = (torch.rand(batch, 784) < 0.3).float()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
@@ -83,8 +85,18 @@ def main() -> None:
     )
     rows = [(b, 1, 20) for b in (16, 64, 256, 1024)] + [(16, k, 20) for k in (5, 50, 250)]
     for row in [*rows, (128, 1, 2), (128, 1, 20), (128, 1, 200)]:
-        command = [sys.executable, __file__, "--rounds", str(arguments.rounds), "--row", *map(str, row)]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+        command = [
+            sys.executable,
+            __file__,
+            "--rounds",
+            str(arguments.rounds),
+            "--row",
+            *map(str, row),
+        ]
+        print(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(),
+            flush=True,
+        )
     print()
     start_up(5)
 

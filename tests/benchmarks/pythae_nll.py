@@ -51,12 +51,16 @@ def main(path: str, num_particles: int) -> None:
 
     saved = torch.load(path, weights_only=True)
     x, encoder, decoder = saved["x"], saved["encoder"], saved["decoder"]
-    config = VAEConfig(input_dim=(x.shape[1],), latent_dim=decoder[0][0].shape[1], reconstruction_loss="bce")
+    config = VAEConfig(
+        input_dim=(x.shape[1],), latent_dim=decoder[0][0].shape[1], reconstruction_loss="bce"
+    )
     model = VAE(config, encoder=Encoder(encoder), decoder=Decoder(decoder)).eval()
 
     def run(data: torch.Tensor = x) -> float:
         with torch.no_grad():
-            return model.get_nll(data, n_samples=num_particles, batch_size=min(num_particles, BATCH))
+            return model.get_nll(
+                data, n_samples=num_particles, batch_size=min(num_particles, BATCH)
+            )
 
     run(x[:1])
     found: list[float] = []

@@ -16,7 +16,9 @@ def machine() -> str:
     import pyro
     import torch
 
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     flags = torch.backends.cpu.get_cpu_capability()
     return (
         f"{names[0].split(':')[1].strip() if names else platform.processor()}, {os.cpu_count()} cores, {flags}, "
@@ -27,7 +29,11 @@ def machine() -> str:
 
 
 def alternate(
-    contenders: dict[str, Callable[[int], float]], *, rounds: int = 9, seconds: float = 0.15, warmup: int = 5
+    contenders: dict[str, Callable[[int], float]],
+    *,
+    rounds: int = 9,
+    seconds: float = 0.15,
+    warmup: int = 5,
 ) -> dict[str, list[float]]:
     """Milliseconds a step, one for each round; every round gives each contender its turn, in changing order.
 
@@ -54,11 +60,15 @@ def table(title: str, results: dict[str, list[float]], reference: str, unit: str
     lines = [f"| {title} | min {unit} | median {unit} | of {reference} |", "|---|---|---|---|"]
     for name, times in results.items():
         ratio = statistics.median(t / r for t, r in zip(times, results[reference], strict=True))
-        lines.append(f"| {name} | {min(times):.3f} | {statistics.median(times):.3f} | {ratio:.2f} |")
+        lines.append(
+            f"| {name} | {min(times):.3f} | {statistics.median(times):.3f} | {ratio:.2f} |"
+        )
     return "\n".join(lines)
 
 
-def looped(step: Callable[[], object], finish: Callable[[], object] = lambda: None) -> Callable[[int], float]:
+def looped(
+    step: Callable[[], object], finish: Callable[[], object] = lambda: None
+) -> Callable[[int], float]:
     """A contender out of one step and what has to be waited for."""
 
     def run(steps: int) -> float:

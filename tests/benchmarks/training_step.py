@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyrovae import VAE, estimators, nets, posteriors, priors
-from pyrovae.engine.matmul import fastest_product
+from pyrovae.compilation.matmul import fastest_product
 from pyrovae.svi import SVI, Step
 
 HERE = Path(__file__).parent
@@ -67,7 +67,11 @@ class HandWritten(nn.Module):
 
     def __init__(self, case: Case, vae: VAE):
         super().__init__()
-        self.encoder, self.decoder, self.case = vae.posterior.encoder.net, vae.likelihood.decoder.net, case
+        self.encoder, self.decoder, self.case = (
+            vae.posterior.encoder.net,
+            vae.likelihood.decoder.net,
+            case,
+        )
         if case.vamp:
             self.pseudo = nn.Parameter(vae.prior.raw_inputs.detach().clone())
 
@@ -111,7 +115,13 @@ def hand_written(
 
 
 def ours(
-    case: Case, vae: VAE, data: Tensor, orders: Callable[[], Tensor], *, compile: bool, capture: bool = True
+    case: Case,
+    vae: VAE,
+    data: Tensor,
+    orders: Callable[[], Tensor],
+    *,
+    compile: bool,
+    capture: bool = True,
 ):
     estimator = estimators.IWAE(case.particles) if case.particles > 1 else estimators.ELBO()
     parameters = list(vae.parameters())
@@ -178,7 +188,9 @@ def profile(step: Step, orders: Callable[[], Tensor], steps: int = 400) -> None:
     with profiler(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
         for _ in range(steps):
             step(orders())
-    rows = [(e.self_cpu_time_total / steps, e.key, e.input_shapes) for e in found.key_averages(True)]
+    rows = [
+        (e.self_cpu_time_total / steps, e.key, e.input_shapes) for e in found.key_averages(True)
+    ]
     for micros, name, shapes in sorted(rows, key=lambda row: -row[0])[:20]:
         print(f"{micros:9.1f}  {name}  {[shape for shape in shapes or [] if shape]}")
 
@@ -187,7 +199,10 @@ def floor(case: Case, vae: VAE, batch: int, *, fastest: bool) -> Callable[[int],
     """The matrix products of one step, forward and backward, and nothing else: by torch's default, or the best here."""
     products = []
     # A Vamp prior's pseudo-inputs go through the encoder with the batch.
-    nets_of = ((vae.posterior.encoder, batch + case.vamp), (vae.likelihood.decoder, batch * case.particles))
+    nets_of = (
+        (vae.posterior.encoder, batch + case.vamp),
+        (vae.likelihood.decoder, batch * case.particles),
+    )
     for net, rows in nets_of:
         first = net is vae.posterior.encoder
         for layer in (m for m in net.modules() if isinstance(m, nn.Linear)):
@@ -212,10 +227,14 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["mlp-16", "mlp-128"], choices=list(CASES))
     parser.add_argument("--numpyro", default=os.environ.get("NUMPYRO_PYTHON"))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.15, help="length of one contender's turn")
+    parser.add_argument(
+        "--seconds", type=float, default=0.15, help="length of one contender's turn"
+    )
     parser.add_argument("--no-torch-compile", action="store_true")
     parser.add_argument("--no-compile", action="store_true", help="leave Inductor out altogether")
-    parser.add_argument("--profile", action="store_true", help="only show where a compiled step's time goes")
+    parser.add_argument(
+        "--profile", action="store_true", help="only show where a compiled step's time goes"
+    )
     arguments = parser.parse_args()
     logging.getLogger("torch").setLevel(logging.ERROR)
     pyro.enable_validation(False)
@@ -241,7 +260,9 @@ def main() -> None:
             profile(ours(case, fresh(), *common, compile=True), orders)
             continue
         contenders["torch"] = hand_written(case, fresh(), *common, fused=False, compiled=False)
-        contenders["torch, fused Adam"] = hand_written(case, fresh(), *common, fused=True, compiled=False)
+        contenders["torch, fused Adam"] = hand_written(
+            case, fresh(), *common, fused=True, compiled=False
+        )
         if not (arguments.no_torch_compile or arguments.no_compile):
             contenders["torch.compile, fused Adam"] = hand_written(
                 case, fresh(), *common, fused=True, compiled=True
@@ -250,9 +271,13 @@ def main() -> None:
         contenders["pyrovae, eager"] = stepped(
             ours(case, fresh(), *common, compile=False, capture=False), orders
         )
-        contenders["pyrovae, captured"] = stepped(ours(case, fresh(), *common, compile=False), orders)
+        contenders["pyrovae, captured"] = stepped(
+            ours(case, fresh(), *common, compile=False), orders
+        )
         if not arguments.no_compile:
-            contenders["pyrovae, compiled"] = stepped(ours(case, fresh(), *common, compile=True), orders)
+            contenders["pyrovae, compiled"] = stepped(
+                ours(case, fresh(), *common, compile=True), orders
+            )
             contenders["pyrovae SVI, compiled"] = stock(case, fresh(), *common, drop_in=True)
         jitted = None
         if arguments.numpyro and case.numpyro:
@@ -260,8 +285,12 @@ def main() -> None:
             jitted = Subprocess(arguments.numpyro, HERE / "numpyro_step.py", *map(str, sizes))
             contenders[f"{jitted.version}, jitted epoch"] = jitted
         if case.shape == (784,):
-            contenders["matrix products alone, torch's"] = floor(case, fresh(), case.batch, fastest=False)
-            contenders["matrix products alone, fastest"] = floor(case, fresh(), case.batch, fastest=True)
+            contenders["matrix products alone, torch's"] = floor(
+                case, fresh(), case.batch, fastest=False
+            )
+            contenders["matrix products alone, fastest"] = floor(
+                case, fresh(), case.batch, fastest=True
+            )
         results = alternate(contenders, rounds=arguments.rounds, seconds=arguments.seconds)
         if jitted is not None:
             jitted.close()

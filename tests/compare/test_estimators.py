@@ -14,7 +14,19 @@ import pyrovae as pv
 from pyrovae import estimators, log_marginal
 from pyrovae.compare import EstimatorComparison, compare_estimators
 from pyrovae.compare.gradients import parameter_groups, squared_norm
-from pyrovae.estimators import ELBO, IWAE, MIWAE, RWS, STL, STLIWAE, TVO, VIMCO, AnalyticKL, DReG, ScoreELBO
+from pyrovae.estimators import (
+    ELBO,
+    IWAE,
+    MIWAE,
+    RWS,
+    STL,
+    STLIWAE,
+    TVO,
+    VIMCO,
+    AnalyticKL,
+    DReG,
+    ScoreELBO,
+)
 from pyrovae.programs import parameters_of
 from pyrovae.testing import DiscreteMixture, LinearGaussian
 
@@ -24,7 +36,9 @@ STOCK = {"max_plate_nesting": 1, "vectorize_particles": True}
 @pytest.fixture(scope="module")
 def spoilt():
     oracle = LinearGaussian(shift=0.5, stretch=1.3)
-    x = oracle.sample(3).repeat(10, 1)  # copies make one gradient less noisy, so that fewer replicates do
+    x = oracle.sample(3).repeat(
+        10, 1
+    )  # copies make one gradient less noisy, so that fewer replicates do
     named = {
         "ELBO": ELBO(2),
         "AnalyticKL": AnalyticKL(2),
@@ -55,7 +69,9 @@ def test_bounds_and_biases_are_the_exact_ones(spoilt):
     for name in ("ELBO", "AnalyticKL", "STL", "Pyro"):
         row = data.sel(estimator=name)
         assert abs(float(row["bound"]) - elbo) < 4 * float(row["bound_error"])
-        assert float(row["bias"]) == pytest.approx(float(row["bound"]) - oracle.log_prob(x).mean().item())
+        assert float(row["bias"]) == pytest.approx(
+            float(row["bound"]) - oracle.log_prob(x).mean().item()
+        )
     assert data.attrs["log_marginal_error"] == 0.0
 
 
@@ -71,7 +87,9 @@ def test_stock_pyro_has_the_numbers_of_its_equal(spoilt):
             "snr",
             "decoder_evaluations",
         ):
-            left, right = (table.dataset[variable].sel(estimator=name).values for name in (stock, ours))
+            left, right = (
+                table.dataset[variable].sel(estimator=name).values for name in (stock, ours)
+            )
             np.testing.assert_allclose(left, right, rtol=1e-6)
 
 
@@ -88,7 +106,9 @@ def test_gradient_norms_are_the_exact_ones(spoilt):
     guide = ("gain", "offset", "log_scale")
     norms = {
         "guide": math.sqrt(sum(found[n].square().sum().item() for n in guide)),
-        "model": math.sqrt(sum(g.square().sum().item() for n, g in found.items() if n not in guide)),
+        "model": math.sqrt(
+            sum(g.square().sum().item() for n, g in found.items() if n not in guide)
+        ),
     }
     for name in ("AnalyticKL", "STL"):
         row = table.dataset.sel(estimator=name)
@@ -117,7 +137,11 @@ def test_model_gradients_are_held_against_the_evidence(spoilt):
 def test_costs_are_counted(spoilt):
     data = spoilt[2].dataset
     assert list(data["draws"].sel(estimator=["ELBO", "DReG", "Pyro, Renyi"])) == [2, 8, 8]
-    assert list(data["decoder_evaluations"].sel(estimator=["ELBO", "DReG", "Pyro"])) == [60, 240, 60]
+    assert list(data["decoder_evaluations"].sel(estimator=["ELBO", "DReG", "Pyro"])) == [
+        60,
+        240,
+        60,
+    ]
     repeats = float(data["seconds"].max()) / data["seconds"]
     np.testing.assert_allclose(
         data["snr_equal_cost"].sel(group="guide"), data["snr"].sel(group="guide") * repeats**0.5
@@ -142,7 +166,13 @@ def test_sleep_counts_its_dreams():
 def sweep():
     oracle = LinearGaussian(shift=0.3, stretch=1.15)
     x = oracle.sample(2).repeat(150, 1)
-    named = {"IWAE": IWAE(), "DReG": DReG(), "VIMCO": VIMCO(), "MIWAE": MIWAE(2, 1), "Pyro": Trace_ELBO()}
+    named = {
+        "IWAE": IWAE(),
+        "DReG": DReG(),
+        "VIMCO": VIMCO(),
+        "MIWAE": MIWAE(2, 1),
+        "Pyro": Trace_ELBO(),
+    }
     counts = (1, 4, 16)
     return compare_estimators(
         oracle.model,
@@ -191,7 +221,9 @@ def test_figure_draws_every_estimator(spoilt, sweep, tmp_path):
     assert {"IWAE", "DReG", "VIMCO", "MIWAE", "Pyro"} <= labels
     assert figure.axes[1].get_xscale() == figure.axes[1].get_yscale() == "log"
     drawn = {line.get_label(): line for line in figure.axes[2].get_lines()}["DReG"]
-    np.testing.assert_allclose(drawn.get_ydata(), sweep.dataset["snr"].sel(estimator="DReG", group="guide"))
+    np.testing.assert_allclose(
+        drawn.get_ydata(), sweep.dataset["snr"].sel(estimator="DReG", group="guide")
+    )
     spoilt[2].plot().savefig(tmp_path / "bars.png")
 
 
@@ -242,7 +274,9 @@ def test_layers_are_told_apart():
 
 
 def test_parameters_that_a_prior_shares_with_the_guide_are_the_guides():
-    vae = pv.VAE(4, 2, prior=pv.priors.Vamp(num_components=3), encoder=pv.nets.MLP(5), decoder=pv.nets.MLP(5))
+    vae = pv.VAE(
+        4, 2, prior=pv.priors.Vamp(num_components=3), encoder=pv.nets.MLP(5), decoder=pv.nets.MLP(5)
+    )
     x = torch.ones(2, 4)
     parameters = parameters_of(vae.model, vae.guide, x)
     groups, _ = parameter_groups(vae.model, vae.guide, (x,), parameters, 1)
@@ -347,7 +381,9 @@ def test_stock_analytic_elbo_is_accepted():
     oracle = LinearGaussian(shift=0.3)
     x = oracle.sample(2)
     named = {"ours": AnalyticKL(), "Pyro": TraceMeanField_ELBO(**STOCK)}
-    data = compare_estimators(oracle.model, oracle.guide, x, named, num_replicates=8, reference=0.0).dataset
+    data = compare_estimators(
+        oracle.model, oracle.guide, x, named, num_replicates=8, reference=0.0
+    ).dataset
     np.testing.assert_allclose(
         data["bound"].sel(estimator="ours"), data["bound"].sel(estimator="Pyro"), rtol=1e-6
     )

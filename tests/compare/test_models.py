@@ -31,7 +31,9 @@ def test_differences_are_paired():
     row = table.dataset.sel(model="better", reference="worse")
     assert float(row["difference"]) == pytest.approx(0.5 + noise.mean())
     assert float(row["standard_error"]) == pytest.approx(noise.std(ddof=1) / 20)
-    assert float(row["lower"]) == pytest.approx(0.5 + noise.mean() - 1.96 * noise.std(ddof=1) / 20, rel=1e-4)
+    assert float(row["lower"]) == pytest.approx(
+        0.5 + noise.mean() - 1.96 * noise.std(ddof=1) / 20, rel=1e-4
+    )
     assert float(row["probability"]) > 0.999
     back = table.dataset.sel(model="worse", reference="better")
     assert float(back["difference"]) == -float(row["difference"])
@@ -67,7 +69,9 @@ def test_errors_split():
     }
     found = {
         error: float(
-            compare_models(models, error=error).dataset["standard_error"].sel(model="a", reference="b")
+            compare_models(models, error=error)
+            .dataset["standard_error"]
+            .sel(model="a", reference="b")
         )
         for error in ("monte_carlo", "test_set", "both")
     }
@@ -87,7 +91,9 @@ def test_evaluated_models():
     expected = (good.log_prob(x) - bad.log_prob(x)).mean().item()
     assert table.best == "good"
     # Both guides are exact, so both estimates are.
-    assert float(table.dataset["difference"].sel(model="good", reference="bad")) == pytest.approx(expected)
+    assert float(table.dataset["difference"].sel(model="good", reference="bad")) == pytest.approx(
+        expected
+    )
 
 
 def test_refuses_what_cannot_be_compared():

@@ -29,7 +29,12 @@ PRIORS = {
     "Laplace-1d": (priors.Laplace(), "real", 1, KINKED),
     "GaussianMixture-1d": (priors.GaussianMixture(num_components=4, spread=2.0), "real", 1, SMOOTH),
     "Flow": (priors.Flow(num_transforms=2, hidden=(8,)), "real", 2, KINKED),
-    "Flow-1d": (priors.Flow(num_transforms=2, hidden=(8,), transform="spline", bins=4), "real", 1, KINKED),
+    "Flow-1d": (
+        priors.Flow(num_transforms=2, hidden=(8,), transform="spline", bins=4),
+        "real",
+        1,
+        KINKED,
+    ),
     "Flow-coupling": (priors.Flow(num_transforms=2, hidden=(8,), coupling=True), "real", 2, KINKED),
     "Flow-spline": (
         priors.Flow(num_transforms=2, hidden=(8,), transform="spline", bins=3),
@@ -45,7 +50,12 @@ PRIORS = {
     "HypersphericalUniform": (priors.HypersphericalUniform(), "sphere", 3, SMOOTH),
     "HypersphericalUniform-circle": (priors.HypersphericalUniform(), "sphere", 2, SMOOTH),
     "Categorical": (priors.Categorical(num_categories=3, learned=True), "one-hot", 6, SMOOTH),
-    "RelaxedCategorical": (priors.RelaxedCategorical(num_categories=3, learned=True), "simplex", 3, SMOOTH),
+    "RelaxedCategorical": (
+        priors.RelaxedCategorical(num_categories=3, learned=True),
+        "simplex",
+        3,
+        SMOOTH,
+    ),
 }
 POSTERIORS = {
     "DiagonalNormal": (posteriors.DiagonalNormal(), "real", 2, SMOOTH),
@@ -75,7 +85,9 @@ POSTERIORS = {
     "RelaxedCategorical-3": (posteriors.RelaxedCategorical(num_categories=3), "simplex", 3, SMOOTH),
 }
 ALL = [("prior", name) for name in PRIORS] + [("posterior", name) for name in POSTERIORS]
-LINES = [(k, n) for k, n in ALL if {"prior": PRIORS, "posterior": POSTERIORS}[k][n][1:3] == ("real", 1)]
+LINES = [
+    (k, n) for k, n in ALL if {"prior": PRIORS, "posterior": POSTERIORS}[k][n][1:3] == ("real", 1)
+]
 PATHWISE = [name for name, row in POSTERIORS.items() if row[1] != "one-hot"]
 
 
@@ -90,7 +102,9 @@ def exact():
 
 def bound_posterior(part, dim):
     """Sized, with parameters away from where they start."""
-    part = type(part)(**part._declaration).bind(latent_dim=dim, data_shape=SHAPE, encoder=nets.MLP(4))
+    part = type(part)(**part._declaration).bind(
+        latent_dim=dim, data_shape=SHAPE, encoder=nets.MLP(4)
+    )
     with torch.no_grad():
         for parameter in part.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -113,7 +127,9 @@ def law(kind, name):
     posterior = None
     if isinstance(part, priors.Vamp):
         posterior = bound_posterior(getattr(posteriors, name.split("-")[1])(), dim)
-    part = type(part)(**part._declaration).bind(latent_dim=dim, data_shape=SHAPE, posterior=posterior)
+    part = type(part)(**part._declaration).bind(
+        latent_dim=dim, data_shape=SHAPE, posterior=posterior
+    )
     with torch.no_grad():
         for parameter in part.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -127,7 +143,11 @@ def grid(space, distribution):
         t = torch.linspace(-6, 6, 401)
         z, weight = t.sinh(), t.cosh() * (t[1] - t[0])
         nodes = torch.stack(torch.meshgrid(*[z] * dim, indexing="ij"), -1).reshape(-1, dim)
-        weights = torch.stack(torch.meshgrid(*[weight] * dim, indexing="ij"), -1).reshape(-1, dim).prod(-1)
+        weights = (
+            torch.stack(torch.meshgrid(*[weight] * dim, indexing="ij"), -1)
+            .reshape(-1, dim)
+            .prod(-1)
+        )
         return nodes, weights
     if space == "sphere":
         angle = torch.arange(400) * (2 * math.pi / 400)
@@ -146,7 +166,9 @@ def grid(space, distribution):
     size = dim if dim == 3 else 2
     free = dim - dim // size
     t = torch.linspace(-60, 60, 401)
-    logits = torch.stack(torch.meshgrid(*[t] * free, indexing="ij"), -1).reshape(-1, dim // size, size - 1)
+    logits = torch.stack(torch.meshgrid(*[t] * free, indexing="ij"), -1).reshape(
+        -1, dim // size, size - 1
+    )
     blocks = torch.cat([logits, torch.zeros_like(logits[..., :1])], -1).softmax(-1)
     return blocks.flatten(1), blocks.prod(-1).prod(-1) * (t[1] - t[0]) ** free
 
@@ -160,7 +182,10 @@ def features(z):
 
 def test_every_law_has_a_row():
     assert {name.split("-")[0] for name in PRIORS} == set(priors.__all__) - {"Prior"}
-    assert {name.split("-")[0] for name in POSTERIORS} == set(posteriors.__all__) - {"Posterior", "Delta"}
+    assert {name.split("-")[0] for name in POSTERIORS} == set(posteriors.__all__) - {
+        "Posterior",
+        "Delta",
+    }
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
@@ -214,7 +239,9 @@ def test_expands_and_scores_a_copy_of_a_draw_as_the_draw(kind, name):
     z = wide.rsample() if wide.has_rsample else wide.sample()
     assert z.shape == (5, 4, *p.event_shape)
     if "one-hot" not in (PRIORS if kind == "prior" else POSTERIORS)[name][1]:
-        assert len(torch.unique(z.reshape(20, -1), dim=0)) == 20  # a draw of its own for each element
+        assert (
+            len(torch.unique(z.reshape(20, -1), dim=0)) == 20
+        )  # a draw of its own for each element
     at_draw = wide.log_prob(z)
     copy = z.detach().clone()
     first, second = wide.log_prob(copy), wide.log_prob(copy)
@@ -222,7 +249,9 @@ def test_expands_and_scores_a_copy_of_a_draw_as_the_draw(kind, name):
     assert_close(first, at_draw)
     assert_close(second, at_draw)
     assert_close(p.log_prob(copy), at_draw)  # and the law that was expanded is as it was
-    assert_close(wide.log_prob(earlier), p.log_prob(earlier))  # neither is what it remembers the last draw's
+    assert_close(
+        wide.log_prob(earlier), p.log_prob(earlier)
+    )  # neither is what it remembers the last draw's
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
@@ -232,7 +261,9 @@ def test_a_batch_is_that_of_its_data(name):
     outputs = outputs_of(part, 4).requires_grad_()
     q = part.distribution(outputs).expand((5, 4))
     z = q.sample()
-    alone = torch.stack([part.distribution(outputs[b]).log_prob(z[:, b].clone()) for b in range(4)], 1)
+    alone = torch.stack(
+        [part.distribution(outputs[b]).log_prob(z[:, b].clone()) for b in range(4)], 1
+    )
     together = q.log_prob(z)
     assert_close(together, alone)
     # And so are its gradients, at a draw that was made without any.

@@ -62,7 +62,11 @@ PRIORS: dict[str, tuple[Any, Any]] = {
     "Categorical": (counts, {"num_categories": categories, "learned": st.booleans()}),
     "RelaxedCategorical": (
         st.integers(1, 2),
-        {"num_categories": categories, "temperature": st.floats(0.4, 1.5), "learned": st.booleans()},
+        {
+            "num_categories": categories,
+            "temperature": st.floats(0.4, 1.5),
+            "learned": st.booleans(),
+        },
     ),
 }
 ALONE = st.just(())
@@ -101,7 +105,9 @@ def bound_posteriors(draw, name):
     dims, arguments = POSTERIORS[name]
     values = {key: draw(strategy) for key, strategy in arguments.items()}
     part = getattr(posteriors, name)(**values)
-    part.bind(latent_dim=size_of(draw(dims), values), data_shape=draw(data_shapes), encoder=nets.MLP(3))
+    part.bind(
+        latent_dim=size_of(draw(dims), values), data_shape=draw(data_shapes), encoder=nets.MLP(3)
+    )
     return part.double()
 
 
@@ -202,7 +208,8 @@ def references(law, num):
     codes = blocks(law, z)
     # Between a Dirichlet that is steep at the corners as the law may be, and one that is flat.
     kinds = [
-        torch.distributions.Dirichlet(torch.full(codes.shape[-1:], a, dtype=z.dtype)) for a in (0.35, 1.0)
+        torch.distributions.Dirichlet(torch.full(codes.shape[-1:], a, dtype=z.dtype))
+        for a in (0.35, 1.0)
     ]
     u = torch.where(torch.rand(num, 1, 1) < 0.5, *(r.sample(codes.shape[:-1]) for r in kinds))
     log_r = torch.stack([r.log_prob(u).sum(-1) for r in kinds]).logsumexp(0) - math.log(2)
@@ -253,7 +260,9 @@ def test_gradients_through_draws_are_finite(name, data, precision):
     q = part.distribution(outputs)
     z = q.rsample((2,))
     own = [p for n, p in part.named_parameters() if not n.startswith("encoder")]
-    found = torch.autograd.grad(z.square().sum() + q.log_prob(z).sum(), [outputs, *own], allow_unused=True)
+    found = torch.autograd.grad(
+        z.square().sum() + q.log_prob(z).sum(), [outputs, *own], allow_unused=True
+    )
     assert found[0] is not None
     for gradient in found:
         assert gradient is None or gradient.isfinite().all()
@@ -279,7 +288,9 @@ def test_density_passes_gradcheck(kind, name, data):
         assert gradcheck(law.distribution.log_prob, z.requires_grad_(), atol=1e-5, rtol=1e-3)
     if law.outputs is not None:
         fixed, outputs = z.detach(), inner(law.outputs)
-        assert gradcheck(lambda o: law.part.distribution(o).log_prob(fixed), outputs, atol=1e-5, rtol=1e-3)
+        assert gradcheck(
+            lambda o: law.part.distribution(o).log_prob(fixed), outputs, atol=1e-5, rtol=1e-3
+        )
 
 
 @pytest.mark.parametrize("name", PATHWISE)

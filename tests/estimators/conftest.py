@@ -17,13 +17,20 @@ def gradient(module: nn.Module, scalar: Tensor) -> Tensor:
     """The gradient of a scalar with respect to every parameter of a module, as one vector; absent ones are zero."""
     found = torch.autograd.grad(scalar, list(module.parameters()), allow_unused=True)
     pieces = [
-        torch.zeros_like(p) if g is None else g for p, g in zip(module.parameters(), found, strict=True)
+        torch.zeros_like(p) if g is None else g
+        for p, g in zip(module.parameters(), found, strict=True)
     ]
     return torch.cat([piece.flatten() for piece in pieces])
 
 
 def spread(
-    estimator: Estimator, module: nn.Module, x: Tensor, *, copies: int = 400, rounds: int = 40, seed: int = 0
+    estimator: Estimator,
+    module: nn.Module,
+    x: Tensor,
+    *,
+    copies: int = 400,
+    rounds: int = 40,
+    seed: int = 0,
 ):
     """Mean and standard error of the ascent gradient for one pass over x, from ``copies * rounds`` passes."""
     found = []
@@ -31,13 +38,16 @@ def spread(
     for i in range(rounds):
         torch.manual_seed(seed + i)
         found.append(
-            -gradient(module, estimator.differentiable_loss(module.model, module.guide, many)) / copies
+            -gradient(module, estimator.differentiable_loss(module.model, module.guide, many))
+            / copies
         )
     stacked = torch.stack(found)
     return stacked.mean(0), stacked.std(0) / rounds**0.5
 
 
-def assert_within(mean: Tensor, error: Tensor, truth: Tensor, other_error: Tensor | float = 0.0) -> None:
+def assert_within(
+    mean: Tensor, error: Tensor, truth: Tensor, other_error: Tensor | float = 0.0
+) -> None:
     """Agreement within 4.5 standard errors: about one false alarm in 5,000 for the 30 elements compared here."""
     error = (error**2 + torch.as_tensor(other_error) ** 2).sqrt()
     excess = (mean - truth).abs() - 4.5 * error - 1e-10
@@ -98,12 +108,18 @@ class TwoLayers(nn.Module):
         mean = torch.stack([self.gain1 * x, self.gain2 * self.gain1 * x], -1)
         variance1, variance2 = (2 * self.log_scale1).exp(), (2 * self.log_scale2).exp()
         across = self.gain2 * variance1
-        spread = torch.stack([variance1, across, across, self.gain2 * across + variance2]).reshape(2, 2)
-        above = torch.stack([self.a**2 + (2 * self.log_s).exp(), self.a, self.a, torch.ones_like(self.a)])
+        spread = torch.stack([variance1, across, across, self.gain2 * across + variance2]).reshape(
+            2, 2
+        )
+        above = torch.stack(
+            [self.a**2 + (2 * self.log_s).exp(), self.a, self.a, torch.ones_like(self.a)]
+        )
         q = dist.MultivariateNormal(mean, spread)
         p = dist.MultivariateNormal(torch.zeros_like(mean), above.reshape(2, 2))
         noise = self.log_r.exp()
-        log_x = dist.Normal(self.c * mean[:, 0], noise).log_prob(x) - self.c**2 * variance1 / (2 * noise**2)
+        log_x = dist.Normal(self.c * mean[:, 0], noise).log_prob(x) - self.c**2 * variance1 / (
+            2 * noise**2
+        )
         return log_x - torch.distributions.kl_divergence(q, p)
 
     @property

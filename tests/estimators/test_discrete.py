@@ -33,14 +33,18 @@ def test_reported_bound_has_the_enumerated_mean(estimator, mixture, lab):
     many = x.repeat(20_000, 1)
     torch.manual_seed(0)
     found = estimator.bound(oracle.model, oracle.guide, many).reshape(20_000, -1)
-    lab.assert_within(found.mean(0), found.std(0) / 20_000**0.5, expected_bound(oracle, x, 3).detach())
+    lab.assert_within(
+        found.mean(0), found.std(0) / 20_000**0.5, expected_bound(oracle, x, 3).detach()
+    )
 
 
 @pytest.mark.parametrize("num_particles", [2, 3])
 def test_vimco_has_the_enumerated_gradient_of_iwae(num_particles, mixture, lab):
     oracle, x = mixture
     mean, error = lab.spread(VIMCO(num_particles), oracle, x, copies=1_000)
-    lab.assert_within(mean, error, lab.gradient(oracle, expected_bound(oracle, x, num_particles).sum()))
+    lab.assert_within(
+        mean, error, lab.gradient(oracle, expected_bound(oracle, x, num_particles).sum())
+    )
 
 
 def test_vimco_learning_signal_follows_its_formula(mixture):
@@ -56,7 +60,9 @@ def test_vimco_learning_signal_follows_its_formula(mixture):
         others = [log_w[j] for j in range(4) if j != k]
         stand_in = sum(others) / 3
         without = torch.stack([*others, stand_in]).exp().mean(0).log()
-        expected[k] = log_w.exp().mean(0).log() - without - log_w.softmax(0)[k]  # the last is of log w itself
+        expected[k] = (
+            log_w.exp().mean(0).log() - without - log_w.softmax(0)[k]
+        )  # the last is of log w itself
     assert_close(found, expected)
 
 
@@ -73,7 +79,9 @@ def test_baseline_lowers_the_variance(mixture, lab):
     oracle, x = mixture
     _, alone = lab.spread(ScoreELBO(1), oracle, x)
     _, four = lab.spread(ScoreELBO(4), oracle, x)
-    assert four.norm() < 0.5 * alone.norm() / 1.05  # a mean of four without a baseline would give a half
+    assert (
+        four.norm() < 0.5 * alone.norm() / 1.05
+    )  # a mean of four without a baseline would give a half
 
 
 def test_score_functions_at_reparameterised_sites_have_the_exact_gradient(spoilt, lab):
@@ -112,7 +120,9 @@ def test_sleep_does_not_train_the_model_on_its_dreams(mixture, lab):
     for update in ("wake", "sleep"):
         torch.manual_seed(1)
         found.append(
-            lab.gradient(oracle, RWS(5, update=update).differentiable_loss(oracle.model, oracle.guide, x))
+            lab.gradient(
+                oracle, RWS(5, update=update).differentiable_loss(oracle.model, oracle.guide, x)
+            )
         )
     model = oracle.class_logits.numel() + oracle.pixel_logits.numel()
     assert_close(found[0][:model], found[1][:model])
@@ -162,7 +172,9 @@ def test_tvo_gradient_at_the_left_end_alone_is_unbiased_for_two_particles(mixtur
     oracle, x = mixture
     log_q = oracle.log_guide(x)
     mean, error = lab.spread(TVO(2, partition=1), oracle, x)
-    lab.assert_within(mean, error, lab.gradient(oracle, (log_q.exp() * (oracle.log_joint(x) - log_q)).sum()))
+    lab.assert_within(
+        mean, error, lab.gradient(oracle, (log_q.exp() * (oracle.log_joint(x) - log_q)).sum())
+    )
 
 
 def test_one_particle_is_refused_where_others_make_the_baseline():
@@ -217,7 +229,9 @@ def test_inner_plates_sum_to_one_number_a_datum(lab):
 
     module, x = Pairs(), torch.tensor([[0.3, -1.0, 2.0], [0.7, 0.1, -0.4]], dtype=torch.float64)
     estimator = RWS(2, update="sleep", max_plate_nesting=2)
-    assert_close(estimator.bound(module.model, module.guide, x), dist.Normal(0.0, 2**0.5).log_prob(x).sum(0))
+    assert_close(
+        estimator.bound(module.model, module.guide, x), dist.Normal(0.0, 2**0.5).log_prob(x).sum(0)
+    )
     # E log q(z | x) falls by (gain - 1/2)^2 E[x^2] over each of two pairs: its slope at 0.6 is -0.4 a pair.
     module.gain.data.fill_(0.6)
     torch.manual_seed(0)

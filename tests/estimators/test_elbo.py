@@ -17,7 +17,9 @@ PAIRS = [(ELBO, Trace_ELBO), (AnalyticKL, TraceMeanField_ELBO)]
 
 
 def stock_gradient(lab, stock, module, *, num_particles, beta, x):
-    elbo = stock(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=1)
+    elbo = stock(
+        num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=1
+    )
     scaled = KLScale(beta)
     torch.manual_seed(7)
     loss = elbo.differentiable_loss(scaled(module.model), KLScale(beta)(module.guide), x)
@@ -28,7 +30,9 @@ def stock_gradient(lab, stock, module, *, num_particles, beta, x):
 @pytest.mark.parametrize("num_particles", [1, 4])
 @pytest.mark.parametrize(("ours", "stock"), PAIRS, ids=["ELBO", "AnalyticKL"])
 @pytest.mark.parametrize("size", [1, 5])
-def test_loss_and_gradient_equal_stock_pyro_under_the_same_draws(lab, ours, stock, num_particles, beta, size):
+def test_loss_and_gradient_equal_stock_pyro_under_the_same_draws(
+    lab, ours, stock, num_particles, beta, size
+):
     oracle = LinearGaussian(shift=0.5, stretch=1.3)
     x = oracle.sample(size)
     loss, grad = stock_gradient(lab, stock, oracle, num_particles=num_particles, beta=beta, x=x)
@@ -129,7 +133,9 @@ def test_subsampling_multiplies_the_loss_and_not_the_bound(lab):
     def model(data):
         z = pyro.sample("z", dist.Normal(torch.zeros(2, dtype=data.dtype), 1.0).to_event(1))
         noise = oracle.log_noise.exp()
-        pyro.sample("x", dist.Normal(z @ oracle.weight.T + oracle.bias, noise).to_event(1), obs=data)
+        pyro.sample(
+            "x", dist.Normal(z @ oracle.weight.T + oracle.bias, noise).to_event(1), obs=data
+        )
 
     def guide(data):
         mean = data @ oracle.gain.T + oracle.offset
@@ -139,7 +145,9 @@ def test_subsampling_multiplies_the_loss_and_not_the_bound(lab):
     torch.manual_seed(0)
     plain = estimator.loss(oracle.model, oracle.guide, x)
     torch.manual_seed(0)
-    assert estimator.loss(subsampled(model), subsampled(guide), x) == pytest.approx(4 * plain, rel=1e-12)
+    assert estimator.loss(subsampled(model), subsampled(guide), x) == pytest.approx(
+        4 * plain, rel=1e-12
+    )
     torch.manual_seed(0)
     bound = estimator.bound(subsampled(model), subsampled(guide), x)
     assert bound.sum().item() == pytest.approx(-plain, rel=1e-12)
@@ -233,7 +241,8 @@ def test_mixed_discrete_and_continuous_sites_have_the_exact_gradient(estimator, 
             log_z = dist.Normal(self.means[:, None], 1.0).log_prob(mean) - variance / 2
             entropy = dist.Normal(0.0, self.log_scale.exp()).entropy()
             return (
-                q_c[:, None] * (log_x + log_z + entropy - q_c.log()[:, None] - torch.tensor(3.0).log())
+                q_c[:, None]
+                * (log_x + log_z + entropy - q_c.log()[:, None] - torch.tensor(3.0).log())
             ).sum(0)
 
     module, x = Mixed(), torch.tensor([0.7, -1.1], dtype=torch.float64)

@@ -22,7 +22,9 @@ def reference_log_weights(oracle, x, num):
     mean, scale = x @ oracle.gain.T + oracle.offset, oracle.log_scale.exp()
     z = mean + scale * torch.randn(num, *mean.shape, dtype=x.dtype)
     log_p = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
-    log_x = dist.Normal(z @ oracle.weight.T + oracle.bias, oracle.log_noise.exp()).log_prob(x).sum(-1)
+    log_x = (
+        dist.Normal(z @ oracle.weight.T + oracle.bias, oracle.log_noise.exp()).log_prob(x).sum(-1)
+    )
     return log_p + log_x - dist.Normal(mean, scale).log_prob(z).sum(-1)
 
 
@@ -59,7 +61,9 @@ def jackknife(order):
         total, num = 0.0, len(ws)
         for j in range(order + 1):
             subsets = [iwae(list(subset)) for subset in itertools.combinations(ws, num - j)]
-            weight = (-1) ** j * (num - j) ** order / (math.factorial(order - j) * math.factorial(j))
+            weight = (
+                (-1) ** j * (num - j) ** order / (math.factorial(order - j) * math.factorial(j))
+            )
             total = total + weight * sum(subsets) / len(subsets)
         return total
 
@@ -96,7 +100,9 @@ def test_bound_equals_a_short_reference_under_the_same_draws(estimator, num, for
 
 @pytest.mark.parametrize(
     ("estimator", "num", "formula"),
-    [row for row in REFERENCES if not isinstance(row[0], (PIWAE, TVO))],  # their gradients are no bound's
+    [
+        row for row in REFERENCES if not isinstance(row[0], (PIWAE, TVO))
+    ],  # their gradients are no bound's
     ids=name_of,
 )
 def test_gradient_equals_that_of_the_reference(estimator, num, formula, spoilt, lab):
@@ -114,7 +120,10 @@ def both(lab, oracle, x, *estimators):
         torch.manual_seed(5)
         bound = estimator.bound(oracle.model, oracle.guide, x)
         torch.manual_seed(5)
-        yield bound, lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x))
+        yield (
+            bound,
+            lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x)),
+        )
 
 
 IDENTITIES = [
@@ -156,7 +165,9 @@ def test_renyi_tends_to_the_elbo(near, spoilt, lab):
 
 def test_renyi_falls_as_alpha_rises(spoilt, lab):
     alphas = (-math.inf, -2.0, -0.5, 0.0, 0.5, 1.0, 2.0, math.inf)
-    bounds = torch.stack([bound for bound, _ in both(lab, *spoilt, *(Renyi(alpha, 20) for alpha in alphas))])
+    bounds = torch.stack(
+        [bound for bound, _ in both(lab, *spoilt, *(Renyi(alpha, 20) for alpha in alphas))]
+    )
     assert (bounds.diff(dim=0) < 0).all()
 
 
@@ -171,7 +182,9 @@ def test_iwae_rises_with_particles_to_the_evidence():
     gaps = means.diff()
     assert (gaps > 4 * (errors[1:] ** 2 + errors[:-1] ** 2).sqrt())[:2].all()
     assert means[0] < truth - 0.5
-    assert abs(means[-1] - truth) < 4 * errors[-1] + 0.02  # the bias of K = 64 is near var(w) / (2 K)
+    assert (
+        abs(means[-1] - truth) < 4 * errors[-1] + 0.02
+    )  # the bias of K = 64 is near var(w) / (2 K)
 
 
 def test_reported_bound_is_no_weighted_mean_of_log_weights(spoilt):
@@ -263,7 +276,10 @@ def test_bias_falls_faster_with_particles_for_the_jackknife():
     torch.manual_seed(0)
 
     def bias(order, num):
-        rounds = [Jackknife(order, num).bound(oracle.model, oracle.guide, x).mean().item() for _ in range(20)]
+        rounds = [
+            Jackknife(order, num).bound(oracle.model, oracle.guide, x).mean().item()
+            for _ in range(20)
+        ]
         return sum(rounds) / 20 - truth
 
     # The errors of the four biases are near 0.0006, 0.0004, 0.0006, 0.0004; the smallest bias is near 0.003.

@@ -73,7 +73,9 @@ def test_scaled_weights_shift_the_bound(kind, log_w, shift):
     assert_close(bound(estimator, log_w + shift), found + shift, rtol=1e-9, atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k is not MIWAE], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if k is not MIWAE], ids=lambda kind: kind.__name__
+)
 @settings(deadline=None, max_examples=30)
 @given(log_w=log_weights(even=True), seed=st.integers(0, 2**32))
 def test_order_of_particles_does_not_matter(kind, log_w, seed):

@@ -19,7 +19,9 @@ GUIDE = ("gain", "offset", "log_scale")
 def guide_part(oracle, vector):
     sizes = [p.numel() for p in oracle.parameters()]
     names = [name for name, _ in oracle.named_parameters()]
-    return torch.cat([piece for name, piece in zip(names, vector.split(sizes), strict=True) if name in GUIDE])
+    return torch.cat(
+        [piece for name, piece in zip(names, vector.split(sizes), strict=True) if name in GUIDE]
+    )
 
 
 @pytest.mark.parametrize("estimator", [STL(1), STL(4), DReG(1), DReG(8), STLIWAE(8)], ids=repr)
@@ -110,7 +112,9 @@ def test_one_particle_sticks_the_landing(left, right, spoilt, lab):
     found = []
     for estimator in (left, right):
         torch.manual_seed(2)
-        found.append(lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x)))
+        found.append(
+            lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x))
+        )
     assert_close(*found)
 
 
@@ -119,7 +123,9 @@ def test_model_gradient_of_dreg_is_that_of_iwae_draw_by_draw(spoilt, lab):
     found = []
     for estimator in (DReG(6), IWAE(6)):
         torch.manual_seed(2)
-        found.append(lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x)))
+        found.append(
+            lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x))
+        )
     model = sum(p.numel() for p in (oracle.weight, oracle.bias, oracle.log_noise))
     assert_close(found[0][:model], found[1][:model])
 
@@ -137,7 +143,10 @@ def test_signal_to_noise_of_the_guide_against_particles(estimator, slope, lab):
         weights = torch.ones(6_000, dtype=x.dtype, requires_grad=True)
 
         def guide(data, weights=weights):
-            mean, scale = data @ oracle.gain.T + oracle.offset * weights[:, None], oracle.log_scale.exp()
+            mean, scale = (
+                data @ oracle.gain.T + oracle.offset * weights[:, None],
+                oracle.log_scale.exp(),
+            )
             with pyro.plate("data", len(data), dim=-1):
                 pyro.sample("z", dist.Normal(mean, scale).to_event(1))
 
@@ -167,7 +176,9 @@ def test_one_pass_over_the_model_has_the_gradient_of_two(spoilt, lab):
         particles = draw(oracle.model, oracle.guide, 5, (x,), cut=cut)
         shares = particles.log_weights.detach().softmax(0)
         ratio = torch.linspace(0.1, 2.0, 15, dtype=x.dtype).reshape(5, 3)
-        surrogate = particles.doubly(particles.log_p, particles.log_q, shares, ratio)
+        surrogate = particles.doubly_reparameterized(
+            particles.log_p, particles.log_q, shares, ratio
+        )
         found.append(lab.gradient(oracle, surrogate))
     assert_close(*found)
 
@@ -187,13 +198,18 @@ def test_the_bridge_has_room_for_inner_plates(lab):
             with pyro.plate("data", x.shape[1], dim=-1), pyro.plate("inner", 2, dim=-2):
                 pyro.sample("z", dist.Normal(self.gain * x, 0.8).to_event(1))
 
-    module, x = Pairs(), torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    module, x = (
+        Pairs(),
+        torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    )
     found = []
     for cut in ("bridge", True):
         torch.manual_seed(4)
         particles = draw(module.model, module.guide, 5, (x,), max_plate_nesting=2, cut=cut)
         ratio = torch.linspace(0.1, 2.0, 15, dtype=x.dtype).reshape(5, 3)
-        surrogate = particles.doubly(particles.log_p, particles.log_q, torch.ones_like(ratio), ratio)
+        surrogate = particles.doubly_reparameterized(
+            particles.log_p, particles.log_q, torch.ones_like(ratio), ratio
+        )
         found.append(lab.gradient(module, surrogate))
     assert_close(*found)
 

@@ -110,7 +110,9 @@ def test_scaled_programs_are_refused_where_they_mean_nothing(estimator, spoilt):
         scaled = estimator.bound(model, guide, x)
         torch.manual_seed(0)
         particles = estimator.particles(oracle.model, oracle.guide, x)
-        assert_close(scaled, (particles.log_likelihood.mean(0) - 0.5 * estimator.kl(particles)).detach())
+        assert_close(
+            scaled, (particles.log_likelihood.mean(0) - 0.5 * estimator.kl(particles)).detach()
+        )
 
 
 @pytest.mark.parametrize("estimator", SMALL, ids=repr)

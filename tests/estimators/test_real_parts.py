@@ -14,7 +14,9 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize(("path", "plain"), [(STL(1), ELBO(1)), (DReG(3), IWAE(3))], ids=["STL", "DReG"])
+@pytest.mark.parametrize(
+    ("path", "plain"), [(STL(1), ELBO(1)), (DReG(3), IWAE(3))], ids=["STL", "DReG"]
+)
 @pytest.mark.parametrize("name", PARTS)
 def test_path_gradients_have_the_expected_gradient(name, path, plain, lab):
     prior, posterior = PARTS[name]

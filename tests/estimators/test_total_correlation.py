@@ -41,7 +41,9 @@ def test_unit_weights_have_the_gradient_of_the_elbo(oracle, lab):
     found = []
     for estimator in (BetaTC(3, total_correlation=1.0), ELBO(3)):
         torch.manual_seed(0)
-        found.append(lab.gradient(module, estimator.differentiable_loss(module.model, module.guide, x)))
+        found.append(
+            lab.gradient(module, estimator.differentiable_loss(module.model, module.guide, x))
+        )
     assert_close(*found)
 
 
@@ -50,7 +52,9 @@ def test_all_parts_are_under_the_kl_scale(oracle, lab):
     found = []
     for estimator in (BetaTC(3, total_correlation=1.0), ELBO(3)):
         torch.manual_seed(0)
-        loss = estimator.differentiable_loss(KLScale(0.3)(module.model), KLScale(0.3)(module.guide), x)
+        loss = estimator.differentiable_loss(
+            KLScale(0.3)(module.model), KLScale(0.3)(module.guide), x
+        )
         found.append(lab.gradient(module, loss))
     assert_close(*found)
 
@@ -80,7 +84,9 @@ def test_data_size_moves_no_gradient(oracle, lab):
     for size in (4, 10_000):
         torch.manual_seed(0)
         estimator = BetaTC(2, data_size=size)
-        found.append(lab.gradient(module, estimator.differentiable_loss(module.model, module.guide, x)))
+        found.append(
+            lab.gradient(module, estimator.differentiable_loss(module.model, module.guide, x))
+        )
     assert_close(*found)
 
 

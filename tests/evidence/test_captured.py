@@ -18,7 +18,9 @@ def problem_of(model, guide, x, nesting=1):
 def owners():
     torch.manual_seed(0)
     vae = VAE(6, 2, encoder=nets.MLP(8), decoder=nets.MLP(8)).double()
-    full = VAE(6, 2, posterior=posteriors.FullRankNormal(), encoder=nets.MLP(8), decoder=nets.MLP(8)).double()
+    full = VAE(
+        6, 2, posterior=posteriors.FullRankNormal(), encoder=nets.MLP(8), decoder=nets.MLP(8)
+    ).double()
     binary = torch.bernoulli(torch.full((5, 6), 0.4, dtype=torch.float64))
     oracle, mixture = LinearGaussian(shift=0.4), DiscreteMixture()
     return [
@@ -31,7 +33,9 @@ def owners():
 
 def tiles_of(problem, num_data, num_particles, bytes_per_particle=1):
     shape = num_data, num_particles
-    return Tiles(problem.model, shape, bytes_per_particle, problem.device, compile=False, total=1000)
+    return Tiles(
+        problem.model, shape, bytes_per_particle, problem.device, compile=False, total=1000
+    )
 
 
 @pytest.mark.parametrize(("owner", "x"), owners())
@@ -46,7 +50,9 @@ def test_graph_and_programs_weigh_alike(owner, x, num_data, particles_in_cache):
         for start in (0, 128):
             expected = encoded.draw(7, start).log_weights
             problem.tiles = tiles
-            torch.testing.assert_close(encoded.log_weights(7, start), expected, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(
+                encoded.log_weights(7, start), expected, rtol=1e-12, atol=1e-12
+            )
         assert len(tiles.engine.graphs) == 1
         assert tiles.particles == min(7, particles_in_cache)
 
@@ -59,7 +65,9 @@ def test_plates_between_particles_and_data():
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1), pyro.plate("view", 3, dim=-2):
-            pyro.sample("z", dist.Normal(0.3 * x.T.unsqueeze(-1).expand(3, len(x), 2), 0.7).to_event(1))
+            pyro.sample(
+                "z", dist.Normal(0.3 * x.T.unsqueeze(-1).expand(3, len(x), 2), 0.7).to_event(1)
+            )
 
     problem = problem_of(model, guide, torch.randn(5, 3, dtype=torch.float64), nesting=2)
     with problem.session():

@@ -26,12 +26,16 @@ def exact(oracle, x) -> np.ndarray:
 def runs_of(evidence, size):
     """The evidence of consecutive data, ``size`` at a time."""
     starts = range(0, len(evidence), size)
-    return [pv.Evidence(evidence.dataset.isel(datum=slice(start, start + size))) for start in starts]
+    return [
+        pv.Evidence(evidence.dataset.isel(datum=slice(start, start + size))) for start in starts
+    ]
 
 
 def hit_rate(intervals, truth) -> float:
     truth = np.broadcast_to(truth, len(intervals))
-    return float(np.mean([low <= value <= high for (low, high), value in zip(intervals, truth, strict=True)]))
+    return float(
+        np.mean([low <= value <= high for (low, high), value in zip(intervals, truth, strict=True)])
+    )
 
 
 def often(hits: float, prob: float, runs: int, *, below: float = 0.0, above: float = 0.0) -> bool:
@@ -53,7 +57,9 @@ def law(oracle) -> torch.distributions.MultivariateNormal:
 def test_each_datum(num_particles):
     """The interval of one datum; weights at K = 60 are still skewed, and the debiased end allows for it."""
     x, copies = SPOILED.sample(8, seed=1), 50
-    evidence = pv.log_marginal(SPOILED.model, SPOILED.guide, x.repeat(copies, 1), num_particles=num_particles)
+    evidence = pv.log_marginal(
+        SPOILED.model, SPOILED.guide, x.repeat(copies, 1), num_particles=num_particles
+    )
     truth, alone = np.tile(exact(SPOILED, x), copies), runs_of(evidence, 1)
     for prob in PROBS:
         assert often(hit_rate([run.interval(prob) for run in alone], truth), prob, 400, above=0.02)
@@ -62,7 +68,9 @@ def test_each_datum(num_particles):
 @pytest.mark.parametrize(("error", "num_particles"), [("test_set", 2), ("both", 30)])
 def test_mean_over_all_data_of_a_kind(error, num_particles):
     """The mean of log p(x) over the model's own data is minus its entropy; each run has 100 new data."""
-    oracle = LinearGaussian() if error == "test_set" else SPOILED  # with and without Monte Carlo error
+    oracle = (
+        LinearGaussian() if error == "test_set" else SPOILED
+    )  # with and without Monte Carlo error
     x = oracle.sample(200 * 100, seed=2)
     evidence = pv.log_marginal(oracle.model, oracle.guide, x, num_particles=num_particles)
     truth = -law(oracle).entropy().item()
@@ -96,7 +104,7 @@ def test_adaptive_effort(oracle, target):
         target_standard_error=target,
         max_particles=12_800,
     )
-    assert len(evidence.wanting()) == 0
+    assert len(evidence.missed_target()) == 0
     assert len(np.unique(evidence.num_particles)) > 1
     truth = exact(oracle, x)
     for prob in PROBS:
@@ -130,7 +138,8 @@ def test_difference_between_models(error):
         known = torch.distributions.kl_divergence(law(first), law(second)).item()
     pairs = zip(*(runs_of(value, 60) for value in evidence.values()), strict=True)
     tables = [
-        compare_models({"first": one, "second": two}, prob=0.8, error=error).dataset for one, two in pairs
+        compare_models({"first": one, "second": two}, prob=0.8, error=error).dataset
+        for one, two in pairs
     ]
     rows = [table.sel(model="first", reference="second") for table in tables]
     hits = hit_rate([(float(row["lower"]), float(row["upper"])) for row in rows], known)
@@ -150,7 +159,11 @@ def test_difference_between_models(error):
 def test_sandwich(method):
     """100 runs of 10 simulated data each: each side holds the truth, and so does the bracket of both."""
     whole = bdmc(
-        SPOILED.model, SPOILED.guide, num_data=1000, method=method, data=torch.zeros(1000, 5).double()
+        SPOILED.model,
+        SPOILED.guide,
+        num_data=1000,
+        method=method,
+        data=torch.zeros(1000, 5).double(),
     )
     truth = exact(SPOILED, whole.data[0]).reshape(100, 10).mean(1)
     sides = zip(runs_of(whole.below, 10), runs_of(whole.above, 10), strict=True)

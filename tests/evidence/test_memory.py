@@ -15,7 +15,8 @@ from pyrovae.testing import LinearGaussian
 
 MEBIBYTE = 2**20
 needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="reads the peak of resident memory from Linux's /proc"
+    not Path("/proc/self/clear_refs").exists(),
+    reason="reads the peak of resident memory from Linux's /proc",
 )
 
 PREAMBLE = """

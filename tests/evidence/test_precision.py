@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from pyrovae import VAE, ImportanceSampling, likelihoods, log_marginal, nets
-from pyrovae.engine.capture import capture
-from pyrovae.engine.precision import Bfloat16Networks
+from pyrovae.compilation.capture import capture
+from pyrovae.nets.precision import Bfloat16Networks
 
 
 def test_layers_alone_are_rounded():
@@ -34,7 +34,10 @@ def test_the_reported_error_is_the_error(net):
     x = torch.bernoulli(torch.full((6, 8, 8), 0.4))
     full, rounded = (
         log_marginal(
-            vae.model, vae.guide, x, method=ImportanceSampling(100, networks=networks, compile=False)
+            vae.model,
+            vae.guide,
+            x,
+            method=ImportanceSampling(100, networks=networks, compile=False),
         )
         for networks in ("full", "bfloat16")
     )
@@ -51,7 +54,9 @@ def test_the_reported_error_is_the_error(net):
 def test_draws_and_densities_keep_their_precision():
     vae = VAE(6, 2, likelihood=likelihoods.Gaussian()).double()
     x = torch.randn(4, 6, dtype=torch.float64)
-    found = log_marginal(vae.model, vae.guide, x, method=ImportanceSampling(50, networks="bfloat16"))
+    found = log_marginal(
+        vae.model, vae.guide, x, method=ImportanceSampling(50, networks="bfloat16")
+    )
     assert found.log_marginal.dtype == np.float64
     assert np.abs(found.rounding_error.values).max() < 0.5
 

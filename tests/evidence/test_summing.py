@@ -12,7 +12,7 @@ import pyrovae as pv
 from pyrovae import likelihoods, posteriors, priors
 from pyrovae.evidence import AIS, ImportanceSampling, bdmc, convergence
 from pyrovae.evidence.problem import prepare
-from pyrovae.shapes import ClusteringVAE
+from pyrovae.models import ClusteringVAE
 from pyrovae.testing import DiscreteMixture
 
 
@@ -54,14 +54,18 @@ class Clusters:
             else:
                 z = pyro.sample("z", dist.Normal(0.6 * x[:, 0], 1.5))
                 if self.order == "after":
-                    pyro.sample("c", dist.Categorical(logits=z.unsqueeze(-1) * self.guide_logits[0]))
+                    pyro.sample(
+                        "c", dist.Categorical(logits=z.unsqueeze(-1) * self.guide_logits[0])
+                    )
 
     def log_joint(self, x, z):
         """``(K, B)``: log p(x, z), by a loop over c."""
         terms = [
             self.log_shares[c]
             + dist.Normal(self.locs[c], self.scale).log_prob(z)
-            + dist.Normal(z.unsqueeze(-1) * self.weight + self.offsets[c], self.noise).log_prob(x).sum(-1)
+            + dist.Normal(z.unsqueeze(-1) * self.weight + self.offsets[c], self.noise)
+            .log_prob(x)
+            .sum(-1)
             for c in range(self.num)
         ]
         return torch.logsumexp(torch.stack(terms), 0)
@@ -71,12 +75,16 @@ class Clusters:
         if self.order != "given":
             return dist.Normal(0.6 * x[:, 0], 1.5).log_prob(z)
         logits = (x @ self.guide_logits).log_softmax(-1)
-        terms = [logits[:, c] + dist.Normal(x @ self.gain[c], 1.3).log_prob(z) for c in range(self.num)]
+        terms = [
+            logits[:, c] + dist.Normal(x @ self.gain[c], 1.3).log_prob(z) for c in range(self.num)
+        ]
         return torch.logsumexp(torch.stack(terms), 0)
 
     def log_prob(self, x):
         """``(B,)``: log p(x), exact."""
-        covariance = self.noise**2 * torch.eye(2).double() + self.scale**2 * self.weight.outer(self.weight)
+        covariance = self.noise**2 * torch.eye(2).double() + self.scale**2 * self.weight.outer(
+            self.weight
+        )
         means = self.locs[:, None] * self.weight + self.offsets
         each = dist.MultivariateNormal(means, covariance).log_prob(x[:, None])
         return torch.logsumexp(each + self.log_shares, -1).numpy()
@@ -86,7 +94,11 @@ class Clusters:
             self.log_shares.exp(), num_data, True, generator=torch.Generator().manual_seed(seed)
         )
         z = self.locs[c] + self.scale * normal(num_data, seed=seed + 10)
-        return z[:, None] * self.weight + self.offsets[c] + self.noise * normal(num_data, 2, seed=seed + 20)
+        return (
+            z[:, None] * self.weight
+            + self.offsets[c]
+            + self.noise * normal(num_data, 2, seed=seed + 20)
+        )
 
 
 def inspected(owner, x, enumerate="auto", **options):
@@ -192,9 +204,15 @@ class Switches:
 
     def model(self, x):
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0)) if self.with_z else x.new_zeros(())
+            z = (
+                pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+                if self.with_z
+                else x.new_zeros(())
+            )
             if not self.inner:
-                on = pyro.sample("on", dist.Bernoulli(torch.full((3,), 0.3, dtype=torch.float64)).to_event(1))
+                on = pyro.sample(
+                    "on", dist.Bernoulli(torch.full((3,), 0.3, dtype=torch.float64)).to_event(1)
+                )
                 loc = on * self.size + z.unsqueeze(-1)
                 pyro.sample("x", dist.Normal(loc, 0.5).to_event(1), obs=x)
                 return
@@ -249,7 +267,10 @@ def test_weights_are_ratios_of_marginal_densities(order, broadcast):
     assert problem.summed.wide == broadcast
     assert problem.notes == {"summed": {"c": 3}}
     with problem.session():
-        for drawn in (problem.encode(slice(0, 6)).draw(50), problem.encode(slice(0, 6)).draw_prior(50)):
+        for drawn in (
+            problem.encode(slice(0, 6)).draw(50),
+            problem.encode(slice(0, 6)).draw_prior(50),
+        ):
             z = drawn.latents["z"].value
             torch.testing.assert_close(drawn.log_p, owner.log_joint(x, z), rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(drawn.log_q, owner.log_guide(x, z), rtol=1e-12, atol=1e-12)
@@ -305,7 +326,9 @@ def test_order_and_company_of_the_data_change_nothing():
     owner = Clusters("after")
     x = owner.sample(8)
     whole = pv.log_marginal(owner.model, owner.guide, x, num_particles=300)
-    mixed = pv.log_marginal(owner.model, owner.guide, x.flip(0), num_particles=300, memory_budget=100_000)
+    mixed = pv.log_marginal(
+        owner.model, owner.guide, x.flip(0), num_particles=300, memory_budget=100_000
+    )
     np.testing.assert_allclose(mixed.log_marginal[::-1], whole.log_marginal, rtol=1e-10)
 
 
@@ -331,18 +354,24 @@ def test_clusters_of_the_model_alone_are_summed_however_many():
     joint = pv.log_marginal(vae.joint_model, vae.guide, x, num_particles=50)
     np.testing.assert_allclose(joint.log_marginal, plain.log_marginal, rtol=1e-10)
     with pytest.raises(ValueError, match="in the model but not in the guide"):
-        pv.log_marginal(vae.joint_model, vae.guide, x, method=ImportanceSampling(5, enumerate=False))
+        pv.log_marginal(
+            vae.joint_model, vae.guide, x, method=ImportanceSampling(5, enumerate=False)
+        )
 
 
 # --- the other methods --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("broadcast", [True, False])
-@pytest.mark.parametrize(("start", "order"), [("prior", "given"), ("guide", "given"), ("guide", "without")])
+@pytest.mark.parametrize(
+    ("start", "order"), [("prior", "given"), ("guide", "given"), ("guide", "without")]
+)
 def test_annealing_moves_what_is_left(start, order, broadcast):
     owner = Clusters(order, broadcast=broadcast)
     x = owner.sample(200)
-    evidence = pv.log_marginal(owner.model, owner.guide, x, method=AIS(8, 4, start=start, num_leapfrog=3))
+    evidence = pv.log_marginal(
+        owner.model, owner.guide, x, method=AIS(8, 4, start=start, num_leapfrog=3)
+    )
     ratio = np.exp(evidence.log_marginal.values - owner.log_prob(x))
     # The mean of 200 ratios, in units of its own standard error.
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(200)
@@ -350,7 +379,9 @@ def test_annealing_moves_what_is_left(start, order, broadcast):
     assert float(evidence.acceptance.mean()) == pytest.approx(0.65, abs=0.15)
 
 
-@pytest.mark.parametrize("method", [AIS(10, 4, num_leapfrog=3), ImportanceSampling(40)], ids=["ais", "is"])
+@pytest.mark.parametrize(
+    "method", [AIS(10, 4, num_leapfrog=3), ImportanceSampling(40)], ids=["ais", "is"]
+)
 def test_sandwich_holds_the_truth(method):
     owner = Clusters()
     sandwich = bdmc(owner.model, owner.guide, num_data=150, data=owner.sample(150), method=method)
@@ -365,7 +396,9 @@ def test_sandwich_holds_the_truth(method):
 def test_better_proposals_for_what_is_left(settings):
     owner = Clusters()
     x = owner.sample(40)
-    evidence = pv.log_marginal(owner.model, owner.guide, x, method=ImportanceSampling(400, **settings))
+    evidence = pv.log_marginal(
+        owner.model, owner.guide, x, method=ImportanceSampling(400, **settings)
+    )
     scores = (evidence.log_marginal - owner.log_prob(x)) / evidence.standard_error
     assert float(abs(scores).max()) < 4.5
     assert evidence.notes == {"summed": {"c": 3}}
@@ -392,7 +425,9 @@ def test_many_values_are_drawn_unless_asked_for():
     assert list(drawn.notes) == ["drawn"]
     assert "40 joint values" in drawn.notes["drawn"]["c"]
     assert "drawn      c: there are 40 joint values" in repr(drawn)
-    summed = pv.log_marginal(owner.model, owner.guide, x, method=ImportanceSampling(3000, enumerate=True))
+    summed = pv.log_marginal(
+        owner.model, owner.guide, x, method=ImportanceSampling(3000, enumerate=True)
+    )
     assert summed.notes == {"summed": {"c": 40}}
     scores = (summed.log_marginal - owner.log_prob(x)) / summed.standard_error
     assert float(abs(scores).max()) < 4
@@ -446,7 +481,9 @@ def unlike_pair():
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            logits = torch.cat([x @ owner.guide_logits, torch.full((len(x), 1), -50.0).double()], -1)
+            logits = torch.cat(
+                [x @ owner.guide_logits, torch.full((len(x), 1), -50.0).double()], -1
+            )
             c = pyro.sample("c", dist.Categorical(logits=logits))
             pyro.sample("z", dist.Normal((x * owner.gain[c.clamp(max=2)]).sum(-1), 1.3))
 
@@ -486,10 +523,14 @@ def test_what_cannot_be_summed_is_drawn(pair, reason, memory_budget):
     (why,) = evidence.notes["drawn"].values()
     assert reason in why
     assert "summed" not in evidence.notes
-    plain = pv.log_marginal(model, guide, data, method=ImportanceSampling(50, enumerate=False), **options)
+    plain = pv.log_marginal(
+        model, guide, data, method=ImportanceSampling(50, enumerate=False), **options
+    )
     np.testing.assert_allclose(evidence.log_marginal, plain.log_marginal, rtol=1e-12)
     with pytest.raises(ValueError, match="cannot be summed out"):
-        pv.log_marginal(model, guide, data, method=ImportanceSampling(50, enumerate=True), **options)
+        pv.log_marginal(
+            model, guide, data, method=ImportanceSampling(50, enumerate=True), **options
+        )
 
 
 def test_a_large_product_of_codes_is_not_even_listed():

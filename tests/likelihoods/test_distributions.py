@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch import distributions as td
 from torch.testing import assert_close
 
-from pyrovae.distributions import beta, continuous_bernoulli, counts, discretized, levels, location_scale
+from pyrovae.distributions import (
+    beta,
+    continuous_bernoulli,
+    counts,
+    discretized,
+    levels,
+    location_scale,
+)
 
 F64 = torch.float64
 L = 6  # grey levels in these tests
@@ -98,7 +105,9 @@ def test_adds_up_to_one_and_has_its_mean(name, seed):
     d = make(name, 4, seed=seed)
     points, weights = support_of(name)
     # Points that rounding puts on the open interval's ends: at most (1e-16)^0.5 of the mass, as a, b > 0.5.
-    inside = (points > 0) & (points < 1) if name == "Beta" else torch.ones_like(points, dtype=torch.bool)
+    inside = (
+        (points > 0) & (points < 1) if name == "Beta" else torch.ones_like(points, dtype=torch.bool)
+    )
     points, weights = points[inside, None], weights[inside, None]
     if name in REAL:  # grid about the centre, so that the Laplace's kink is one of its points
         points, weights = d.loc + d.scale * points, d.scale * weights
@@ -201,7 +210,9 @@ def test_continuous_bernoulli_is_accurate_near_one_half():
     """Against 50 digits: normaliser, slope and mean, on both sides of the switch between the two formulas."""
     mpmath.mp.dps = 50
     logits = [
-        s * l for s in (1, -1) for l in (1e-12, 1e-6, 1e-3, 0.004, 0.1, 0.9999, 1.0001, 4.0, 30.0, 500.0)
+        s * l
+        for s in (1, -1)
+        for l in (1e-12, 1e-6, 1e-3, 0.004, 0.1, 0.9999, 1.0001, 4.0, 30.0, 500.0)
     ]
     p = torch.tensor([0.0, *logits], dtype=F64, requires_grad=True)
     d = continuous_bernoulli.ContinuousBernoulli(p)
@@ -223,9 +234,9 @@ def test_float32_counts_keep_their_digits():
     for size in (1.0, 1e3, 1e6):
         log_mean = (x + 1).log()
         single = counts.NegativeBinomial(log_mean, torch.tensor(size)).log_prob(x)
-        double = counts.NegativeBinomial((x.double() + 1).log(), torch.tensor(size, dtype=F64)).log_prob(
-            x.double()
-        )
+        double = counts.NegativeBinomial(
+            (x.double() + 1).log(), torch.tensor(size, dtype=F64)
+        ).log_prob(x.double())
         # The largest terms are about 3e5, which float32 rounds at 2e-2; for counts of 1e3, 4e3 and 2e-4.
         assert_close(single.double(), double, atol=3e-2, rtol=0)
         assert_close(single[:3].double(), double[:3], atol=5e-4, rtol=0)
@@ -236,7 +247,10 @@ def test_negative_binomial_tends_to_poisson():
     near = counts.NegativeBinomial(torch.tensor(2.0, dtype=F64), torch.tensor(1e6, dtype=F64))
     # The difference is of order ((x - mean)^2 + x) / theta, at most 2e3 / 1e6.
     assert_close(
-        near.log_prob(x), counts.Poisson(torch.tensor(2.0, dtype=F64)).log_prob(x), atol=2e-3, rtol=0
+        near.log_prob(x),
+        counts.Poisson(torch.tensor(2.0, dtype=F64)).log_prob(x),
+        atol=2e-3,
+        rtol=0,
     )
 
 
@@ -265,7 +279,9 @@ def test_level_convention():
     assert torch.equal(levels.to_levels(k / 255, 256), k)
     assert torch.equal(levels.from_levels(k, 256), k / 255)
     assert not levels.off_level(k / 255, 256).any()
-    assert levels.off_level(torch.tensor([0.5 / 255, -1 / 255, 256 / 255, math.nan, 100.0]), 256).all()
+    assert levels.off_level(
+        torch.tensor([0.5 / 255, -1 / 255, 256 / 255, math.nan, 100.0]), 256
+    ).all()
 
 
 def logistic_mass(k, loc, scale, num_levels):
@@ -296,7 +312,9 @@ def test_mixture_adds_up_to_one(coupled):
     x = every.reshape(-1, *d.event_shape)
     assert_close(d.log_prob(x).exp().sum(), torch.ones((), dtype=F64))
     torch.manual_seed(0)
-    code = (d.sample((40_000,)).reshape(40_000, -1) * 2 @ (3.0 ** torch.arange(elements, dtype=F64))).long()
+    code = (
+        d.sample((40_000,)).reshape(40_000, -1) * 2 @ (3.0 ** torch.arange(elements, dtype=F64))
+    ).long()
     found = torch.bincount(code, minlength=3**elements) / 40_000
     index = (every * 2 @ (3.0 ** torch.arange(elements, dtype=F64))).long()
     p = d.log_prob(x).exp()
@@ -327,10 +345,14 @@ def test_mixture_mean_is_near_the_draws():
     d = mixture(levels_=64, components=3, pixels=(4,), coupled=False)
     each = levels.from_levels(torch.arange(64, dtype=F64), 64)
     single = [
-        discretized.DiscretizedLogistic(d.loc[0, m], d.scale[0, m], 64).log_prob(each[:, None]).exp()
+        discretized.DiscretizedLogistic(d.loc[0, m], d.scale[0, m], 64)
+        .log_prob(each[:, None])
+        .exp()
         for m in range(3)
     ]
-    exact = sum(w * (each[:, None] * p).sum(0) for w, p in zip(d.logits[0].softmax(0), single, strict=True))
+    exact = sum(
+        w * (each[:, None] * p).sum(0) for w, p in zip(d.logits[0].softmax(0), single, strict=True)
+    )
     assert_close(d.mean[0], exact, atol=0.5 / 63, rtol=0)
 
 
@@ -340,7 +362,9 @@ def test_mixture_gradients_shapes_and_expansion():
     leaves = [p.requires_grad_() for p in parameters]
 
     def build(logits, loc, raw, slopes):
-        return discretized.DiscretizedLogisticMixture(logits, loc, theta(raw), slopes.tanh(), num_levels=8)
+        return discretized.DiscretizedLogisticMixture(
+            logits, loc, theta(raw), slopes.tanh(), num_levels=8
+        )
 
     x = build(*leaves).sample()
     assert x.shape == (2, 3, 2, 2)

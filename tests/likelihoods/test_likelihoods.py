@@ -67,7 +67,9 @@ def test_every_likelihood_has_a_row():
 @rows
 def test_quadrature_agrees_with_the_marginal_likelihood(likelihood):
     """Two-dimensional z: the grid and importance sampling find the same log p(x), within the reported errors."""
-    vae = make(likelihood, (3, 1, 1) if isinstance(likelihood, DiscretizedLogisticMixture) else (3,)).eval()
+    vae = make(
+        likelihood, (3, 1, 1) if isinstance(likelihood, DiscretizedLogisticMixture) else (3,)
+    ).eval()
     with torch.no_grad():
         for parameter in vae.likelihood.decoder.parameters():
             parameter *= 2  # a likelihood that depends on z
@@ -98,7 +100,11 @@ def test_starts_at_the_data_mean(likelihood):
         vae.likelihood.decoder.net[-1].weight.zero_()
     vae.initialize_from(data.reshape(1, *vae.data_shape))
     found = vae.decode(torch.zeros(1, 2, dtype=F64)).detach().flatten()
-    gate = 0.95 if isinstance(likelihood, ZeroInflatedNegativeBinomial) and likelihood.exposure else 1.0
+    gate = (
+        0.95
+        if isinstance(likelihood, ZeroInflatedNegativeBinomial) and likelihood.exposure
+        else 1.0
+    )
     assert_close(found, gate * data, rtol=1e-6, atol=1e-8)
 
 
@@ -204,8 +210,12 @@ class TestOptimalScale:
         fitted = self.vae.likelihood(self.z).log_prob(self.x).sum()
         best = (self.x - self.loc).square().mean().sqrt()
         grid = best * torch.linspace(0.5, 2, 151, dtype=F64)
-        each = torch.stack([torch.distributions.Normal(self.loc, s).log_prob(self.x).sum() for s in grid])
-        assert_close(fitted.detach(), torch.distributions.Normal(self.loc, best).log_prob(self.x).sum())
+        each = torch.stack(
+            [torch.distributions.Normal(self.loc, s).log_prob(self.x).sum() for s in grid]
+        )
+        assert_close(
+            fitted.detach(), torch.distributions.Normal(self.loc, best).log_prob(self.x).sum()
+        )
         assert fitted > each.max() - 1e-12
         assert grid[each.argmax()].item() == pytest.approx(best.item(), rel=0.01)
 
@@ -256,7 +266,9 @@ class TestExposure:
         z = torch.randn(5, 2, dtype=F64)
         x = torch.tensor([[0, 3, 4], [1, 0, 0], [100, 0, 7], [0, 0, 0], [2, 2, 2]], dtype=F64)
         outputs = likelihood.decoder(z)
-        given = likelihood.distribution(outputs, exposure=x.sum(1, keepdim=True).clamp(min=1)).to_event(1)
+        given = likelihood.distribution(
+            outputs, exposure=x.sum(1, keepdim=True).clamp(min=1)
+        ).to_event(1)
         assert_close(likelihood(z).log_prob(x), given.log_prob(x))
         assert_close(likelihood(z).expand((4, 5)).log_prob(x), given.log_prob(x).expand(4, 5))
         assert_close(given.base_dist.log_mean.exp().sum(1), x.sum(1).clamp(min=1))
@@ -273,7 +285,9 @@ class TestExposure:
         likelihood = make(Poisson()).likelihood
         outputs = likelihood.decoder(torch.randn(4, 2, dtype=F64))
         n = torch.tensor([[1.0], [2.0], [5.0], [0.1]], dtype=F64)
-        assert_close(likelihood.distribution(outputs, n).mean, n * likelihood.distribution(outputs).mean)
+        assert_close(
+            likelihood.distribution(outputs, n).mean, n * likelihood.distribution(outputs).mean
+        )
 
     def test_draws_take_the_typical_total(self):
         vae = make(Poisson(exposure="total", typical_total=50.0))
@@ -322,7 +336,9 @@ def test_softplus_link_reaches_far_below_underflow():
         raw = torch.tensor([-1000.0, -61.0, -59.0, 0.0, 500.0], dtype=dtype, requires_grad=True)
         value = likelihoods.counts.log_softplus(raw)
         (slope,) = torch.autograd.grad(value.sum(), raw)
-        expected = torch.tensor([-1000.0, -61.0, -59.0, math.log(math.log(2)), math.log(500.0)], dtype=dtype)
+        expected = torch.tensor(
+            [-1000.0, -61.0, -59.0, math.log(math.log(2)), math.log(500.0)], dtype=dtype
+        )
         assert_close(value.detach(), expected)
         assert_close(slope[:3], torch.ones(3, dtype=dtype))
         assert slope.isfinite().all()
@@ -330,7 +346,9 @@ def test_softplus_link_reaches_far_below_underflow():
 
 def test_a_likelihood_of_ones_own():
     """The documentation's, as written, in a VAE: quadrature and importance sampling agree, and data are checked."""
-    text = (Path(__file__).resolve().parents[2] / "docs" / "likelihoods.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[2] / "docs" / "likelihoods.md").read_text(
+        encoding="utf-8"
+    )
     block = re.findall(r"```python\n(.*?)```", text, re.S)[-1]
     assert len(block.splitlines()) < 25
     scope = {}
@@ -345,7 +363,9 @@ class Plain(likelihoods.Likelihood):
     """One that returns torch's distribution in place of Pyro's."""
 
     def distribution(self, outputs):
-        return torch.distributions.Exponential(nn.functional.softplus(outputs.squeeze(self.output_dim)))
+        return torch.distributions.Exponential(
+            nn.functional.softplus(outputs.squeeze(self.output_dim))
+        )
 
 
 def test_distributions_that_pyro_cannot_sample_are_refused():
@@ -361,7 +381,9 @@ def test_counts_of_the_user_reach_the_distribution():
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", vae.prior())
             outputs = vae.likelihood.decoder(z)
-            pyro.sample("x", vae.likelihood.distribution(outputs, exposure=n[:, None]).to_event(1), obs=x)
+            pyro.sample(
+                "x", vae.likelihood.distribution(outputs, exposure=n[:, None]).to_event(1), obs=x
+            )
 
     def guide(x, n):
         with pyro.plate("data", len(x)):
@@ -376,7 +398,9 @@ def test_counts_of_the_user_reach_the_distribution():
     z = particles.latents["z"].value
     raw = vae.likelihood.decoder(z).squeeze(-2) + n.log()[:, None]
     by_hand = (
-        count_distributions.NegativeBinomial(raw, 1 / vae.likelihood.dispersion_of()).log_prob(x).sum(-1)
+        count_distributions.NegativeBinomial(raw, 1 / vae.likelihood.dispersion_of())
+        .log_prob(x)
+        .sum(-1)
     )
     weights = by_hand + vae.prior().log_prob(z) - vae.posterior(x).log_prob(z)
     assert_close(found, (weights.logsumexp(0) - math.log(500)).detach())

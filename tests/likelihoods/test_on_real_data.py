@@ -24,7 +24,11 @@ def example(name):
 def train(likelihood, data, test, *, latent_dim=8, epochs=30, **kwargs):
     torch.manual_seed(0)
     vae = pv.VAE(
-        data.shape[1:], latent_dim, likelihood=likelihood, encoder=nets.MLP(128), decoder=nets.MLP(128)
+        data.shape[1:],
+        latent_dim,
+        likelihood=likelihood,
+        encoder=nets.MLP(128),
+        decoder=nets.MLP(128),
     ).initialize_from(data)
     pv.fit(vae.model, vae.guide, data, epochs=epochs, seed=0, **kwargs)
     return pv.log_marginal(vae.model, vae.guide, test, num_particles=100, seed=0)

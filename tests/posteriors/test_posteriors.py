@@ -83,7 +83,9 @@ def test_parts_of_the_documentation_train_and_are_bounds(block):
     own = {"prior": names["AutoregressivePrior"], "posterior": names["StudentTPosterior"]}[block]
     assert sum(map(bool, next(s for s in sources if own.__name__ in s).splitlines())) < 25
     vae = pv.VAE((3,), 4, **{block: own()}, encoder=nets.MLP(8), decoder=nets.MLP(8))
-    x = (torch.rand(64, 1) < 0.5).double().expand(-1, 3).contiguous()  # three equal bits: log 2 nats
+    x = (
+        (torch.rand(64, 1) < 0.5).double().expand(-1, 3).contiguous()
+    )  # three equal bits: log 2 nats
     optimizer = torch.optim.Adam(vae.parameters(), lr=2e-2)
     iwae = pv.estimators.IWAE(num_particles=8)
     start = iwae.bound(vae.model, vae.guide, x).mean().item()
@@ -103,7 +105,9 @@ def test_parts_of_the_documentation_train_and_are_bounds(block):
         plain = p_x.logsumexp(1) - math.log(len(z))
         first = pv.estimators.IWAE(num_particles=20_000).bound(vae.model, vae.guide, x[:1])
     assert start < tight - 0.5
-    assert elbo < tight + 0.02  # the means of 64 bounds, each within a few hundredths of its own mean
+    assert (
+        elbo < tight + 0.02
+    )  # the means of 64 bounds, each within a few hundredths of its own mean
     assert tight < evidence + 0.02
     torch.testing.assert_close(first, plain, atol=0.05, rtol=0.0)
 

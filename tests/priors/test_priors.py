@@ -38,7 +38,9 @@ def exact():
 
 def vamp_vae(posterior=None, **options):
     prior = priors.Vamp(**{"num_components": 5, **options})
-    return pv.VAE((3,), 4, prior=prior, posterior=posterior, encoder=nets.MLP(6), decoder=nets.MLP(6))
+    return pv.VAE(
+        (3,), 4, prior=prior, posterior=posterior, encoder=nets.MLP(6), decoder=nets.MLP(6)
+    )
 
 
 def by_hand(vae, z):
@@ -75,7 +77,9 @@ def test_component_mixture_is_the_same_in_pieces():
 def test_vamp_draws_where_its_posteriors_are(posterior):
     vae = vamp_vae(posterior)
     with torch.no_grad():
-        nets.last_bias(vae.posterior.encoder)[: vae.latent_dim] += torch.tensor([20.0, -20.0, 0.0, 7.0])
+        nets.last_bias(vae.posterior.encoder)[: vae.latent_dim] += torch.tensor(
+            [20.0, -20.0, 0.0, 7.0]
+        )
     components = vae.posterior(vae.prior.pseudo_inputs())
     mean = components.mean.mean(0)
     variance = (components.variance + components.mean.square()).mean(0) - mean.square()
@@ -157,7 +161,9 @@ def at_data(vae, data):
 def test_vamp_that_asks_for_data_is_started_with_its_vae():
     data = (torch.rand(30, 3) < 0.5).double() * 0.5 + 0.25
     declared = priors.Vamp(5, start="data")
-    vae = pv.VAE((3,), 4, prior=declared, likelihood=likelihoods.Gaussian(), decoder=nets.MLP()).double()
+    vae = pv.VAE(
+        (3,), 4, prior=declared, likelihood=likelihoods.Gaussian(), decoder=nets.MLP()
+    ).double()
     assert repr(vae.prior) == "Vamp(num_components=5, start='data')"
     for program in (vae.model, vae.prior):  # a random start would pass unnoticed
         with pytest.raises(
@@ -169,7 +175,9 @@ def test_vamp_that_asks_for_data_is_started_with_its_vae():
     assert_close(vae.likelihood.decoder.net[0].bias.detach(), data.mean(0))
     vae.model(data)
     # Weights that are loaded have been started, wherever that was.
-    other = pv.VAE((3,), 4, prior=declared, likelihood=likelihoods.Gaussian(), decoder=nets.MLP()).double()
+    other = pv.VAE(
+        (3,), 4, prior=declared, likelihood=likelihoods.Gaussian(), decoder=nets.MLP()
+    ).double()
     other.load_state_dict(vae.state_dict())
     assert_close(other.prior().log_prob(torch.ones(4)), vae.prior().log_prob(torch.ones(4)))
     assert at_data(copy.deepcopy(vae), data)
@@ -213,7 +221,9 @@ def test_responsibilities_are_bayes_rule():
         prior.logits.copy_(torch.tensor([0.5, -1.0, 0.2]))
         prior.raw_scales.add_(torch.randn(3, 2))
     z, scales = torch.randn(5, 2), torch.nn.functional.softplus(prior.raw_scales) + 1e-3
-    joint = prior.logits.softmax(0) * dist.Normal(prior.locs, scales).log_prob(z[:, None]).sum(-1).exp()
+    joint = (
+        prior.logits.softmax(0) * dist.Normal(prior.locs, scales).log_prob(z[:, None]).sum(-1).exp()
+    )
     assert_close(prior.responsibilities(z), joint / joint.sum(-1, keepdim=True))
 
 
@@ -251,7 +261,10 @@ def test_a_pair_on_two_spaces_is_refused_with_what_would_fit(prior, posterior, a
             lambda: priors.Categorical(3).bind(latent_dim=4, data_shape=(3,)),
             "latent_dim=4 and num_categories=3",
         ),
-        (lambda: priors.HypersphericalUniform().bind(latent_dim=1, data_shape=(3,)), "at least 2, found 1"),
+        (
+            lambda: priors.HypersphericalUniform().bind(latent_dim=1, data_shape=(3,)),
+            "at least 2, found 1",
+        ),
     ],
 )
 def test_arguments_that_make_no_prior_are_refused(make, message):

@@ -1,0 +1,215 @@
+"""Whatever holds data, as batches of tensors on one device."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.poutine.messenger import unwrap
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+__all__ = ["Batches", "as_batches", "as_tensors"]
+
+
+class Batches:
+    """Batches of data, again at each iteration: from tensors that live on the device, or from a loader.
+
+    Args:
+        source: A tuple of tensors of one length, or a :class:`~torch.utils.data.DataLoader`.
+        batch_size: Of tensors; a loader has its own.
+        shuffle: Whether each iteration draws a new order, by the global random state.
+        transform: Applied to each batch.
+        num_arguments: How many elements of a loader's batch to keep; None keeps all.
+        device, dtype: Where batches go, and the precision of floating ones.
+    """
+
+    def __init__(
+        self,
+        source: tuple[Tensor, ...] | DataLoader,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        transform: Callable[..., Any] | None,
+        num_arguments: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
+        self.source, self.batch_size, self.shuffle = source, batch_size, shuffle
+        self.transform, self.num_arguments = transform, num_arguments
+        self.device, self.dtype = device, dtype
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for batch in self._raw():
+            yield self._transformed(batch)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in one pass."""
+        return (
+            len(self.source)
+            if isinstance(self.source, DataLoader)
+            else -(-self.num_data // self.batch_size)
+        )
+
+    @property
+    def num_data(self) -> int:
+        """Data in one pass."""
+        if isinstance(self.source, DataLoader):
+            return len(self.source.dataset)  # type: ignore[arg-type]
+        return self.source[0].shape[0]
+
+    @property
+    def by_index(self) -> bool:
+        """Whether :meth:`gather` may be captured with the programs: tensors, and a transform that says it may."""
+        return not isinstance(self.source, DataLoader) and getattr(
+            self.transform, "capturable", self.transform is None
+        )
+
+    def gather(self, index: Tensor) -> tuple[Tensor, ...]:
+        """The batch of these rows, transformed."""
+        assert not isinstance(self.source, DataLoader)
+        return self._transformed(tuple(tensor[index] for tensor in self.source))
+
+    def indices(self) -> Iterator[tuple[Tensor]]:
+        """As iterating, but rows in place of data."""
+        size, device = self.num_data, self.device
+        order = (
+            torch.randperm(size).to(device) if self.shuffle else torch.arange(size, device=device)
+        )
+        for index in order.split(self.batch_size):
+            yield (index,)
+
+    def first(self) -> tuple[Tensor, ...]:
+        """A first batch; the random state and the order of later batches do not notice."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            return next(iter(self))
+
+    def sample(self) -> tuple[Tensor, ...]:
+        """What can be checked before training: all data where they are tensors as the programs see them."""
+        if self.transform is None and not isinstance(self.source, DataLoader):
+            return self.source
+        return self.first()
+
+    def _raw(self) -> Iterator[tuple[Tensor, ...]]:
+        if isinstance(self.source, DataLoader):
+            for batch in self.source:
+                yield self._from_loader(batch)
+            return
+        if self.shuffle:
+            for (index,) in self.indices():
+                yield tuple(tensor[index] for tensor in self.source)
+        else:
+            yield from zip(*(tensor.split(self.batch_size) for tensor in self.source), strict=True)
+
+    def _from_loader(self, batch: Any) -> tuple[Tensor, ...]:
+        batch = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
+        return tuple(
+            _cast(torch.as_tensor(b), self.device, self.dtype) for b in batch[: self.num_arguments]
+        )
+
+    def _transformed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.transform is None:
+            return batch
+        changed = self.transform(*batch)
+        return tuple(changed) if isinstance(changed, list | tuple) else (changed,)
+
+
+def as_batches(
+    data: Any,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    programs: Sequence[Callable[..., Any]],
+    transform: Callable[..., Any] | None = None,
+    name: str = "data",
+) -> Batches:
+    """Batches of an array, a tuple of arrays, a ``Dataset`` or a ``DataLoader``.
+
+    Raises:
+        TypeError: If the data are of another kind.
+        ValueError: If they are empty, of unequal lengths, or not finite.
+    """
+    num_arguments = None
+    if isinstance(data, TensorDataset):
+        num_arguments = _num_arguments(programs[0])
+        data = data.tensors[:num_arguments]
+    if isinstance(data, Dataset):
+        if len(data) == 0:  # type: ignore[arg-type]
+            raise ValueError(f"The {name} data are empty: a dataset of length 0.")
+        data = DataLoader(data, batch_size, shuffle=shuffle)
+    if isinstance(data, DataLoader):
+        num_arguments = _num_arguments(programs[0])
+        source: tuple[Tensor, ...] | DataLoader = data
+    else:
+        source = as_tensors(data, device=device, dtype=dtype, name=name)
+    return Batches(
+        source,
+        batch_size,
+        shuffle=shuffle,
+        transform=transform,
+        num_arguments=num_arguments,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def as_tensors(
+    data: Any,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    name: str = "data",
+) -> tuple[Tensor, ...]:
+    """An array, or a tuple of arrays, as a tuple of checked tensors; floating ones in ``dtype``.
+
+    Raises:
+        TypeError: If something is not an array of numbers.
+        ValueError: If there are no data, lengths differ, or a value is NaN or infinite.
+    """
+    tensors = []
+    for item in data if isinstance(data, tuple | list) else (data,):
+        if not isinstance(item, np.ndarray | Tensor):
+            raise TypeError(
+                f"The {name} data must be an array, a tensor, a tuple of them, a Dataset or a DataLoader, "
+                f"found {type(item).__name__}."
+            )
+        try:
+            tensor = torch.as_tensor(item)
+        except TypeError as error:
+            raise TypeError(
+                f"The {name} data have no numeric dtype: found {item.dtype}."
+            ) from error
+        tensors.append(_cast(tensor, device, dtype))
+    if not tensors or any(tensor.dim() == 0 or tensor.shape[0] == 0 for tensor in tensors):
+        raise ValueError(f"The {name} data are empty: shapes {[tuple(t.shape) for t in tensors]}.")
+    if len({tensor.shape[0] for tensor in tensors}) > 1:
+        raise ValueError(
+            f"The {name} arrays have different lengths: {[t.shape[0] for t in tensors]}."
+        )
+    for tensor in tensors:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            bad = ~torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(1)
+            raise ValueError(
+                f"The {name} data hold NaN or infinite values, in {int(bad.sum())} of {len(bad)} data "
+                f"(first at index {int(bad.nonzero()[0])}). Remove or impute them."
+            )
+    return tuple(tensors)
+
+
+def _cast(tensor: Tensor, device: torch.device | None, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+
+def _num_arguments(program: Callable[..., Any]) -> int | None:
+    """How many positional arguments a program takes; None if any number."""
+    program = unwrap(program)
+    if isinstance(program, torch.nn.Module):
+        program = program.forward
+    parameters = inspect.signature(program).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)

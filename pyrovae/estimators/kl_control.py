@@ -1,0 +1,202 @@
+"""Control of the KL term within a step: wrappers of estimators that are linear in the scores.
+
+Each changes what is differentiated, never what is reported: ``bound`` and ``loss`` values are those of the wrapped
+estimator, so evaluation knows nothing of the control. Control *between* steps, a beta that follows the step or
+listens to training, is in :mod:`pyrovae.schedules`; both may be used at once.
+"""
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.estimators.base import Estimator, Terms
+from pyrovae.estimators.elbo import AnalyticKL
+from pyrovae.particles import LatentSite, Particles
+from pyrovae.schedules import Constant, Schedule
+
+__all__ = ["Capacity", "FreeBits"]
+
+
+class KLControl(Estimator):
+    """Base of the wrappers: a new one says with what weights the latent sites enter the gradient.
+
+    Args:
+        estimator: Any estimator that is linear in the scores, such as ``ELBO``, ``AnalyticKL`` or ``STL``.
+
+    Raises:
+        TypeError: If it is not one of pyrovae's estimators.
+        ValueError: If it is importance-weighted.
+    """
+
+    def __init__(self, estimator: Estimator):
+        name = type(self).__name__
+        if not isinstance(estimator, Estimator):
+            raise TypeError(
+                f"{name} wraps an instance of a pyrovae.estimators class, found {estimator!r}."
+            )
+        if estimator.importance_weighted:
+            raise ValueError(
+                f"{name} controls a KL term, and {estimator!r} has none: its bound is importance-weighted. "
+                "Wrap estimators.ELBO, AnalyticKL or STL."
+            )
+        super().__init__(
+            estimator.num_particles, max_plate_nesting=int(estimator.max_plate_nesting)
+        )
+        self.estimator = estimator
+        self.cut, self.needs_rsample = estimator.cut, estimator.needs_rsample
+
+    @abstractmethod
+    def controlled(self, latents: dict[str, LatentSite]) -> dict[str, LatentSite]:
+        """The sites as they enter the gradient."""
+
+    def terms(self, particles: Particles) -> Terms:
+        controlled = replace(particles, latents=self.controlled(particles.latents))
+        return Terms(
+            self.estimator.terms(particles).bound, self.estimator.terms(controlled).objective
+        )
+
+    def kl(self, particles: Particles) -> Tensor:
+        return self.estimator.kl(particles)
+
+    def with_draws(self, num_draws: int) -> Any:
+        copied = super().with_draws(num_draws)
+        copied.estimator = self.estimator.with_draws(num_draws)
+        return copied
+
+    @staticmethod
+    def _batch_kl(site: LatentSite) -> Tensor:
+        """The site's KL summed over each datum's elements and averaged over data, without gradients."""
+        with torch.no_grad():
+            divergence = site.closed_form
+            return (site.log_q - site.log_p if divergence is None else divergence).mean()
+
+
+class FreeBits(KLControl):
+    r"""Leave each group of latent elements an allowance of KL before it counts.
+
+    .. math:: \mathbb E_q[\log p(x \mid z)] - \sum_g \max\!\Big(\lambda,\;
+              \frac1B \sum_b \mathrm{KL}_g(q(z \mid x_b) \,\|\, p(z))\Big)
+
+    A group whose KL, averaged over the batch, lies below :math:`\lambda` has no gradient from its KL.
+
+    References:
+        Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), appendix C.8.
+
+    Args:
+        estimator: What to wrap; default ``AnalyticKL()``.
+        nats: Allowance of each group in nats per datum (free *bits* by name: one bit is 0.693 nats).
+        per: ``"dimension"`` (each element of each site), a number of successive elements, or ``"site"``.
+
+    Raises:
+        ValueError: If the allowance is negative or ``per`` is something else; on use, if elements are to be told
+            apart of a site whose distributions are not independent across them, or ``per`` does not divide them.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator | None = None,
+        nats: float = 0.25,
+        *,
+        per: int | str = "dimension",
+    ):
+        super().__init__(AnalyticKL() if estimator is None else estimator)
+        if not nats >= 0:
+            raise ValueError(f"FreeBits needs an allowance of nats >= 0, found {nats}.")
+        if per not in ("dimension", "site") and (
+            isinstance(per, bool | str) or not isinstance(per, int) or per < 1
+        ):
+            raise ValueError(
+                f"FreeBits needs per='dimension', 'site' or a positive integer, found {per!r}."
+            )
+        self.nats, self.per = float(nats), per
+
+    def __repr__(self) -> str:
+        return f"FreeBits({self.estimator!r}, nats={self.nats}, per={self.per!r})"
+
+    def controlled(self, latents: dict[str, LatentSite]) -> dict[str, LatentSite]:
+        return {name: self._gated(site) for name, site in latents.items()}
+
+    def _gated(self, site: LatentSite) -> LatentSite:
+        if self.per == "site":
+            return replace(site, kl_weight=site.kl_weight * (self._batch_kl(site) > self.nats))
+        with torch.no_grad():
+            shape = site.prior.event_shape
+            kl = self._element_kl(site).flatten()
+            size = 1 if self.per == "dimension" else int(self.per)
+            if kl.numel() % size:
+                raise ValueError(
+                    f"FreeBits(per={size}) does not divide the {kl.numel()} elements of '{site.name}'."
+                )
+            counts = kl.reshape(-1, size).sum(1) > self.nats
+            weight = counts.to(kl.dtype).repeat_interleave(size).reshape(shape)
+        return site.by_element(weight)
+
+    @staticmethod
+    def _element_kl(site: LatentSite) -> Tensor:
+        """The KL of each element of the event, averaged over particles and data."""
+        try:
+            elements = site.by_element()
+        except ValueError as error:
+            raise ValueError(f"{error} FreeBits(per='site') takes it as a whole.") from error
+        try:
+            if not site.in_order:
+                raise NotImplementedError
+            kl = torch.distributions.kl_divergence(elements.posterior, elements.prior)
+        except NotImplementedError:
+            kl = elements.posterior.log_prob(site.value) - elements.prior.log_prob(site.value)
+        return kl.reshape(-1, *site.prior.event_shape).mean(0)
+
+
+class Capacity(KLControl):
+    r"""Hold the KL of the batch near a capacity that may grow with training.
+
+    .. math:: \mathbb E_q[\log p(x \mid z)] - \gamma\, \Big| \frac1B \sum_b
+              \mathrm{KL}(q(z \mid x_b) \,\|\, p(z)) - C(t) \Big|
+
+    The KL is that of all latent sites together.
+
+    References:
+        Understanding disentangling in beta-VAE (Burgess et al., 2018), equation 8.
+
+    Args:
+        estimator: What to wrap; default ``AnalyticKL()``.
+        capacity: C in nats per datum, or a schedule of it over steps, which :func:`pyrovae.fit` follows; in a
+            loop of your own call :meth:`advance`.
+        gamma: Strength.
+
+    Raises:
+        ValueError: If gamma or a constant capacity is negative.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator | None = None,
+        capacity: float | Schedule = 25.0,
+        *,
+        gamma: float = 100.0,
+    ):
+        super().__init__(AnalyticKL() if estimator is None else estimator)
+        if not gamma >= 0:
+            raise ValueError(f"Capacity needs gamma >= 0, found {gamma}.")
+        self.capacity = capacity if isinstance(capacity, Schedule) else Constant(capacity)
+        self.gamma = float(gamma)
+        # In a tensor, so that a captured step sees it change.
+        self.now = torch.tensor(self.capacity(0), dtype=torch.float64)
+
+    def __repr__(self) -> str:
+        return f"Capacity({self.estimator!r}, {self.capacity!r}, gamma={self.gamma})"
+
+    def advance(self, step: int) -> None:
+        self.now.fill_(self.capacity(step))
+
+    def controlled(self, latents: dict[str, LatentSite]) -> dict[str, LatentSite]:
+        total = torch.stack([self._batch_kl(site) for site in latents.values()]).sum()
+        if self.now.device != total.device:
+            self.now = self.now.to(total.device)
+        pull = self.gamma * torch.sign(total - self.now).to(total.dtype)
+        return {
+            name: replace(site, kl_weight=site.kl_weight * pull) for name, site in latents.items()
+        }

@@ -1,0 +1,184 @@
+"""Evidence of a part of x, and what the rest of it may be."""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pyro.distributions import Independent, MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pyrovae.evidence.methods.base import check_count
+from pyrovae.evidence.problem import finite_log_weights, prepare
+from pyrovae.evidence.streams import DatumStreams, further
+from pyrovae.particles import predict
+from pyrovae.programs import Program
+from pyrovae.weights import ess
+
+__all__ = ["Imputation", "impute", "observe_part"]
+
+
+class _Part(Messenger):
+    """Count only some elements of the observed sites."""
+
+    def __init__(self, mask: Tensor):
+        super().__init__()
+        self.mask = mask
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] or site_is_subsample(msg):
+            return
+        fn, rank = msg["fn"], len(msg["fn"].event_shape)
+        while isinstance(fn, Independent) or type(fn).__name__ == "Independent":
+            fn = fn.base_dist
+        if fn.event_shape:
+            raise ValueError(
+                f"Site '{msg['name']}' is {type(fn).__name__}, whose elements are not independent given z, so a part "
+                "of them has no density of its own. Use a likelihood that factorises."
+            )
+        msg["fn"] = MaskedDistribution(fn, self.mask).to_event(rank)
+
+
+def observe_part(model: Program, guide: Program, *, fill: float = 0.0) -> tuple[Program, Program]:
+    r"""Programs of ``(x, mask)`` for which only the elements where ``mask`` is true are observed.
+
+    Their evidence is that of the observed part, :math:`\log p(x_o)`, by any method::
+
+        evidence = pv.log_marginal(*observe_part(vae.model, vae.guide), (x, mask))
+
+    and a difference of two is conditional, :math:`\log p(x_m \mid x_o) = \log p(x) - \log p(x_o)`. Missing elements of
+    x may be any finite numbers in the likelihood's support; they change nothing. The guide, which has no way to be
+    told of a gap, sees ``fill`` there: it is no worse than a bad guide, which weights put right and k reports.
+
+    Args:
+        model, guide: Programs of x alone, whose likelihood factorises over elements.
+        fill: What the guide sees in place of missing elements.
+
+    Raises:
+        ValueError: On use, if the mask has another shape than x, or the likelihood does not factorise.
+    """
+
+    return partial(_model_of_part, model), partial(_guide_of_part, guide, fill)
+
+
+def _model_of_part(model: Program, x: Tensor, mask: Tensor) -> Any:
+    _check_mask(x, mask)
+    with _Part(mask.bool()):
+        return model(x)
+
+
+def _guide_of_part(guide: Program, fill: float, x: Tensor, mask: Tensor) -> Any:
+    _check_mask(x, mask)
+    return guide(torch.where(mask.bool(), x, torch.full_like(x, fill)))
+
+
+def _check_mask(x: Tensor, mask: Tensor) -> None:
+    if mask.shape != x.shape:
+        raise ValueError(
+            f"The mask has shape {tuple(mask.shape)}, but the data have {tuple(x.shape)}. "
+            "Give one truth value for each element."
+        )
+
+
+class Imputation(NamedTuple):
+    """Draws of what is missing, given what is observed."""
+
+    draws: Tensor
+    """``(S, B, *data_shape)``: observed elements as they were, missing ones drawn from p(x_m | x_o)."""
+    ess: np.ndarray
+    """``(B,)``: effective sample size of the weights that they were drawn by."""
+
+
+def impute(
+    model: Program,
+    guide: Program,
+    x: Any,
+    mask: Any,
+    *,
+    num_draws: int = 1,
+    num_particles: int = 1000,
+    fill: float = 0.0,
+    seed: int = 0,
+    memory_budget: int | None = None,
+    device: Any = None,
+    max_plate_nesting: int = 1,
+) -> Imputation:
+    r"""Draw the missing elements of x from :math:`p(x_m \mid x_o)`, by sampling importance resampling.
+
+    Particles from the guide are weighed by :math:`p(x_o, z) / q(z)`, ``num_draws`` of them are drawn by their weights,
+    and x is drawn given each. With one observed site only.
+
+    Args:
+        model, guide, fill: As :func:`observe_part`.
+        x: ``(B, *data_shape)`` data; missing elements may be any finite numbers in the support.
+        mask: Truth values of the same shape, true where x is observed.
+        num_draws: S, draws for each datum.
+        num_particles: Particles K to draw from; their weights' ESS is in the result.
+        seed, memory_budget, device, max_plate_nesting: As :func:`~pyrovae.evidence.log_marginal`.
+
+    Raises:
+        ValueError: As :func:`observe_part` and :func:`~pyrovae.evidence.log_marginal`; if the model observes several
+            sites; if no draw has a weight.
+
+    References:
+        MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets (Mattei and Frellsen, 2019), section 4.
+    """
+    check_count("num_draws", num_draws)
+    check_count("num_particles", num_particles)
+    programs = observe_part(model, guide, fill=fill)
+    problem = prepare(
+        *programs,
+        (x, mask),
+        seed=seed,
+        memory_budget=memory_budget,
+        device=device,
+        max_plate_nesting=max_plate_nesting,
+        progress=False,
+    )
+    axis, draws, sizes = max_plate_nesting, [], []
+    with problem.session():
+        problem.inspect()
+        num_data, size = problem.pieces(num_particles)
+        for start in range(0, problem.num_data, num_data):
+            encoded = problem.encode(np.arange(start, min(start + num_data, problem.num_data)))
+            values: dict[str, list[Tensor]] = {}
+            log_w = []
+            for first in range(0, num_particles, size):
+                particles = encoded.draw(min(size, num_particles - first), first)
+                log_w.append(finite_log_weights(particles.log_weights).double())
+                for name, site in particles.latents.items():
+                    values.setdefault(name, []).append(site.value)
+            weights = torch.cat(log_w)  # (K, B)
+            _check_weights(weights, start)
+            with DatumStreams(further(encoded.keys, 31), num_draws, axis=axis):
+                chosen = torch.multinomial(weights.softmax(0).T, num_draws, True)  # (B, S)
+                picked = {
+                    name: _pick(torch.cat(parts), chosen, axis) for name, parts in values.items()
+                }
+                found = predict(model, picked, encoded.args[:1], max_plate_nesting=axis)
+            if len(found) != 1:
+                raise ValueError(f"impute fills one observed site, found {list(found)}.")
+            known, seen = encoded.args[1].bool(), encoded.args[0]
+            (sample,) = found.values()
+            draws.append(torch.where(known, seen, sample.reshape(num_draws, *seen.shape)).cpu())
+            sizes.append(ess(weights).cpu().numpy())
+    return Imputation(torch.cat(draws, 1), np.concatenate(sizes))
+
+
+def _check_weights(log_w: Tensor, start: int) -> None:
+    empty = (log_w.max(0).values == -math.inf).nonzero().flatten()
+    if len(empty):
+        raise ValueError(
+            f"None of the {len(log_w)} draws explains what is observed of datum {start + int(empty[0])}: their weights "
+            "are all zero. Take more particles, or look at that datum."
+        )
+
+
+def _pick(values: Tensor, chosen: Tensor, axis: int) -> Tensor:
+    """``(S, ..., B, *event)``: for each datum the particles that were chosen for it."""
+    moved = values.movedim(axis, 0)  # (B, K, ...)
+    rows = torch.arange(len(moved), device=values.device)[:, None]
+    return moved[rows, chosen].movedim(0, axis)

@@ -1,0 +1,146 @@
+"""How an importance estimate rises with K, and where it may end."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyrovae.evidence.methods.base import check_count
+from pyrovae.evidence.methods.importance import ImportanceSampling
+from pyrovae.evidence.problem import finite_log_weights, prepare
+from pyrovae.programs import Program
+from pyrovae.weights import RunningWeights, log_mean_exp
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Convergence", "convergence"]
+
+
+class Convergence:
+    """Mean importance estimates by K, from one set of particles, and their extrapolation.
+
+    ``dataset`` holds over ``num_particles``: ``mean``, the mean over data of the estimate with so many particles (a
+    lower bound in expectation that rises with K), and ``debiased``, ``debiased_twice``, the jackknife's.
+    """
+
+    def __init__(self, dataset: "xarray.Dataset"):
+        self.dataset = dataset
+
+    def extrapolate(self) -> tuple[float, float]:
+        r"""The limit L and the exponent a of :math:`L - c K^{-a}` through the estimates of the three largest K.
+
+        For weights of finite variance a is 1; a small exponent tells of heavy tails, and then the limit of a short
+        ladder is a guess. ``nan`` where the three do not rise by less and less.
+
+        Raises:
+            ValueError: If the last three K are not in equal ratios.
+        """
+        counts = self.dataset["num_particles"].values[-3:].astype(float)
+        if len(counts) < 3 or abs(counts[2] * counts[0] / counts[1] ** 2 - 1) > 0.05:
+            raise ValueError(
+                f"The extrapolation takes three K in equal ratios, such as 500, 1000, 2000; found {counts}."
+            )
+        first, second, third = self.dataset["mean"].values[-3:]
+        early, late = second - first, third - second
+        if not 0 < late < early:
+            return float("nan"), float("nan")
+        shrink = late / early
+        return float(third + late * shrink / (1 - shrink)), float(
+            -np.log(shrink) / np.log(counts[1] / counts[0])
+        )
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the estimates against K on matplotlib axes."""
+        import matplotlib.pyplot as plt
+
+        axes = plt.figure(layout="constrained").add_subplot() if axes is None else axes
+        counts = self.dataset["num_particles"]
+        for name, label in {
+            "mean": "estimate",
+            "debiased": "jackknife 1",
+            "debiased_twice": "jackknife 2",
+        }.items():
+            axes.plot(counts, self.dataset[name], marker="o", label=label)
+        axes.set(xscale="log", xlabel="particles K", ylabel="log p(x), nats per datum")
+        axes.legend()
+        return axes
+
+    def __repr__(self) -> str:
+        lines = [f"{'K':>8}  {'mean':>10}  {'jackknife 1':>11}  {'jackknife 2':>11}"]
+        for row in range(self.dataset.sizes["num_particles"]):
+            one = self.dataset.isel(num_particles=row)
+            lines.append(
+                f"{int(one['num_particles']):>8}  {float(one['mean']):>10.4f}  {float(one['debiased']):>11.4f}  "
+                f"{float(one['debiased_twice']):>11.4f}"
+            )
+        return "\n".join(lines)
+
+
+def convergence(
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    num_particles: Sequence[int] = (1, 10, 100, 1000),
+    seed: int = 0,
+    memory_budget: int | None = None,
+    device: Any = None,
+    max_plate_nesting: int = 1,
+) -> Convergence:
+    """Importance estimates at several K.
+
+    For each K the particles of the largest are cut into as many disjoint sets of K as there are, and the sets'
+    estimates averaged: the mean at K = 1 is the ELBO, and small K cost nothing beside the largest.
+
+    Args:
+        num_particles: The values of K, rising.
+        model, guide, data, seed, memory_budget, device, max_plate_nesting: As
+            :func:`~pyrovae.evidence.log_marginal`.
+    """
+    import torch
+    import xarray
+
+    counts = [check_count("num_particles", count) for count in num_particles]
+    if not counts or sorted(set(counts)) != counts:
+        raise ValueError(f"num_particles must rise, found {list(num_particles)}.")
+    problem = prepare(
+        model,
+        guide,
+        data,
+        seed=seed,
+        memory_budget=memory_budget,
+        device=device,
+        max_plate_nesting=max_plate_nesting,
+        progress=False,
+    )
+    most, sums = (
+        counts[-1],
+        {name: np.zeros(len(counts)) for name in ("mean", "debiased", "debiased_twice")},
+    )
+    with problem.session():
+        problem.inspect()
+        size, piece = problem.pieces(most, per_datum=8 * 4 * most)
+        for start in range(0, problem.num_data, size):
+            encoded = problem.encode(np.arange(start, min(start + size, problem.num_data)))
+            parts = [
+                finite_log_weights(
+                    encoded.draw(min(piece, most - first), first).log_weights
+                ).double()
+                for first in range(0, most, piece)
+            ]
+            log_w = torch.cat(parts)  # (K, B)
+            for i, count in enumerate(counts):
+                sets = log_w[: most // count * count].reshape(most // count, count, -1)
+                sums["mean"][i] += float(log_mean_exp(sets, dim=1).mean(0).sum())
+                running = RunningWeights(log_w.shape[1], count, log_w.device)
+                running.update(log_w[:count])
+                sums["debiased"][i] += float(running.jackknife(1).sum())
+                sums["debiased_twice"][i] += float(running.jackknife(2).sum())
+    columns = {name: ("num_particles", total / problem.num_data) for name, total in sums.items()}
+    method = ImportanceSampling(most)
+    return Convergence(
+        xarray.Dataset(
+            columns, coords={"num_particles": counts}, attrs={"seed": seed, "method": repr(method)}
+        )
+    )

@@ -1,0 +1,88 @@
+"""What training leaves behind: a row an epoch, or the place where it broke down."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+__all__ = ["History", "NonFiniteLoss"]
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "train_bound",
+    "valid_bound",
+    "reconstruction",
+    "kl",
+    "beta",
+    "lr",
+    "seconds",
+)
+
+
+class History:
+    """One row an epoch; ``history["train_bound"]`` is a column, as an array.
+
+    Columns: ``epoch`` and ``step`` (counted from 1, at the epoch's end); ``train_bound`` (mean of the
+    estimator's bound over the epoch's batches, at beta = 1); ``valid_bound`` (mean over the validation data
+    after the epoch, at beta = 1 and in eval mode; NaN without any); ``reconstruction`` and ``kl`` (training
+    means; bound = reconstruction - kl for the ELBO); ``beta`` and ``lr`` (of the epoch's last step);
+    ``seconds`` (training time of that epoch). Bounds are in nats per datum.
+
+    Attributes:
+        best_epoch: The epoch whose weights were kept; the last one without validation data.
+        stopped_early: Whether patience ran out.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.best_epoch: int | None = None
+        self.stopped_early = False
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        if column not in COLUMNS:
+            raise KeyError(f"History has no column {column!r}; it has {', '.join(COLUMNS)}.")
+        return np.array([row[column] for row in self.rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        return iter(self.rows)
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return COLUMNS
+
+    def __repr__(self) -> str:
+        shown = self.rows if len(self.rows) <= 8 else [*self.rows[:3], None, *self.rows[-4:]]
+        lines = ["".join(f"{column:>15}" for column in COLUMNS)]
+        for row in shown:
+            if row is None:
+                lines.append(f"{'...':>15}")
+            else:
+                lines.append(
+                    "".join(
+                        f"{row[c]:>15.0f}" if c in ("epoch", "step") else f"{row[c]:>15.5g}"
+                        for c in COLUMNS
+                    )
+                )
+        if self.best_epoch is not None:
+            lines.append(
+                f"weights of epoch {self.best_epoch} kept"
+                + (", stopped early" * self.stopped_early)
+            )
+        return "\n".join(lines)
+
+
+class NonFiniteLoss(ArithmeticError):
+    """Training met a loss or a weight that is not finite; the last good weights are back in place.
+
+    Attributes:
+        step, epoch: Where, counted from 1.
+        term: ``"reconstruction"``, ``"kl"``, ``"bound"`` or ``"weights"``.
+        history: The epochs completed before.
+    """
+
+    def __init__(self, message: str, *, step: int, epoch: int, term: str, history: History):
+        super().__init__(message)
+        self.step, self.epoch, self.term, self.history = step, epoch, term, history
