@@ -9,7 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyrovae import likelihoods, nets, posteriors, priors
-from pyrovae.declare import Part, Sized
+from pyrovae.declare import Part
+from pyrovae.nets.sized import Sized
 
 
 class Declared(Part):

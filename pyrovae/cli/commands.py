@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pyrovae as pv
-from pyrovae import catalog, report
+from pyrovae import catalog
 from pyrovae.cli.conditions import arguments, check_alike, describe, drawing, is_conditional, settle
 from pyrovae.cli.options import chosen_parts
 from pyrovae.cli.show import binarized, drawn, figures, headline, say, seeded, span, write_page
 from pyrovae.compare import compare_estimators, compare_models
 from pyrovae.data import Splits
 from pyrovae.evidence import Evidence, bdmc, convergence, where_the_nats_go
+from pyrovae.runs import page as report
 from pyrovae.runs.run import Run, build, load_data, new_file
 
 __all__ = ["COMMANDS"]

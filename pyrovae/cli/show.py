@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import pyrovae as pv
-from pyrovae import report
 from pyrovae.cli.conditions import arguments, describe, drawing, is_conditional
 from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
+from pyrovae.runs import page as report
 from pyrovae.runs.run import Run
 
 __all__ = ["binarized", "drawn", "figures", "headline", "say", "seeded", "span", "write_page"]

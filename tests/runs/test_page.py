@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyrovae import report
+from pyrovae.runs import page as report
 
 ROWS = [
     {
