@@ -51,11 +51,10 @@ def _modules_of(program: Any) -> list[nn.Module]:
 def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> list[Tensor]:
     """Every unconstrained parameter that one run of guide and model meets, each once, guide first.
 
-    Runs the pair once on ``args`` without gradients or effect on the random state.
+    Runs the pair once on ``args`` without gradients or effect on the random state and on buffers.
     """
     with (
-        torch.no_grad(),
-        torch.random.fork_rng(),
+        undisturbed(model, guide),
         poutine.trace(param_only=True) as capture,
         poutine.block(hide_types=["sample"]),
     ):
@@ -95,6 +94,19 @@ def register_parameters(module: nn.Module, prefix: str) -> None:
 def _register_without_copy(name: str, parameter: Any) -> None:
     parameter.unconstrained = weakref.ref(parameter)
     effectful(lambda: parameter, type="param")(name=name)
+
+
+@contextmanager
+def undisturbed(*programs: Program) -> Iterator[None]:
+    """Run programs without gradients, and put the random state and the modules' buffers back."""
+    buffers = [buffer for module in modules_of(*programs) for buffer in module.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    with torch.no_grad(), torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
 
 
 @contextmanager

@@ -1,71 +1,58 @@
-"""One training step of a model and a guide: captured once as a graph, replayed without Python's overhead."""
+"""One step of training: gradients, update, report. And the drop-in for :class:`pyro.infer.SVI`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import pyro.infer
 import torch
+from pyro.infer.util import is_validation_enabled
 from pyro.optim import PyroOptim
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from pyrovae.compilation.capture import Graph
-from pyrovae.compilation.fused import FusedAdam, prefer_fused
-from pyrovae.compilation.graphs import Engine
-from pyrovae.compilation.native.update import NativeUpdate
-from pyrovae.compilation.update import Update
+from pyrovae.compilation import Compiled, compile
 from pyrovae.estimators import Estimator
-from pyrovae.handlers import KLScale
-from pyrovae.programs import Program, parameters_of
+from pyrovae.objective import Objective, Report, objective
+from pyrovae.optim import prefer_fused, update_for
+from pyrovae.optim.adam import decompositions
+from pyrovae.programs import Program, parameters_of, undisturbed
 
 __all__ = ["SVI", "Report", "Step"]
 
+_PATIENCE = 2  # times that an optimiser's settings may change before its update leaves the graph
 
-_PATIENCE = 2  # times that an optimiser's settings may change before they stay outside the graph
 
+class _Taken(NamedTuple):
+    """What a step gives: the report and the loss, without the gradients."""
 
-class Report(NamedTuple):
-    """What one step saw, in nats summed over the batch: scalars that stay on the device, detached."""
-
-    bound: Tensor
-    """The estimator's reported bound, under the step's beta."""
-    reconstruction: Tensor
-    """Mean over particles of log p(x | z)."""
-    kl: Tensor
-    """The KL term, without beta."""
+    report: Report
+    loss: Tensor
 
 
 class Step:
-    """Guide, replayed model, estimator, gradients and optimiser, as one call on a batch.
+    """Gradients, update and report of a model and a guide, as one call on a batch.
 
-    The first call captures the whole computation of bound and gradients as one graph (a fraction of a second),
-    which later calls replay; see :class:`~pyrovae.compilation.graphs.Engine` for further shapes and for programs that
-    cannot be captured. Losses, gradients and random draws are those of the eager programs. Validation of
-    distributions happens on the batches that run eagerly and before a capture, not in the graph.
+    The computation is captured as a graph at the first call with a batch of some shape, and replayed by
+    later ones (:func:`pyrovae.compilation.compile`). The update of a plain ``Adam`` or ``AdamW`` is
+    part of the graph; then gradients are not kept in ``parameter.grad``. Losses, gradients and random
+    draws are those of the programs run as they are. Distributions are not validated within a graph.
 
-    Where the graph is compiled, the update of a plain ``Adam`` or ``AdamW`` is a kernel of our own, which forms the
-    gradients of dense layers as it uses them; where it is recorded on a GPU, the update is part of it. Gradients then
-    are not kept in ``parameter.grad``. Else the update is torch's fused kernel.
-
-    Nothing waits for the device: reports are tensors, to be read when needed.
+    Nothing waits for the device: reports are tensors, to be read when they are needed.
 
     Args:
         model, guide: Pyro programs.
-        estimator: One of ours, or a stock Pyro ELBO (whose reconstruction and KL are not known: NaN, and
-            which runs eagerly).
-        optimizer: A torch optimiser over the parameters. Plain ``Adam``, ``AdamW`` and ``SGD`` are switched
-            to torch's fused kernel.
-        parameters: What the optimiser holds.
+        estimator: One of ours, or a stock Pyro ELBO, which runs eagerly and reports its loss alone.
+        optimizer: A torch or Pyro optimiser over the parameters. Plain torch ``Adam``, ``AdamW`` and
+            ``SGD`` are switched to torch's fused kernel.
+        parameters: What the optimiser trains.
         clip_norm: Largest norm of all gradients together.
-        transform: From a batch to the programs' arguments, captured with them: a new binarisation of each
-            batch, or rows of data that live on the device by index.
+        transform: From a batch to the programs' arguments, captured with them: a new binarisation, or
+            rows by index of data that live on the device.
         capture: False runs every step eagerly.
-        compile: Whether Inductor compiles the graph: True, False, or ``"auto"`` where ``steps`` runs pay for
-            it and a compiler is at hand.
+        compile: Whether Inductor compiles the graph: True, False, or ``"auto"`` where ``steps`` calls
+            pay for the compilation and a compiler is installed.
         steps: How many steps to expect, if known.
-
-    Attributes:
-        engine: Keeps the graphs; ``engine.reason`` says why steps run eagerly, if they do.
+        summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
     """
 
     def __init__(
@@ -73,7 +60,7 @@ class Step:
         model: Program,
         guide: Program,
         estimator: pyro.infer.ELBO,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | PyroOptim,
         parameters: Sequence[Tensor],
         *,
         clip_norm: float | None = None,
@@ -81,251 +68,123 @@ class Step:
         capture: bool = True,
         compile: bool | Literal["auto"] = "auto",
         steps: int | None = None,
+        summed: bool = False,
     ):
-        self.model, self.guide = model, guide
-        self.estimator, self.optimizer, self.parameters = estimator, optimizer, list(parameters)
-        self.clip_norm, self.transform = clip_norm, transform
+        self.optimizer, self.parameters = optimizer, list(parameters)
+        common = model, guide, estimator, self.parameters
+        options = {"transform": transform, "summed": summed}
+        self.objective = objective(*common, clip_norm=clip_norm, **options)
+        if not isinstance(optimizer, PyroOptim):
+            prefer_fused(optimizer)
+        self.update = update_for(optimizer, self.parameters)
+        ours = isinstance(estimator, Estimator)
+        graphs = {"enabled": capture and ours, "backend": compile, "calls": steps}
+        self._whole = _compiled(self._take, self.objective, **graphs)
+        self._gradients = _compiled(self.objective, self.objective, **graphs)
+        unclipped = objective(*common, **options)
+        self._unclipped = _compiled(unclipped, unclipped, **graphs)
+        if capture and not ours:
+            why = f"{type(estimator).__name__} is not one of pyrovae.estimators"
+            self._whole.reason = self._gradients.reason = why
         like = next((p for p in self.parameters if p.is_floating_point()), torch.ones(()))
         self.beta = torch.ones((), dtype=like.dtype, device=like.device)
-        # One factor object for both programs, so that its value can change between steps.
-        self.scaled = KLScale(self.beta)(model), KLScale(self.beta)(guide)
-        self.engine = Engine(
-            model,
-            guide,
-            estimator,
-            *([transform] if transform else []),
-            enabled=capture and isinstance(estimator, Estimator),
-            compile=compile,
-            steps=steps,
-        )
-        if capture and not self.engine.enabled:
-            self.engine.reason = f"{type(estimator).__name__} is not one of pyrovae.estimators"
-        prefer_fused(optimizer)
-        self._beta = 1.0
-        # Once the scaled programs are captured they also serve beta = 1, exactly.
-        self._scaled_graphs = False
-        self._stale_updates = 0
+        self._beta, self._scaled = 1.0, False
+        self._rebuilt = 0
+        self._guarded = False
 
-    def __call__(self, *batch: Tensor, beta: float = 1.0) -> Report:
-        """One optimiser step on a batch; ``beta`` scales the KL term."""
+    def __call__(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
+        """Take one step on a batch; ``beta`` scales the KL term."""
+        return self.take(*batch, beta=beta, **kwargs).report
+
+    def take(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> _Taken:
+        """As calling the step, with the loss besides."""
+        factor = self._factor(beta)
+        self._prepare()
+        if is_validation_enabled() and self.compiled.enabled and not self.compiled.graphs:
+            with undisturbed(self.objective.model, self.objective.guide):
+                self.objective.report(factor, *batch, **kwargs)  # a graph would not validate
+        if self.update.in_graph:
+            taken = self._whole(factor, *batch, **kwargs)
+        else:
+            report, loss, gradients = self._gradients(factor, *batch, **kwargs)
+            self.update.apply(gradients)
+            taken = _Taken(report, loss)
+        self._scaled = factor is not None
+        return taken
+
+    def gradients(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
+        """Add the loss's gradients, not clipped, to the parameters' ``grad``; take no step."""
+        report, _, gradients = self._unclipped(self._factor(beta), *batch, **kwargs)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            if gradient is not None:
+                held = parameter.grad
+                parameter.grad = gradient if held is None else held + gradient
+        return report
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Check now, and not at each step inside, whether programs or optimiser have changed.
+
+        Learning rates and beta may go on changing.
+        """
+        self._prepare()
+        with self.compiled.guarded():
+            self._guarded = True
+            try:
+                yield
+            finally:
+                self._guarded = False
+
+    @property
+    def compiled(self) -> Compiled:
+        """The function that takes the steps, with its graphs and the reason for running eagerly, if any."""
+        return self._whole if self.update.in_graph else self._gradients
+
+    def _take(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> _Taken:
+        report, loss, gradients = self.objective(beta, *batch, **kwargs)
+        self.update.apply(gradients)
+        return _Taken(report, loss)
+
+    def _prepare(self) -> None:
+        """Drop gradients, and follow the optimiser's settings and state."""
+        if self._guarded:
+            return self.update.refresh()
         for parameter in self.parameters:
             parameter.grad = None
-        graph = self._graph(batch, beta, stepping=True)
-        if graph is None:
-            report = self._eager(batch, beta)
-            if self.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-            self.optimizer.step()
-            return report
-        report, gradients = _read(graph, batch)
-        update: Update | NativeUpdate | None = graph.notes["update"]
-        if update is not None:
-            update.finish(gradients)
-            return report
-        for parameter, gradient in zip(graph.notes["parameters"], gradients, strict=True):
-            parameter.grad = gradient
-        self._update(graph, gradients)
-        return report
-
-    def gradients(self, *batch: Tensor, beta: float = 1.0) -> Report:
-        """The loss is the negative bound averaged over the batch; adds its gradients to the parameters."""
-        graph = self._graph(batch, beta, stepping=False)
-        if graph is None:
-            return self._eager(batch, beta)
-        report, gradients = _read(graph, batch)
-        for parameter, gradient in zip(graph.notes["parameters"], gradients, strict=True):
-            if parameter.grad is None:
-                parameter.grad = gradient.clone() if graph.static else gradient
-            else:
-                parameter.grad = parameter.grad + gradient
-        return report
-
-    def _update(self, graph: Graph, gradients: list[Tensor]) -> None:
-        fused: FusedAdam | None = graph.notes.get("fused")
-        if fused is not None and not fused.stale():
-            return fused.step(gradients)
-        self.optimizer.step()
-        parameters = graph.notes["parameters"]
-        fits = FusedAdam.fits([self.optimizer], parameters)
-        graph.notes["fused"] = FusedAdam([self.optimizer], parameters) if fits else None
+        if not self.update.ready():
+            self._rebuilt += 1
+            in_graph = self._rebuilt <= _PATIENCE
+            self.update = update_for(self.optimizer, self.parameters, in_graph=in_graph)
+            self.update.ready()
+            self._whole.clear()
         return None
 
-    def _graph(self, batch: tuple[Tensor, ...], beta: float, *, stepping: bool) -> Graph | None:
-        """A graph from a batch to report and gradients, its beta set; None where the step has to be eager.
-
-        When stepping, gradients are clipped, and a graph with an ``"update"`` in its notes takes the step too.
-        """
-        if not self.engine.enabled:
-            return None
-        self._set_beta(beta)
-        scaled = beta != 1.0 or self._scaled_graphs
-        clipped = stepping and self.clip_norm is not None
-        trained = tuple(p.requires_grad for p in self.parameters)
-        used: list[Tensor] = []
-        updates: list[Update | NativeUpdate] = []
-
-        def compute(*batch: Tensor) -> tuple[Tensor, ...]:
-            report, loss = self._evaluate(self._arguments(batch), scaled)
-            wanted = [p for p in self.parameters if p.requires_grad]
-            found = torch.autograd.grad(loss, wanted, allow_unused=True)
-            pairs = [(p, _like(g, p)) for p, g in zip(wanted, found, strict=True) if g is not None]
-            used[:] = [p for p, _ in pairs]
-            gradients = [g for _, g in pairs]
-            return (*report, *(_clipped(gradients, self.clip_norm) if clipped else gradients))
-
-        def whole(graph: Graph) -> Callable[..., tuple[Tensor, ...]] | None:
-            if not stepping or self._stale_updates > _PATIENCE:
-                return None
-            return _with_update(
-                compute, graph, len(Report._fields), [self.optimizer], used, updates
-            )
-
-        def rehearse(*batch: Tensor) -> None:
-            self._evaluate(self._arguments(batch), scaled)
-
-        name = scaled, stepping, clipped, trained
-        graph = self.engine.graph(compute, batch, name=name, rehearse=rehearse, whole=whole)
-        if graph is None:
-            return None
-        graph.notes.setdefault("parameters", used)
-        self._scaled_graphs = scaled
-        if not _holds(graph, updates):
-            self._stale_updates += 1
-            self.engine.clear()
-            return self._graph(batch, beta, stepping=stepping)
-        return graph
-
-    def _set_beta(self, beta: float) -> None:
+    def _factor(self, beta: float) -> Tensor | None:
+        """Beta as a tensor, which a graph reads at each call; None for the programs as they are."""
         if beta != self._beta:
             self.beta.fill_(beta)
             self._beta = beta
-
-    def _arguments(self, batch: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        if self.transform is None:
-            return batch
-        arguments = self.transform(*batch)
-        return tuple(arguments) if isinstance(arguments, list | tuple) else (arguments,)
-
-    def _evaluate(self, arguments: tuple[Any, ...], scaled: bool) -> tuple[Report, Tensor]:
-        """Report and loss, the one definition of both for captured and eager steps."""
-        model, guide = self.scaled if scaled else (self.model, self.guide)
-        estimator: Any = self.estimator
-        particles = estimator.particles(model, guide, *arguments)
-        terms = estimator.terms(particles)
-        loss = estimator.loss_of(terms) / particles.num_data
-        with torch.no_grad():
-            report = Report(
-                terms.bound.detach().sum(),
-                particles.log_likelihood.detach().mean(0).sum(),
-                estimator.kl(particles).detach().sum(),
-            )
-        return report, loss
-
-    def _eager(self, batch: tuple[Tensor, ...], beta: float) -> Report:
-        self._set_beta(beta)
-        scaled = beta != 1.0
-        arguments = self._arguments(batch)
-        if not isinstance(self.estimator, Estimator):
-            model, guide = self.scaled if scaled else (self.model, self.guide)
-            return _stock_gradients(self.estimator, model, guide, arguments, arguments[0].shape[0])
-        report, loss = self._evaluate(arguments, scaled)
-        loss.backward()
-        return report
+        # Once the scaled programs are captured they also serve beta = 1, exactly.
+        return self.beta if beta != 1.0 or self._scaled else None
 
 
-def _read(graph: Graph, batch: tuple[Tensor, ...]) -> tuple[Report, list[Tensor]]:
-    """Run a graph; report and gradients, the former in memory of its own."""
-    bound, reconstruction, kl, *gradients = graph(*batch)
-    if graph.static:
-        bound, reconstruction, kl = torch.stack((bound, reconstruction, kl)).unbind()
-    return Report(bound, reconstruction, kl), gradients
-
-
-def _with_update(
-    compute: Callable[..., tuple[Tensor, ...]],
-    graph: Graph,
-    heads: int,
-    optimizers: Sequence[torch.optim.Optimizer],
-    parameters: Sequence[Tensor],
-    made: list[Update | NativeUpdate],
-) -> Callable[..., tuple[Tensor, ...]] | None:
-    """Add the optimisers' update to a step whose graph ends in gradients, after ``heads`` other results.
-
-    On CPU a kernel takes the step after the graph, which is changed to suit it; elsewhere the update becomes part
-    of what is returned, to be captured instead.
-    """
-    if NativeUpdate.fits(optimizers, parameters):
-        native = NativeUpdate(optimizers, parameters)
-        native.factor(graph, heads)
-        made.append(native)
-        return None
-    if not Update.fits(optimizers, parameters):
-        return None
-    update = Update(optimizers, parameters)
-    made.append(update)
-
-    def step(*inputs: Tensor) -> tuple[Tensor, ...]:
-        results = compute(*inputs)
-        update.apply(results[heads:])
-        return results[:heads]
-
-    return step
-
-
-def _holds(graph: Graph, made: list[Update | NativeUpdate]) -> bool:
-    """Whether the update that goes with a graph, if one does, still is its optimiser's; settings are taken over."""
-    update: Update | NativeUpdate | None = graph.notes.setdefault(
-        "update", made[0] if made else None
-    )
-    return update is None or update.ready()
-
-
-def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """The gradient in the parameter's memory layout, as the fused kernels want it."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)
-
-
-def _clipped(gradients: list[Tensor], norm: float | None) -> list[Tensor]:
-    """As :func:`torch.nn.utils.clip_grad_norm_`, without changing anything in place."""
-    assert norm is not None
-    total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-    factor = (norm / (total + 1e-6)).clamp(max=1.0)
-    return [g * factor for g in gradients]
-
-
-def _stock_gradients(
-    elbo: pyro.infer.ELBO, model: Program, guide: Program, batch: tuple[Any, ...], size: int
-) -> Report:
-    """Gradients by an ELBO that is not ours."""
-    if hasattr(elbo, "differentiable_loss"):
-        loss = elbo.differentiable_loss(model, guide, *batch)  # type: ignore[attr-defined]
-        (loss / size).backward()
-        value = loss.detach()
-    else:
-        value = torch.as_tensor(elbo.loss_and_grads(model, guide, *batch))  # type: ignore[attr-defined]
-        for parameter in parameters_of(model, guide, *batch):
-            if parameter.grad is not None:
-                parameter.grad /= size
-    unknown = torch.full_like(value, float("nan"))
-    return Report(-value, unknown, unknown)
+def _compiled(function: Callable[..., Any], of: Objective, **graphs: Any) -> Compiled:
+    return compile(function, settings=of.settings, decompositions=decompositions(), **graphs)
 
 
 class SVI(pyro.infer.SVI):
     """Drop-in for :class:`pyro.infer.SVI` whose step is captured as one graph.
 
-    As there, :meth:`step` minimises the loss summed over the data, subsampling scale included, by a Pyro
-    optimiser, and returns it as a number. Every parameter that the programs meet at the first step is trained,
-    whether it lives in modules or in Pyro's store. The updates of ``pyro.optim.Adam`` and ``AdamW``, on their
-    own state, go with the graph as in :class:`Step`.
+    As there, :meth:`step` minimises the loss summed over the data, subsampling scale included, by a
+    Pyro optimiser, and returns it as a number. Every parameter that the programs meet at the first step
+    is trained, whether it lives in modules or in Pyro's store.
 
     Args:
         model, guide: Pyro programs.
         optim: A :class:`pyro.optim.PyroOptim`.
-        loss: One of :mod:`pyrovae.estimators`; a stock Pyro ELBO runs eagerly, since it reads values on the
-            host at every step.
-        compile, steps, capture: As for :class:`Step`.
+        loss: One of :mod:`pyrovae.estimators`; a stock Pyro ELBO runs eagerly, since it reads values on
+            the host at every step.
+        capture, compile, steps: As for :class:`Step`.
     """
 
     def __init__(
@@ -341,110 +200,32 @@ class SVI(pyro.infer.SVI):
     ):
         super().__init__(model, guide, optim, loss)
         self.estimator = loss
-        self.engine = Engine(model, guide, loss, enabled=capture, compile=compile, steps=steps)
+        evaluated = objective(model, guide, loss, summed=True)
+        self._loss = _compiled(evaluated.report, evaluated, enabled=capture, backend=compile)
+        self._options: dict[str, Any] = {"capture": capture, "compile": compile, "steps": steps}
+        self._step: Step | None = None
         if capture and not isinstance(loss, Estimator):
-            self.engine.stop(
+            self._loss.stop(
                 f"{type(loss).__name__} reads values on the host; use pyrovae.estimators instead"
             )
-        self._parameters: list[Tensor] | None = None
-        self._stale_updates = 0
+
+    @property
+    def compiled(self) -> Compiled:
+        """The function that takes the steps; before the first one, the loss."""
+        return self._loss if self._step is None else self._step.compiled
 
     def step(self, *args: Any, **kwargs: Any) -> float:
-        """One optimiser step on the arguments of both programs; returns the loss."""
-        if self._parameters is None and self.engine.enabled:
-            self._parameters = parameters_of(self.model, self.guide, *args, **kwargs)
-        graph, inputs = self._graph(True, args, kwargs)
-        if graph is None:
+        """Take one step on the arguments of both programs; returns the loss."""
+        if self.compiled.reason is not None:
             return super().step(*args, **kwargs)  # type: ignore[return-value]
-        loss, *gradients = graph(*inputs)
-        update: Update | NativeUpdate | None = graph.notes["update"]
-        if update is not None:
-            update.finish(gradients)
-            return loss.item()
-        parameters = graph.notes["parameters"]
-        fused: FusedAdam | None = graph.notes.get("fused")
-        if fused is not None and not fused.stale():
-            fused.step(gradients)
-            return loss.item()
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.optim(parameters)
-        for parameter in parameters:
-            parameter.grad = None
-        graph.notes["fused"] = self._fused(parameters)
-        return loss.item()
+        if self._step is None:
+            met = parameters_of(self.model, self.guide, *args, **kwargs)
+            programs = self.model, self.guide, self.estimator
+            self._step = Step(*programs, self.optim, met, summed=True, **self._options)
+        return self._step.take(*args, **kwargs).loss.item()
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
         """The loss on the arguments of both programs, without a step."""
-        graph, inputs = self._graph(False, args, kwargs)
-        if graph is None:
+        if self._loss.reason is not None:
             return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
-        return graph(*inputs)[0].item()
-
-    def _optimizers(self, parameters: list[Tensor]) -> list[torch.optim.Optimizer]:
-        """Torch's optimisers of the parameters; none where gradients are clipped one by one."""
-        if any(p not in self.optim.optim_objs for p in parameters):
-            for parameter in parameters:
-                parameter.grad = None
-            self.optim(parameters)  # without gradients: makes optimisers, and takes no step
-        if any(self.optim.grad_clip.get(p) is not None for p in parameters):
-            return []
-        held = [self.optim.optim_objs[p] for p in parameters]
-        return [getattr(optimizer, "optimizer", optimizer) for optimizer in held]
-
-    def _fused(self, parameters: list[Tensor]) -> FusedAdam | None:
-        optimizers = self._optimizers(parameters)
-        fits = optimizers and FusedAdam.fits(optimizers, parameters)
-        return FusedAdam(optimizers, parameters) if fits else None
-
-    def _graph(
-        self, stepping: bool, args: tuple, kwargs: dict
-    ) -> tuple[Graph | None, list[Tensor]]:
-        """A graph from the tensors among the arguments to loss and gradients; other arguments are frozen."""
-        if not self.engine.enabled:
-            return None, []
-        leaves, tree = pytree.tree_flatten((args, kwargs))
-        inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        fixed = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        try:
-            name = hash((stepping, fixed, tree)), stepping, fixed, tree
-        except TypeError:
-            self.engine.stop("an argument is neither a tensor nor hashable")
-            return None, []
-        wanted = [p for p in self._parameters or [] if p.requires_grad]
-        used: list[Tensor] = []
-        updates: list[Update | NativeUpdate] = []
-        estimator: Any = self.estimator
-
-        def loss_of(*inputs: Tensor) -> Tensor:
-            given = iter(inputs)
-            filled = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            args, kwargs = pytree.tree_unflatten(filled, tree)
-            return estimator.differentiable_loss(self.model, self.guide, *args, **kwargs)
-
-        def compute(*inputs: Tensor) -> tuple[Tensor, ...]:
-            loss = loss_of(*inputs)
-            if not stepping:
-                return (loss.detach(),)
-            found = torch.autograd.grad(loss, wanted, allow_unused=True)
-            pairs = [(p, _like(g, p)) for p, g in zip(wanted, found, strict=True) if g is not None]
-            used[:] = [p for p, _ in pairs]
-            return loss.detach(), *(g for _, g in pairs)
-
-        def whole(graph: Graph) -> Callable[..., tuple[Tensor, ...]] | None:
-            optimizers = (
-                self._optimizers(used) if stepping and self._stale_updates <= _PATIENCE else []
-            )
-            return (
-                _with_update(compute, graph, 1, optimizers, used, updates) if optimizers else None
-            )
-
-        graph = self.engine.graph(compute, inputs, name=name, rehearse=loss_of, whole=whole)
-        if graph is None:
-            return None, inputs
-        graph.notes.setdefault("parameters", used)
-        if not _holds(graph, updates):
-            self._stale_updates += 1
-            self.engine.clear()
-            return self._graph(stepping, args, kwargs)
-        return graph, inputs
+        return self._loss(None, *args, **kwargs)[1].item()

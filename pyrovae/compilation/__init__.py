@@ -1,1 +1,6 @@
-"""Capture of Pyro programs as graphs: what a graph freezes, how it is lowered, compiled and replayed."""
+"""Run functions of tensors as captured graphs: capture, graph passes, Inductor, CUDA graphs."""
+
+from pyrovae.compilation.capture import Graph, Uncapturable, capture
+from pyrovae.compilation.compiled import Compiled, compile
+
+__all__ = ["Compiled", "Graph", "Uncapturable", "capture", "compile"]

@@ -2,7 +2,7 @@
 
 import random
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyro
 import torch
 from torch import Tensor, fx
 from torch._subclasses import FakeTensor
+from torch.autograd.graph import increment_version
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -37,8 +38,6 @@ class Graph:
         kind: ``"captured"``, ``"compiled"`` or ``"cuda graph"``.
         draws: Whether it draws random numbers.
         written: Those of the constants that a call changes in place.
-        static: Whether outputs live in memory that the next call overwrites.
-        notes: For the caller.
     """
 
     def __init__(self, module: fx.GraphModule, constants: list[Tensor]):
@@ -49,16 +48,21 @@ class Graph:
         self.draws = any(torch.Tag.nondeterministic_seeded in tags for tags in targets)
         names = {p.name: tensor for p, tensor in zip(module.graph.nodes, constants, strict=False)}
         self.written = [names[name] for name in _written(module.graph) if name in names]
-        self.static = False
-        self.notes: dict[str, Any] = {}
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
-            return self.run(*self.constants, *inputs)
+            outputs = self.run(*self.constants, *inputs)
+        if self.kind != "captured" and self.written:
+            # Autograd and caches go by a tensor's version, which compiled kernels leave as it was.
+            increment_version(self.written)
+        return outputs
 
 
 def capture(
-    function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], *settings: Any
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    *settings: Any,
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> Graph:
     """Trace ``function(*inputs)``, gradients within it included, into a :class:`Graph`.
 
@@ -70,6 +74,7 @@ def capture(
         function: From tensors to a tuple of tensors.
         inputs: Examples of its arguments.
         settings: Objects that the function works with, whose attributes it must leave alone.
+        decompositions: What to trace in place of an operator.
 
     Raises:
         Uncapturable: If the function reads the value of a tensor (data-dependent control flow, ``.item()``),
@@ -88,7 +93,12 @@ def capture(
 
     try:
         with pyro.validation_enabled(False):
-            traced = make_fx(watched, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+            traced = make_fx(
+                watched,
+                decomposition_table=dict(decompositions or {}),
+                tracing_mode="fake",
+                _allow_non_fake_inputs=True,
+            )(*inputs)
         changed = before.changed()
     except Exception as error:
         raise Uncapturable(_reason(error)) from error
@@ -239,10 +249,11 @@ def _written(graph: fx.Graph) -> list[str]:
         for target, argument in zip(node.args, schema.arguments, strict=False):
             if not (silent or _is_written(argument)):
                 continue
-            while isinstance(target, fx.Node) and target.op != "placeholder" and target.args:
-                target = target.args[0]
-            if isinstance(target, fx.Node) and target.op == "placeholder":
-                found[target.name] = None
+            for each in target if isinstance(target, list | tuple) else (target,):
+                while isinstance(each, fx.Node) and each.op != "placeholder" and each.args:
+                    each = each.args[0]
+                if isinstance(each, fx.Node) and each.op == "placeholder":
+                    found[each.name] = None
     return list(found)
 
 

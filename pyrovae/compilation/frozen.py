@@ -24,14 +24,19 @@ class Frozen:
     graph reads their values afresh; numbers and strings by value.
 
     Args:
-        roots: Programs, modules, handlers, estimators.
+        roots: Programs, modules, handlers, estimators; a list of parameters stands for whether each is trained.
     """
 
     def __init__(self, *roots: Any):
         self._entries: list[tuple[str, dict[str, Any], str, Any]] = []
         self._cells: list[tuple[str, Any, Any]] = []
+        self._trained: list[tuple[Tensor, bool]] = []
         seen: set[int] = set()
         for root in roots:
+            if isinstance(root, list):
+                self._trained += [
+                    (each, each.requires_grad) for each in root if isinstance(each, Tensor)
+                ]
             self._walk(root, seen)
 
     def changed(self) -> str | None:
@@ -42,6 +47,9 @@ class Frozen:
                 isinstance(new, _PLAIN) and type(new) is type(old) and new == old
             ):
                 return f"'{key}' of {name}"
+        for tensor, trained in self._trained:
+            if tensor.requires_grad != trained:
+                return "requires_grad of a parameter"
         for name, cell, old in self._cells:
             new = _contents(cell)
             if new is not old and not (

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyrovae import VAE, estimators, nets, posteriors, priors
-from pyrovae.compilation.matmul import fastest_product
 from pyrovae.svi import SVI, Step
 
 HERE = Path(__file__).parent
@@ -134,8 +133,8 @@ def ours(
     step(orders())
     first = time.perf_counter() - start
     print(
-        f"first step {first:.2f} s" + f", of which Inductor {step.engine.compile_seconds:.2f} s" * compile
-        + (f", eager: {step.engine.reason}" if step.engine.reason else ""), flush=True,
+        f"first step {first:.2f} s" + f", of which Inductor {step.compiled.compile_seconds:.2f} s" * compile
+        + (f", eager: {step.compiled.reason}" if step.compiled.reason else ""), flush=True,
     )  # fmt: skip
     return step
 
@@ -158,41 +157,6 @@ def stock(case: Case, vae: VAE, data: Tensor, orders: Callable[[], Tensor], *, d
         )
         svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), loss)
     return looped(lambda: svi.step(data[orders()]))
-
-
-def profile(step: Step, orders: Callable[[], Tensor], steps: int = 400) -> None:
-    """Medians by a clock of a step and its parts; then what torch's profiler sees, which slows what it watches."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
-
-    (graph,) = step.engine.graphs.values()
-    parts: dict[str, list[float]] = {"graph": [], "update": [], "step": []}
-
-    def clocked(name: str, run: Callable) -> Callable:
-        def wrapper(*arguments):
-            start = time.perf_counter()
-            result = run(*arguments)
-            parts[name].append(time.perf_counter() - start)
-            return result
-
-        return wrapper
-
-    plain, update = graph.run, graph.notes["update"]
-    graph.run, update.finish = clocked("graph", plain), clocked("update", update.finish)
-    whole = clocked("step", step)
-    for _ in range(steps):
-        whole(orders())
-    for name, seconds in parts.items():
-        print(f"{1e6 * statistics.median(seconds):9.1f}  {name}")
-    graph.run = plain
-    with profiler(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
-        for _ in range(steps):
-            step(orders())
-    rows = [
-        (e.self_cpu_time_total / steps, e.key, e.input_shapes) for e in found.key_averages(True)
-    ]
-    for micros, name, shapes in sorted(rows, key=lambda row: -row[0])[:20]:
-        print(f"{micros:9.1f}  {name}  {[shape for shape in shapes or [] if shape]}")
 
 
 def floor(case: Case, vae: VAE, batch: int, *, fastest: bool) -> Callable[[int], float]:

@@ -16,7 +16,7 @@ from pyrovae import likelihoods, nets, schedules
 from pyrovae.estimators import ELBO, IWAE, AnalyticKL
 from pyrovae.models.vae import VAE
 from pyrovae.testing import LinearGaussian
-from pyrovae.training.fit import NonFiniteLoss, fit
+from pyrovae.training import NonFiniteLoss, fit
 
 
 def make(**kwargs):
@@ -397,5 +397,5 @@ def test_fit_is_a_function_however_it_was_imported():
     import pyrovae.training.fit
     from pyrovae import fit as imported
 
-    assert imported is pyrovae.training.fit.fit
+    assert imported is pyrovae.training.fit
     assert callable(imported)

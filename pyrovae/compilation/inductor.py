@@ -1,4 +1,4 @@
-"""What makes a captured graph run faster: Inductor's kernels, and replay as a CUDA graph."""
+"""Inductor: whether compiling a graph pays, and the compilation."""
 
 import copy
 import functools
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyrovae.compilation.capture import Graph
 
-__all__ = ["compile_graph", "has_compiler", "pays_back", "replay", "worth_compiling"]
+__all__ = ["compile_graph", "has_compiler", "pays_back", "worth_compiling"]
 
 log = logging.getLogger(__name__)
 
@@ -89,43 +89,3 @@ def _without_cuda_warning() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def replay(graph: Graph, inputs: Sequence[Tensor]) -> None:
-    """Record a graph as a CUDA graph, in place: one launch instead of hundreds.
-
-    Its outputs then live in memory that the next call overwrites. Random draws go on from the device's
-    generator, which a CUDA graph advances at each replay.
-
-    Raises:
-        RuntimeError: If an operation cannot be recorded; the graph is then as it was.
-    """
-    run, device = graph.run, inputs[0].device
-    held = [tensor.clone() for tensor in inputs]
-    before = [tensor.detach().clone() for tensor in graph.written]
-    state = torch.cuda.get_rng_state(device)
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    try:
-        with torch.no_grad(), torch.cuda.device(device):
-            with torch.cuda.stream(side):
-                for _ in range(3):  # libraries allocate and choose algorithms on their first calls
-                    run(*graph.constants, *held)
-            torch.cuda.current_stream(device).wait_stream(side)
-            recorded = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(recorded):
-                outputs = run(*graph.constants, *held)
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip(graph.written, before, strict=True):
-                tensor.copy_(value)
-        torch.cuda.set_rng_state(state, device)
-    places = len(graph.constants)
-
-    def replayed(*arguments: Tensor) -> Sequence[Tensor]:
-        for target, source in zip(held, arguments[places:], strict=True):
-            target.copy_(source, non_blocking=True)
-        recorded.replay()
-        return outputs
-
-    graph.run, graph.kind, graph.static = replayed, "cuda graph", True

@@ -1,0 +1,250 @@
+"""A function of tensors, run as a captured graph wherever that gives the same results."""
+
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from pyrovae.compilation import cuda, inductor, products
+from pyrovae.compilation.capture import Graph, Uncapturable, capture
+from pyrovae.compilation.frozen import Frozen
+
+__all__ = ["MOST_GRAPHS", "Compiled", "compile"]
+
+MOST_GRAPHS = 8
+"""Captured graphs that one function may have, and times that its settings may change."""
+
+Pass = Callable[[fx.GraphModule], Any]
+
+
+class _Entry(NamedTuple):
+    """A graph, and how its outputs make up the function's result."""
+
+    graph: Graph
+    structure: pytree.TreeSpec
+    fixed: list[Any]  # the leaves of the result that are no tensors; tensors stand as _TENSOR
+
+
+_TENSOR = object()
+
+
+class Compiled:
+    """A function with the same results as the one given, which runs as a graph where it can.
+
+    The function is captured once for each layout of its tensor arguments (shape, strides, dtype,
+    device) and each value of its other arguments, without being run: random draws stay draws, and
+    tensors that it changes in place are changed at each call. Parameters, buffers and data that it
+    closes over are read where they are. Python values that it reads are frozen into the graph, and
+    the graph is captured anew when one of ``settings`` changes.
+
+    The function itself runs, with one warning that says why, where it makes no fixed graph, for
+    more than ``MOST_GRAPHS`` layouts, and where its settings keep changing.
+
+    Attributes:
+        reason: Why the function runs itself, or None.
+        compile_seconds: Time spent in Inductor.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        settings: Sequence[Any] = (),
+        passes: Sequence[Pass] = (products.use_onednn,),
+        decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+        enabled: bool = True,
+        backend: bool | Literal["auto"] = "auto",
+        calls: int | None = None,
+    ):
+        if backend not in (True, False, "auto"):
+            raise ValueError(f"compile must be True, False or 'auto', found {backend!r}.")
+        self.function, self.settings, self.passes = function, tuple(settings), tuple(passes)
+        self.decompositions, self.backend, self.calls = decompositions, backend, calls
+        self.enabled = enabled
+        self.reason: str | None = None if enabled else "capture is off"
+        self.compile_seconds = 0.0
+        self._entries: dict[Hashable, _Entry] = {}
+        self._frozen: Frozen | None = None
+        self._changes = 0
+        self._guarded = False
+        self._warned: set[str] = set()
+
+    @property
+    def graphs(self) -> list[Graph]:
+        """The graphs captured so far."""
+        return [entry.graph for entry in self._entries.values()]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._guarded:
+            self._check_settings()
+        if not self.enabled:
+            return self.function(*args, **kwargs)
+        leaves, tree = pytree.tree_flatten((args, kwargs))
+        try:
+            entry = self._entry(leaves, tree)
+        except Uncapturable as error:
+            result = self.function(*args, **kwargs)  # an error of the caller's shows itself here
+            self.stop(str(error))
+            return result
+        if entry is None:
+            return self.function(*args, **kwargs)
+        outputs = iter(entry.graph(*(leaf for leaf in leaves if isinstance(leaf, Tensor))))
+        found = [next(outputs) if leaf is _TENSOR else leaf for leaf in entry.fixed]
+        return pytree.tree_unflatten(found, entry.structure)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Check the settings now, and not at each call inside."""
+        self._check_settings()
+        self._guarded = True
+        try:
+            yield
+        finally:
+            self._guarded = False
+
+    def clear(self) -> None:
+        """Forget all graphs. The next call captures anew."""
+        self._entries.clear()
+        self._frozen = None
+
+    def stop(self, reason: str) -> None:
+        """Let the function run itself from now on, and warn why."""
+        self.enabled, self.reason = False, reason
+        self._entries.clear()
+        warnings.warn(f"Running eagerly, without a captured graph: {reason}.", stacklevel=3)
+
+    def _check_settings(self) -> None:
+        if self._frozen is None or not (changed := self._frozen.changed()):
+            return
+        self.clear()
+        self._changes += 1
+        if self._changes > MOST_GRAPHS:
+            self.stop(
+                f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor instead"
+            )
+
+    def _entry(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Entry | None:
+        """The graph for such arguments; None where the function has to run itself."""
+        others = tuple((type(x), x) for x in leaves if not isinstance(x, Tensor))
+        try:
+            key = (tree, others, tuple(_layout(x) for x in leaves if isinstance(x, Tensor)))
+            found = self._entries.get(key)
+        except TypeError:
+            raise Uncapturable("an argument is neither a tensor nor hashable") from None
+        if found is not None:
+            return found
+        if any(isinstance(x, Tensor) and x.requires_grad for x in leaves):
+            raise Uncapturable("an argument requires a gradient, which a graph cannot give")
+        if len(self._entries) >= MOST_GRAPHS:
+            self._warn(f"further batch shapes run eagerly: more than {MOST_GRAPHS} have been met")
+            return None
+        first = all(known[:2] != key[:2] for known in self._entries)  # type: ignore[index]
+        self._entries[key] = entry = self._capture(leaves, tree, first)
+        if self._frozen is None:
+            self._frozen = Frozen(*self.settings)
+        return entry
+
+    def _capture(self, leaves: list[Any], tree: pytree.TreeSpec, first: bool) -> _Entry:
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        result: list[Any] = []
+
+        def flat(*given: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(given)
+            filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            args, kwargs = pytree.tree_unflatten(filled, tree)
+            outputs, structure = pytree.tree_flatten(self.function(*args, **kwargs))
+            fixed = [_TENSOR if isinstance(output, Tensor) else output for output in outputs]
+            result[:] = [structure, fixed]
+            return tuple(output for output in outputs if isinstance(output, Tensor))
+
+        graph = capture(flat, tensors, *self.settings)
+        device = next((t.device.type for t in (*tensors, *graph.constants)), "cpu")
+        if self._wants_inductor(graph, device, first):
+            lowered = graph
+            if self.decompositions:
+                lowered = capture(flat, tensors, *self.settings, decompositions=self.decompositions)
+            self._apply_passes(lowered)
+            try:
+                self.compile_seconds += inductor.compile_graph(lowered, tensors)
+                graph = lowered
+            except (
+                Exception
+            ) as error:  # of many kinds; the captured graph is right without Inductor
+                self._warn(
+                    "the step is captured but not compiled: Inductor failed with "
+                    f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+                )
+        if graph.kind == "captured":
+            self._apply_passes(graph)
+        if device == "cuda":
+            try:
+                cuda.record(graph, tensors)
+            except RuntimeError as error:  # an operation that waits for the host
+                self._warn(f"the step is not recorded as a CUDA graph: {error!r:.200}")
+        return _Entry(graph, *result)
+
+    def _apply_passes(self, graph: Graph) -> None:
+        for change in self.passes:
+            change(graph.module)
+
+    def _wants_inductor(self, graph: Graph, device: str, first: bool) -> bool:
+        wanted = self.backend is True or (
+            self.backend == "auto" and first and inductor.worth_compiling(graph, self.calls)
+        )
+        if wanted and not inductor.has_compiler(device):
+            if self.backend is True:
+                self._warn(
+                    f"the step is captured but not compiled: no compiler for {device} is installed"
+                )
+            return False
+        return wanted
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(f"{text[0].upper()}{text[1:]}.", stacklevel=3)
+
+
+def compile(
+    function: Callable[..., Any],
+    *,
+    settings: Sequence[Any] = (),
+    passes: Sequence[Pass] = (products.use_onednn,),
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+    enabled: bool = True,
+    backend: bool | Literal["auto"] = "auto",
+    calls: int | None = None,
+) -> Compiled:
+    """Give a function of tensors that has the same results and runs as a graph.
+
+    Args:
+        function: From tensors, and hashable values, to tensors in any nest of tuples and lists. It may
+            change tensors that it closes over in place; it keeps nothing else.
+        settings: Programs, modules, handlers and other objects whose attributes the function reads.
+            A graph freezes them; it is captured anew when one changes.
+        passes: Changes of the captured graph, in place, before it is compiled.
+        decompositions: For Inductor, what to trace in place of an operator.
+        enabled: False runs the function itself.
+        backend: Whether Inductor compiles the graphs: True, False, or ``"auto"`` for the first layout of
+            the arguments where ``calls`` calls pay for the compilation and a compiler is installed.
+        calls: How many calls to expect, if known.
+
+    Raises:
+        ValueError: If ``backend`` is something else.
+    """
+    return Compiled(
+        function,
+        settings=settings,
+        passes=passes,
+        decompositions=decompositions,
+        enabled=enabled,
+        backend=backend,
+        calls=calls,
+    )
+
+
+def _layout(tensor: Tensor) -> Hashable:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device

@@ -1,0 +1,215 @@
+"""What a training step minimises: from a batch and a beta to a report, a loss and gradients.
+
+This is the only place that evaluates a bound and differentiates it. Training, validation,
+:class:`pyrovae.SVI` and the comparison of estimators all use it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pyro.infer
+import torch
+from torch import Tensor
+
+from pyrovae.estimators import Estimator
+from pyrovae.handlers import KLScale
+from pyrovae.particles import draw
+from pyrovae.programs import Program
+
+__all__ = ["Evaluation", "Objective", "Report", "StockObjective", "objective"]
+
+
+class Report(NamedTuple):
+    """What one evaluation saw, in nats summed over the batch: scalars on the device, detached."""
+
+    bound: Tensor
+    """The bound that the estimator reports, under the evaluation's beta."""
+    reconstruction: Tensor
+    """Mean over particles of log p(x | z). NaN where the estimator does not tell it."""
+    kl: Tensor
+    """The KL term, without beta. NaN where the estimator does not tell it."""
+
+
+class Evaluation(NamedTuple):
+    """A report, with the loss and its gradients."""
+
+    report: Report
+    loss: Tensor
+    """Detached scalar."""
+    gradients: list[Tensor | None]
+    """One for each parameter; None where the loss does not depend on it."""
+
+
+class Objective:
+    r"""The loss of a model, a guide and an estimator, as a pure function of a batch and a beta.
+
+    .. math:: L = -\frac1B \sum_{b=1}^B \text{bound}_\beta(x_b)
+
+    Nothing is kept between calls, and nothing waits for the device.
+
+    Args:
+        model, guide: Pyro programs.
+        estimator: One of :mod:`pyrovae.estimators`.
+        parameters: What to differentiate with respect to; those without ``requires_grad`` are skipped.
+        transform: From a batch to the programs' arguments, such as a new binarisation.
+        clip_norm: Largest norm of all gradients together.
+        summed: The loss is the sum over the data, times the subsampling scale of the data plate, as
+            Pyro has it, in place of the mean.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        estimator: Any,
+        parameters: Sequence[Tensor] = (),
+        *,
+        transform: Callable[..., Any] | None = None,
+        clip_norm: float | None = None,
+        summed: bool = False,
+    ):
+        self.model, self.guide, self.estimator = model, guide, estimator
+        self.parameters = list(parameters)
+        self.transform, self.clip_norm, self.summed = transform, clip_norm, summed
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What a captured graph of this function freezes."""
+        transform = () if self.transform is None else (self.transform,)
+        return self.model, self.guide, self.estimator, *transform, self.parameters
+
+    def __call__(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> Evaluation:
+        """Evaluate and differentiate.
+
+        Args:
+            beta: Factor on the KL term; None leaves the programs as they are.
+            batch, kwargs: Arguments of both programs, before the transform.
+        """
+        report, loss = self._evaluate(beta, batch, kwargs)
+        gradients = gradients_of(loss, self.parameters)
+        if self.clip_norm is not None:
+            gradients = _clipped(gradients, self.clip_norm)
+        return Evaluation(report, loss.detach(), gradients)
+
+    def report(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> tuple[Report, Tensor]:
+        """Evaluate without gradients: the report and the loss."""
+        with torch.no_grad():
+            return self._evaluate(beta, batch, kwargs)
+
+    def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
+        model, guide = self._programs(beta)
+        estimator: Estimator = self.estimator
+        particles = estimator.particles(model, guide, *self._arguments(batch), **kwargs)
+        terms = estimator.terms(particles)
+        if self.summed:
+            loss = estimator.loss_of(terms, particles.scale)
+        else:
+            loss = estimator.loss_of(terms) / particles.num_data
+        with torch.no_grad():
+            report = Report(
+                terms.bound.detach().sum(),
+                particles.log_likelihood.detach().mean(0).sum(),
+                estimator.kl(particles).detach().sum(),
+            )
+        return report, loss
+
+    def _programs(self, beta: Tensor | None) -> tuple[Program, Program]:
+        if beta is None:
+            return self.model, self.guide
+        return KLScale(beta)(self.model), KLScale(beta)(self.guide)
+
+    def _arguments(self, batch: tuple) -> tuple:
+        if self.transform is None:
+            return batch
+        changed = self.transform(*batch)
+        return tuple(changed) if isinstance(changed, list | tuple) else (changed,)
+
+
+class StockObjective(Objective):
+    """The same for an ELBO of Pyro's own, which reports its loss alone.
+
+    Pyro multiplies by the subsampling scale N / B of the data plate; the report is that of the batch.
+    """
+
+    def __call__(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> Evaluation:
+        if hasattr(self.estimator, "differentiable_loss"):
+            return super().__call__(beta, *batch, **kwargs)
+        # Such an ELBO only adds to ``grad``: put back what was there.
+        before = [parameter.grad for parameter in self.parameters]
+        model, guide = self._programs(beta)
+        arguments = self._arguments(batch)
+        try:
+            for parameter in self.parameters:
+                parameter.grad = None
+            loss = self.estimator.loss_and_grads(model, guide, *arguments, **kwargs)
+            gradients = [parameter.grad for parameter in self.parameters]
+        finally:
+            for parameter, gradient in zip(self.parameters, before, strict=True):
+                parameter.grad = gradient
+        report, loss, divisor = self._scaled(torch.as_tensor(loss), arguments, kwargs)
+        gradients = [None if g is None else g / divisor for g in gradients]
+        if self.clip_norm is not None:
+            gradients = _clipped(gradients, self.clip_norm)
+        return Evaluation(report, loss, gradients)
+
+    def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
+        model, guide = self._programs(beta)
+        arguments = self._arguments(batch)
+        if torch.is_grad_enabled() and hasattr(self.estimator, "differentiable_loss"):
+            loss = self.estimator.differentiable_loss(model, guide, *arguments, **kwargs)
+        else:
+            loss = torch.as_tensor(self.estimator.loss(model, guide, *arguments, **kwargs))
+        report, loss, _ = self._scaled(loss, arguments, kwargs)
+        return report, loss
+
+    def _scaled(self, loss: Tensor, arguments: tuple, kwargs: dict) -> tuple[Report, Tensor, float]:
+        scale, num_data = self._plate(arguments, kwargs)
+        bound = -loss.detach() / scale
+        unknown = torch.full_like(bound, float("nan"))
+        divisor = 1.0 if self.summed else scale * num_data
+        return Report(bound, unknown, unknown), loss / divisor, divisor
+
+    def _plate(self, arguments: tuple, kwargs: dict) -> tuple[float, int]:
+        """The data plate's subsampling scale and its size; for other programs 1 and the batch's size."""
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                particles = draw(self.model, self.guide, 1, arguments, kwargs)
+        except (ValueError, NotImplementedError):  # no program of ours, though one of Pyro's
+            return 1.0, len(arguments[0])
+        return particles.scale, particles.num_data
+
+
+def objective(
+    model: Program,
+    guide: Program,
+    estimator: pyro.infer.ELBO,
+    parameters: Sequence[Tensor] = (),
+    **options: Any,
+) -> Objective:
+    """The objective for one of our estimators, or for an ELBO of Pyro's own; options as :class:`Objective`."""
+    kind = Objective if isinstance(estimator, Estimator) else StockObjective
+    return kind(model, guide, estimator, parameters, **options)
+
+
+def gradients_of(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """Gradients of a scalar, each in its parameter's memory layout; None where there is none."""
+    wanted = [p for p in parameters if p.requires_grad] if loss.requires_grad else []
+    found = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
+    by_id = {id(p): _like(g, p) for p, g in zip(wanted, found, strict=True) if g is not None}
+    return [by_id.get(id(p)) for p in parameters]
+
+
+def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    # Fused optimisers want gradients laid out as their parameters are.
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def _clipped(gradients: list[Tensor | None], norm: float) -> list[Tensor | None]:
+    """As :func:`torch.nn.utils.clip_grad_norm_`, without changing a tensor in place."""
+    norms = [torch.linalg.vector_norm(g) for g in gradients if g is not None]
+    if not norms:
+        return gradients
+    factor = (norm / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
+    return [None if g is None else g * factor for g in gradients]

@@ -1,0 +1,310 @@
+"""The epochs of a training run: steps, validation, early stopping, checkpoints."""
+
+import itertools
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.compilation import compile as compiled
+from pyrovae.data.batches import Batches
+from pyrovae.estimators import Estimator
+from pyrovae.objective import Report, objective
+from pyrovae.programs import Program, evaluation_mode, modules_of
+from pyrovae.schedules import Schedule
+from pyrovae.svi import Step
+from pyrovae.training import checkpoint as files
+from pyrovae.training.history import History, NonFiniteLoss
+
+__all__ = ["Outputs", "Trainer"]
+
+CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
+
+
+class Outputs(NamedTuple):
+    """Where a run is reported to while it goes on."""
+
+    progress: bool | None = None
+    log: Path | None = None
+    checkpoint: Path | None = None
+    callback: Callable[[dict[str, float]], Any] | None = None
+
+
+class Trainer:
+    """The state of a training run, from one epoch to the next.
+
+    Args:
+        model, guide: Pyro programs.
+        step: Takes the training steps.
+        train, valid: The data; validation data may be missing.
+        beta, lr: Schedules over steps; without ``lr`` the optimiser keeps its own.
+        seed: Of validation's draws.
+        capture, compile, epochs: How the bound of validation batches runs, and how often.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Program,
+        guide: Program,
+        step: Step,
+        train: Batches,
+        valid: Batches | None,
+        beta: Schedule,
+        lr: Schedule | None,
+        seed: int,
+        capture: bool,
+        compile: bool | Literal["auto"],
+        epochs: int,
+    ):
+        self.model, self.guide, self.step = model, guide, step
+        self.train, self.valid = train, valid
+        self.beta, self.lr, self.seed = beta, lr, seed
+        self.estimator = step.objective.estimator
+        self.ours = isinstance(self.estimator, Estimator)
+        self.history = History()
+        self.count = 0  # steps taken
+        self.waited = 0  # epochs since the best one
+        self.best_bound = -math.inf
+        self.state = _state_tensors(model, guide, step.parameters)
+        self.best = self.good = self._snapshot()
+        judged = objective(model, guide, self.estimator)
+        self._judge_batch = compiled(
+            judged.report,
+            settings=judged.settings,
+            enabled=capture and self.ours,
+            backend=compile,
+            calls=0 if valid is None else epochs * valid.num_batches,
+        )
+
+    def run(self, epochs: int, patience: int | None, outputs: Outputs, *, resume: bool) -> History:
+        """Train up to ``epochs`` epochs, counted from the beginning of the run."""
+        from tqdm.auto import tqdm
+
+        if resume and outputs.checkpoint is not None and _exists(outputs.checkpoint):
+            self._load(outputs.checkpoint)
+            if (
+                outputs.log is not None
+            ):  # the log and the checkpoint may have ended at different epochs
+                outputs.log.write_text("".join(map(_line, self.history.rows)))
+        first = len(self.history)
+        hidden = None if outputs.progress is None else not outputs.progress
+        with tqdm(
+            total=epochs,
+            initial=first,
+            desc="fit",
+            unit="epoch",
+            disable=hidden,
+            dynamic_ncols=True,
+        ) as bar:
+            for epoch in range(first, epochs):
+                if self.history.stopped_early:
+                    break
+                row = self._epoch(epoch)
+                self._judge(row, patience)
+                if outputs.callback and outputs.callback(row):
+                    self.history.stopped_early = True
+                if outputs.checkpoint is not None:
+                    self._save(outputs.checkpoint)
+                if outputs.log is not None:
+                    with outputs.log.open("a") as lines:
+                        lines.write(_line(row))
+                bar.update()
+                names = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}
+                shown = {name: f"{row[key]:.2f}" for name, key in names.items()}
+                bar.set_postfix(shown if self.valid is not None else {**shown, "valid": "none"})
+        if self.valid is not None:
+            self._restore(self.best)
+        else:
+            self.history.best_epoch = len(self.history) or None
+        return self.history
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        for module in modules_of(self.model, self.guide):
+            module.train()
+        start = time.perf_counter()
+        reports: list[Report] = []
+        betas: list[float] = []
+        sizes: list[int] = []
+        batches = iter(self.train.indices() if self.train.by_index else self.train)
+        checked = -1
+        while checked < len(sizes):
+            checked = len(sizes)
+            with self.step.guarded():
+                for batch in itertools.islice(batches, CHECK_EVERY):
+                    betas.append(self._set_schedules())
+                    report = self.step(*batch, beta=betas[-1])
+                    reports.append(report)
+                    sizes.append(batch[0].shape[0])
+                    if self.beta.feedback:
+                        seen = report.reconstruction.item(), report.kl.item()
+                        self.beta.update(*(value / sizes[-1] for value in seen))
+                    self.count += 1
+            self._check_finite(reports[checked:], epoch)
+        seconds = time.perf_counter() - start
+        bounds, reconstructions, kls = (
+            torch.stack(column).double().cpu() for column in zip(*reports, strict=True)
+        )
+        extra = torch.tensor(betas, dtype=torch.float64) - 1.0
+        at_one = bounds + torch.where(extra == 0, 0.0, extra * kls)
+        total = sum(sizes)
+        row = {
+            "epoch": epoch + 1,
+            "step": self.count,
+            "train_bound": (at_one.sum() / total).item(),
+            "valid_bound": self._validate(epoch),
+            "reconstruction": (reconstructions.sum() / total).item(),
+            "kl": (kls.sum() / total).item(),
+            "beta": betas[-1],
+            "lr": float(self.step.optimizer.param_groups[0]["lr"]),  # type: ignore[union-attr]
+            "seconds": seconds,
+        }
+        self.history.rows.append(row)
+        return row
+
+    def _set_schedules(self) -> float:
+        """Set the learning rate and the estimator's own schedule for the next step; returns its beta."""
+        if self.lr is not None:
+            for group in self.step.optimizer.param_groups:  # type: ignore[union-attr]
+                group["lr"] = self.lr(self.count)
+        if self.ours:
+            self.estimator.advance(self.count)
+        return self.beta(self.count)
+
+    def _validate(self, epoch: int) -> float:
+        """Mean bound over the validation data at beta = 1; every epoch sees the same draws."""
+        if self.valid is None:
+            return math.nan
+        total, count = 0.0, 0
+        devices = [self.valid.device] if self.valid.device.type == "cuda" else []
+        with evaluation_mode(self.model, self.guide), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.seed)
+            for batch in self.valid:
+                report, _ = self._judge_batch(None, *batch)
+                bound = report.bound.item()
+                if not math.isfinite(bound):
+                    self._fail_validation(bound, epoch, count, count + len(batch[0]))
+                total += bound
+                count += len(batch[0])
+        return total / count
+
+    def _fail_validation(self, bound: float, epoch: int, first: int, last: int) -> None:
+        self._restore(self.best if self.history.best_epoch else self.good)
+        kept = self.history.best_epoch or "the last step"
+        raise NonFiniteLoss(
+            f"Training stopped after epoch {epoch + 1}: the bound of the validation data {first} to "
+            f"{last - 1} is {bound}. Look for outliers among them. The weights of "
+            f"{f'epoch {kept}' if self.history.best_epoch else kept} are back in place.",
+            step=self.count,
+            epoch=epoch + 1,
+            term="valid_bound",
+            history=self.history,
+        )
+
+    def _judge(self, row: dict[str, float], patience: int | None) -> None:
+        if self.valid is None:
+            return
+        if row["valid_bound"] > self.best_bound:
+            self.best_bound, self.waited = row["valid_bound"], 0
+            self.history.best_epoch = int(row["epoch"])
+            self.best = self._snapshot()
+        elif self.count > self.beta.warmup_steps:
+            self.waited += 1
+        if patience is not None and self.waited >= patience:
+            self.history.stopped_early = True
+
+    def _check_finite(self, reports: Sequence[Report], epoch: int) -> None:
+        if not reports:
+            return
+        values = torch.stack([torch.stack(tuple(report)) for report in reports])
+        if not self.ours:
+            values = values[:, :1]  # an ELBO of Pyro's own reports its loss alone
+        bad = ~torch.isfinite(values).all(1)
+        if not bad.any() and all(torch.isfinite(p).all() for p in self.step.parameters):
+            self.good = self._snapshot()
+            return
+        index, term, value = len(reports) - 1, "weights", math.nan
+        if bad.any():
+            index = int(bad.nonzero()[0])
+            seen = dict(zip(Report._fields, values[index].tolist(), strict=False))
+            order = ("reconstruction", "kl", "bound")
+            term = next(name for name in order if not math.isfinite(seen.get(name, 0.0)))
+            value = seen[term]
+        step = self.count - len(reports) + index + 1
+        self._restore(self.good)
+        raise NonFiniteLoss(
+            f"Training stopped at step {step} (epoch {epoch + 1}): the {term} became {value}. The last "
+            "good weights are back in place. Lower lr, clip gradients (clip_norm=...), or give the "
+            "likelihood a larger minimum scale.",
+            step=step,
+            epoch=epoch + 1,
+            term=term,
+            history=self.history,
+        )
+
+    def _snapshot(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self.state]
+
+    @torch.no_grad()
+    def _restore(self, snapshot: list[Tensor]) -> None:
+        for tensor, value in zip(self.state, snapshot, strict=True):
+            tensor.copy_(value)
+
+    def _save(self, path: Path) -> None:
+        state = {
+            "weights": self._snapshot(),
+            "best": self.best,
+            "optimizer": self.step.optimizer.state_dict(),  # type: ignore[union-attr]
+            "rows": self.history.rows,
+            "best_epoch": self.history.best_epoch,
+            "stopped_early": self.history.stopped_early,
+            "count": self.count,
+            "waited": self.waited,
+            "best_bound": self.best_bound,
+            "beta": self.beta.state_dict(),
+            "random": files.random_states(self.train.device, self.train.source),
+        }
+        files.save(state, path)
+
+    def _load(self, path: Path) -> None:
+        state, warning = files.load(path)
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+        if not files.tensors_match(state["weights"], self.state):
+            raise ValueError(
+                f"{path} holds the weights of another model. Remove it, or give another checkpoint."
+            )
+        self._restore(state["weights"])
+        self.best = [b.to(t.device) for b, t in zip(state["best"], self.state, strict=True)]
+        self.good = self._snapshot()
+        self.step.optimizer.load_state_dict(state["optimizer"])  # type: ignore[union-attr]
+        self.history.rows = state["rows"]
+        self.history.best_epoch = state["best_epoch"]
+        self.history.stopped_early = state["stopped_early"]
+        self.count, self.waited = state["count"], state["waited"]
+        self.best_bound = state["best_bound"]
+        self.beta.load_state_dict(state["beta"])
+        files.restore_random_states(state["random"], self.train.device, self.train.source)
+
+
+def _state_tensors(model: Program, guide: Program, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Everything that training changes: parameters, and buffers of the modules behind the programs."""
+    found = {id(p): p for p in parameters}
+    for module in modules_of(model, guide):
+        found.update({id(b): b for b in module.buffers()})
+    return [t.data if isinstance(t, torch.nn.Parameter) else t for t in found.values()]
+
+
+def _exists(checkpoint: Path) -> bool:
+    return checkpoint.exists() or files.previous_of(checkpoint).exists()
+
+
+def _line(row: dict[str, float]) -> str:
+    """A row as strict JSON, which has no NaN."""
+    return json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}) + "\n"

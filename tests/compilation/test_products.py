@@ -1,0 +1,45 @@
+"""Products by oneDNN are the same products, and which ones go there is a rule of the shapes."""
+
+import pytest
+import torch
+
+from pyrovae.compilation import capture
+from pyrovae.compilation.products import FEWEST_ROWS, _available, use_onednn
+
+LAYOUTS = {
+    "plain": lambda a, b: (a, b),
+    "weight transposed": lambda a, b: (a, b.t().contiguous().t()),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_products_are_the_same(layout):
+    if not _available():
+        pytest.skip("this torch has no oneDNN")
+    generator = torch.Generator().manual_seed(0)
+    a, b = layout(
+        torch.randn(96, 160, generator=generator), torch.randn(160, 112, generator=generator)
+    )
+    bias = torch.randn(112, generator=generator)
+    graph = capture(lambda a, b, bias: (a @ b, torch.addmm(bias, a, b)), (a, b, bias))
+    assert use_onednn(graph.module) == 2
+    exact = a.double() @ b.double()
+    # 160 products of unit variance in float32: rounding is near sqrt(160) * 6e-8 * 13.
+    torch.testing.assert_close(graph(a, b, bias)[0].double(), exact, rtol=0, atol=1e-4)
+    torch.testing.assert_close(graph(a, b, bias)[1].double(), exact + bias, rtol=0, atol=1e-4)
+
+
+def test_only_large_float32_products_of_a_batch_are_changed():
+    if not _available():
+        pytest.skip("this torch has no oneDNN")
+
+    def changed(a, b):
+        return use_onednn(capture(lambda a, b: (a @ b,), (a, b)).module)
+
+    wide = torch.ones(FEWEST_ROWS, 200)
+    assert changed(wide, torch.ones(200, 30)) == 1
+    assert changed(wide[:-1], torch.ones(200, 30)) == 0
+    assert changed(wide.double(), torch.ones(200, 30).double()) == 0
+    assert (
+        changed(torch.ones(200, FEWEST_ROWS).t(), torch.ones(200, 30)) == 0
+    )  # a weight's gradient
