@@ -1,11 +1,12 @@
 """Products of a batch and a weight by oneDNN, where its kernels are the faster ones.
 
-On processors of AMD, torch's default library multiplies float32 matrices more slowly than oneDNN does
-once the batch is large enough. The rule looks at the operands' layout alone, never at a clock, so that
-the same program gives the same bits at each run.
+On AMD processors with AVX-512, torch's default library multiplies float32 matrices with half of the
+vector width. The rule looks at the processor and at the operands' layout, never at a clock, so that the
+same program gives the same bits at each run.
 """
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ __all__ = ["use_onednn"]
 aten = torch.ops.aten
 
 FEWEST_ROWS = 64
-"""Rows of a batch below which oneDNN gains nothing (measured on AVX-512)."""
+"""Rows of a batch below which oneDNN gains nothing."""
 
 
 def use_onednn(module: fx.GraphModule) -> int:
@@ -31,8 +32,10 @@ def use_onednn(module: fx.GraphModule) -> int:
     Returns:
         How many products have changed.
     """
-    if not _available():
-        return 0
+    return _rewrite(module) if _pays() else 0
+
+
+def _rewrite(module: fx.GraphModule) -> int:
     changed = 0
     for node in module.graph.nodes:
         if node.op != "call_function" or node.kwargs:
@@ -63,9 +66,19 @@ def _fits(left: Any, right: Any, bias: Any = None) -> bool:
     return a.shape[0] >= FEWEST_ROWS and a.shape[1] > 1
 
 
-@functools.cache
 def _available() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@functools.cache
+def _pays() -> bool:
+    """Whether this processor is of AMD with AVX-512, and this torch has oneDNN."""
+    if not _available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # no Linux
+        return False
 
 
 @functools.cache

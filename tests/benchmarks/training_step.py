@@ -10,7 +10,6 @@ import argparse
 import copy
 import logging
 import os
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 
 from pyrovae import VAE, estimators, nets, posteriors, priors
 from pyrovae.svi import SVI, Step
+from pyrovae.training.loop import CHECK_EVERY
 
 HERE = Path(__file__).parent
 
@@ -140,7 +140,17 @@ def ours(
 
 
 def stepped(step: Step, orders: Callable[[], Tensor]) -> Callable[[int], float]:
-    return looped(lambda: step(orders()))
+    """As :func:`pyrovae.fit` takes its steps: the settings are looked at once for fifty of them."""
+
+    def fifty() -> None:
+        with step.guarded():
+            for _ in range(CHECK_EVERY):
+                step(orders())
+
+    run = looped(fifty)
+    return lambda steps: (
+        run(-(-steps // CHECK_EVERY)) * steps / (-(-steps // CHECK_EVERY) * CHECK_EVERY)
+    )
 
 
 def stock(case: Case, vae: VAE, data: Tensor, orders: Callable[[], Tensor], *, drop_in: bool):
@@ -159,6 +169,17 @@ def stock(case: Case, vae: VAE, data: Tensor, orders: Callable[[], Tensor], *, d
     return looped(lambda: svi.step(data[orders()]))
 
 
+def _onednn(a: Tensor, b: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
+
+
+def _fastest(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The faster of torch's product and oneDNN's on such operands."""
+    contenders = {str(i): looped(lambda f=f: f(a, b)) for i, f in enumerate((torch.mm, _onednn))}
+    times = alternate(contenders, rounds=5, seconds=0.01)
+    return _onednn if min(times["1"]) < min(times["0"]) else torch.mm
+
+
 def floor(case: Case, vae: VAE, batch: int, *, fastest: bool) -> Callable[[int], float]:
     """The matrix products of one step, forward and backward, and nothing else: by torch's default, or the best here."""
     products = []
@@ -175,7 +196,7 @@ def floor(case: Case, vae: VAE, batch: int, *, fastest: bool) -> Callable[[int],
             products += [(x, w.t()), (dy.t(), x), *([] if first else [(dy, w)])]
             first = False
 
-    runs = [(fastest_product(a, b) if fastest else torch.mm, a, b) for a, b in products]
+    runs = [(_fastest(a, b) if fastest else torch.mm, a, b) for a, b in products]
 
     def step() -> None:
         for product, a, b in runs:
@@ -196,9 +217,6 @@ def main() -> None:
     )
     parser.add_argument("--no-torch-compile", action="store_true")
     parser.add_argument("--no-compile", action="store_true", help="leave Inductor out altogether")
-    parser.add_argument(
-        "--profile", action="store_true", help="only show where a compiled step's time goes"
-    )
     arguments = parser.parse_args()
     logging.getLogger("torch").setLevel(logging.ERROR)
     pyro.enable_validation(False)
@@ -220,9 +238,6 @@ def main() -> None:
 
         contenders: dict[str, Callable[[int], float]] = {}
         common = (data, orders)
-        if arguments.profile:
-            profile(ours(case, fresh(), *common, compile=True), orders)
-            continue
         contenders["torch"] = hand_written(case, fresh(), *common, fused=False, compiled=False)
         contenders["torch, fused Adam"] = hand_written(
             case, fresh(), *common, fused=True, compiled=False
@@ -241,6 +256,10 @@ def main() -> None:
         if not arguments.no_compile:
             contenders["pyrovae, compiled"] = stepped(
                 ours(case, fresh(), *common, compile=True), orders
+            )
+            one = ours(case, fresh(), *common, compile=True)
+            contenders["pyrovae, compiled, one at a time"] = looped(
+                lambda one=one, orders=orders: one(orders())
             )
             contenders["pyrovae SVI, compiled"] = stock(case, fresh(), *common, drop_in=True)
         jitted = None
