@@ -1,6 +1,5 @@
 """Promises that hold for the package as a whole."""
 
-import ast
 import inspect
 import pkgutil
 import subprocess
@@ -14,27 +13,6 @@ from pyrovae import estimators, likelihoods, nets, posteriors, priors, schedules
 
 ROOT = Path(pv.__file__).parent
 
-# From the bottom up: each layer may import those before it, and its own package.
-LAYERS = [
-    ["weights", "schedules", "handlers", "programs", "declare", "distributions", "catalog"],
-    ["nets"],
-    ["priors", "likelihoods", "posteriors"],
-    ["data"],
-    ["models"],
-    ["particles"],
-    ["estimators"],
-    ["testing"],
-    ["objective"],
-    ["compilation"],
-    ["optim"],
-    ["svi"],
-    ["training"],
-    ["evidence"],
-    ["compare"],
-    ["runs"],
-    ["cli"],
-    ["__main__", "__init__"],
-]
 HEAVY = {
     "matplotlib",
     "torchvision",
@@ -55,47 +33,12 @@ def modules():
     ]
 
 
-def top(module):
-    return module.split(".")[1] if "." in module else "__init__"
-
-
 def run(code):
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
-
-
-def test_imports_only_go_down():
-    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-    wrong, unplaced = [], set()
-    for path in ROOT.rglob("*.py"):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        here = parts[0]
-        if here not in level:
-            unplaced.add(here)
-            continue
-        if here == "__init__":
-            continue
-        for node in ast.parse(
-            path.read_text()
-        ).body:  # module level; sugar may reach up inside a function
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyrovae"):
-                names = (
-                    [node.module]
-                    if node.module != "pyrovae"
-                    else [f"pyrovae.{a.name}" for a in node.names]
-                )
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.startswith("pyrovae.")]
-            else:
-                continue
-            for name in map(top, names):
-                if name != here and level.get(name, 99) >= level[here]:
-                    wrong.append(f"{'.'.join(parts)} imports {name}")
-    assert not unplaced
-    assert not wrong
 
 
 def test_importing_has_no_effects():
