@@ -1,12 +1,12 @@
 """The contract of a recipe, and what all of them take: activations and initialisations."""
 
-import inspect
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pyrovae.declare import Declared
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -62,11 +62,11 @@ def check_widths(name: str, widths: tuple[int, ...], *, least: int = 0) -> tuple
     return tuple(widths)
 
 
-class Recipe(ABC):
+class Recipe(Declared, ABC):
     """A network that is built once its sizes are known.
 
     The same recipe serves as encoder, from data to features, and as decoder, from features to data. A new one is
-    a subclass with :meth:`build`; if ``__init__`` keeps its arguments under their own names, it prints as declared::
+    a subclass with :meth:`build`::
 
         class Linear(Recipe):
             def build(self, in_shape, out_shape):
@@ -76,18 +76,6 @@ class Recipe(ABC):
     @abstractmethod
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
         """A module from ``(N, *in_shape)`` to ``(N, *out_shape)``, or to the same flattened."""
-
-    def __repr__(self) -> str:
-        arguments = []
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            if name == "self":
-                continue
-            value: Any = getattr(self, name, ...)
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                arguments.extend(map(repr, value))
-            elif value != parameter.default:
-                arguments.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 def last_bias(net: nn.Module) -> Tensor | None:

@@ -5,12 +5,12 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from pyrovae.declare import Part
+from pyrovae.declare import Declared
 from pyrovae.nets import Recipe
 from pyrovae.nets.sized import Sized
 
 
-class Posterior(Part):
+class Posterior(Declared, nn.Module):
     """Base of the posteriors: ``posterior(x)`` gives q(z | x), with event shape ``(latent_dim,)``.
 
     A new one says how many encoder outputs it takes and what distribution they make::

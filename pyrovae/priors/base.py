@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from typing import Any, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyrovae.declare import Part
+from pyrovae.declare import Declared
 
 
-class Prior(Part):
+class Prior(Declared, nn.Module):
     """Base of the priors: ``prior()`` gives p(z), with empty batch shape and event shape ``(latent_dim,)``.
 
     A new one writes ``forward``, and ``build`` if it has parameters to size. This is a whole prior::
