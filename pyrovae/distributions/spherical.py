@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import Dirichlet, constraints
+from pyro.distributions import Gamma, constraints
 from torch import Tensor
 from torch.distributions import register_kl
 from torch.nn.functional import normalize
@@ -131,14 +131,16 @@ class PowerSpherical(VectorDistribution):
         return (log_ratio - self._half * math.log(4 * math.pi)).to(self.concentration.dtype)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        shape = torch.Size(sample_shape)
-        alpha = self._half + self.concentration.expand(self.batch_shape)
-        # Both b and 1 - b, each to full relative precision.
-        both = torch.stack([alpha, torch.full_like(alpha, self._half)], -1)
-        both = Dirichlet(both, validate_args=False).rsample(shape)
-        b, rest = both.clamp_min(torch.finfo(both.dtype).tiny).unbind(-1)
+        shape = self._extended_shape(torch.Size(sample_shape))
+        alpha = (self._half + self.concentration).expand(shape[:-1])
+        # b and 1 - b are shares of two gamma variables. A beta variable would give 1 - b few
+        # correct digits, and wrong gradients, where kappa is large.
+        first = Gamma(alpha, torch.ones_like(alpha), validate_args=False).rsample()
+        second = torch._standard_gamma(torch.full_like(alpha, self._half))
+        tiny = torch.finfo(alpha.dtype).tiny  # the square root has no gradient at zero
+        b, rest = ((part / (first + second)).clamp_min(tiny) for part in (first, second))
         cosine, sine = (b - rest).unsqueeze(-1), 2 * (b * rest).sqrt().unsqueeze(-1)
-        direction = self.direction.expand(self._extended_shape(shape))
+        direction = self.direction.expand(shape)
         noise = normalize(torch.randn_like(direction[..., 1:]), dim=-1)
         upright = torch.cat([cosine, sine * noise], -1)  # about the first axis
         sign = torch.where(direction[..., :1] < 0, 1.0, -1.0).to(direction)
