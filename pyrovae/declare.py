@@ -25,8 +25,8 @@ class _ConstructorSignature:
 class Declared:
     """Mixin: remember the constructor's arguments, and print them.
 
-    ``repr`` names the class and the arguments that differ from their defaults. Variadic arguments are
-    printed by position, and a constructor such as ``Name(first, *more)`` that also takes one
+    ``repr`` names the class and the arguments that differ from their defaults. Variadic arguments
+    are printed by position, and a constructor such as ``Name(first, *more)`` that also takes one
     sequence in their place prints the same either way. Copies and unpickled objects print as the
     original does. Put the mixin before other base classes.
 
@@ -68,7 +68,8 @@ class Declared:
     def redeclare(self, **changes: Any) -> Self:
         """A new object, declared as this one but for ``changes``."""
         signature = inspect.signature(type(self))
-        bound = inspect.BoundArguments(signature, {**self.declaration, **changes})  # type: ignore[arg-type]
+        arguments: Any = {**self.declaration, **changes}
+        bound = inspect.BoundArguments(signature, arguments)
         return type(self)(*bound.args, **bound.kwargs)
 
     def __repr__(self) -> str:

@@ -280,7 +280,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 _SIMPLE = {"int": int, "float": float, "str": str, "bool": bool, "None": types.NoneType}
-_SIMPLE |= {"Widths": tuple[int, ...], "Activation": str, "Initialisation": str}  # of nets
+_SIMPLE |= {"Widths": tuple[int, ...], "Activation": str, "Initialisation": str, "TransformKind": str}  # of nets
 
 
 def _type(node: ast.expr | None) -> Any:

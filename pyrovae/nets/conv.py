@@ -19,7 +19,7 @@ __all__ = ["Conv", "Residual"]
 
 
 class _Image(Recipe):
-    """Base of networks made of stages, each of which halves (encoder) or doubles (decoder) an image.
+    """Base of networks of stages that halve an image (encoder) or double it (decoder).
 
     An odd size is rounded up when it is halved, and the decoder returns to the exact sizes. All
     dimensions before the last two are channels: a decoder with two outputs for each element of
@@ -84,7 +84,7 @@ class _Image(Recipe):
 
     @abstractmethod
     def _up(self, fan_in: int, fan_out: int, size: tuple[int, ...]) -> list[nn.Module]:
-        """Layers of one decoder stage, to an image of ``size``, without an activation at the end."""
+        """Layers of one decoder stage, to an image of ``size``, with no activation at the end."""
 
 
 class Conv(_Image):

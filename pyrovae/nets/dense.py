@@ -125,7 +125,7 @@ def _dense(
     hidden: tuple[int, ...],
     layer: Callable[[int, int], list[nn.Module]],
 ) -> nn.Sequential:
-    """Hidden layers made by ``layer(fan_in, fan_out)``, and a linear one to the flattened output."""
+    """Hidden layers by ``layer(fan_in, fan_out)``, and a linear one to the flattened output."""
     widths = [math.prod(in_shape), *hidden]
     layers: list[nn.Module] = [] if len(in_shape) == 1 else [nn.Flatten()]
     for fan_in, fan_out in itertools.pairwise(widths):

@@ -1,4 +1,4 @@
-"""The contract of a network recipe, and what all recipes take: widths, activations, initialisations."""
+"""The contract of a network recipe; widths, activations and initialisations."""
 
 import math
 from abc import ABC, abstractmethod
@@ -43,7 +43,7 @@ class Recipe(Declared, ABC):
 
     @abstractmethod
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
-        """A module from ``(N, *in_shape)`` to ``(N, *out_shape)``, which it may return flattened."""
+        """A module from ``(N, *in_shape)`` to ``(N, *out_shape)``, flattened or not."""
 
 
 def make_activation(name: str) -> nn.Module:

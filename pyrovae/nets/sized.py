@@ -77,6 +77,6 @@ def _check_sizes(
     if not tensor or outputs.shape[0] != 2 or outputs[0].numel() != size:
         found = tuple(outputs.shape) if tensor else type(outputs).__name__
         raise ValueError(
-            f"{role} gave {found} for an input of shape {tuple(inputs.shape)}, expected (2, {size}) "
-            f"or (2, *{out_shape}). Change its last layer."
+            f"{role} gave {found} for an input of shape {tuple(inputs.shape)}, expected "
+            f"(2, {size}) or (2, *{out_shape}). Change its last layer."
         )
