@@ -1,58 +1,117 @@
-"""What priors, likelihoods and posteriors have in common: a declaration, and a network sized by the VAE."""
+"""One way to print every declared object: by the arguments that it was made of."""
 
 import inspect
-from typing import Any, ClassVar, Self
+import textwrap
+from typing import Any, Self
 
-from torch import Tensor, nn
+__all__ = ["Declared"]
+
+WIDTH = 100
 
 
-class Part(nn.Module):
-    """A declared part of a VAE. Calling it gives a distribution; printing it gives its declaration."""
+class _ConstructorSignature:
+    """The signature of a class is that of its ``__init__``; that of an instance is of its call."""
 
+    def __get__(self, instance: Any, owner: Any) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("__signature__")
+        parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]
+        kinds = {parameter.kind for parameter in parameters}
+        if kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+            parameters = []  # inherited from object or torch.nn.Module, which take nothing
+        return inspect.Signature(parameters)
+
+
+class Declared:
+    """Mixin: remember the constructor's arguments, and print them.
+
+    ``repr`` names the class and the arguments that differ from their defaults. Variadic arguments
+    are printed by position, and a constructor such as ``Name(first, *more)`` that also takes one
+    sequence in their place prints the same either way. Copies and unpickled objects print as the
+    original does. Put the mixin before other base classes.
+
+    Example:
+        >>> class Circle(Declared):
+        ...     def __init__(self, radius: float = 1.0, colour: str = "blue"):
+        ...         self.radius = radius
+        >>> Circle(2.0)
+        Circle(radius=2.0)
+        >>> Circle(2.0).redeclare(colour="red")
+        Circle(radius=2.0, colour='red')
+
+    Raises:
+        TypeError: If the constructor does not take the arguments.
+    """
+
+    __signature__ = _ConstructorSignature()
     _declaration: dict[str, Any]
-    __signature__: ClassVar[inspect.Signature]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # `__new__` takes anything: editors and documentation should show what `__init__` takes.
-        own = cls.__init__ is not nn.Module.__init__
-        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:] if own else []
-        cls.__signature__ = inspect.Signature(parameters)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        part = super().__new__(cls)
-        try:
-            bound = inspect.signature(cls.__init__).bind(part, *args, **kwargs)
-        except TypeError:  # let __init__ say so; copies and pickles come here without arguments
-            declared = {}
-        else:
-            declared = dict(list(bound.arguments.items())[1:])
-        object.__setattr__(part, "_declaration", declared)
-        return part
+        instance = super().__new__(cls)
+        arguments: dict[str, Any] = {}
+        # copy and pickle make objects without arguments, and set the state, declaration included.
+        if args or kwargs:
+            try:
+                arguments = inspect.signature(cls).bind(*args, **kwargs).arguments
+            except TypeError as error:
+                raise TypeError(
+                    f"{cls.__name__}: {error}. Its arguments are {_names(cls)}."
+                ) from None
+        object.__setattr__(instance, "_declaration", dict(arguments))
+        return instance
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """The arguments that were given, by name; a variadic one holds a tuple."""
+        return dict(self._declaration)
+
+    def redeclare(self, **changes: Any) -> Self:
+        """A new object, declared as this one but for ``changes``."""
+        signature = inspect.signature(type(self))
+        arguments: Any = {**self.declaration, **changes}
+        bound = inspect.BoundArguments(signature, arguments)
+        return type(self)(*bound.args, **bound.kwargs)
 
     def __repr__(self) -> str:
-        defaults = {
-            n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()
-        }
-        changed = {n: v for n, v in self._declaration.items() if not _equal(v, defaults.get(n))}
-        arguments = []
-        for name, value in changed.items():
-            short = _short(value)
-            arguments.extend(
-                map(_short, value)
-                if name == "args" and isinstance(value, tuple)
-                else [f"{name}={short}"]
-            )
-        return f"{type(self).__name__}({', '.join(arguments)})"
+        parameters = inspect.signature(type(self)).parameters
+        variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+        arguments: list[str] = []
+        for name, value in self.declaration.items():
+            parameter = parameters[name]
+            if parameter.kind is parameter.VAR_KEYWORD:
+                arguments += [f"{key}={_text(item)}" for key, item in value.items()]
+            elif parameter.kind is not parameter.KEYWORD_ONLY and variadic:
+                arguments += map(_text, value if isinstance(value, list | tuple) else [value])
+            elif not _equal(value, parameter.default):
+                arguments.append(f"{name}={_text(value)}")
+        line = f"{type(self).__name__}({', '.join(arguments)})"
+        if len(line) <= WIDTH and "\n" not in line:
+            return line
+        lines = textwrap.indent(",\n".join(arguments), "    ")
+        return f"{type(self).__name__}(\n{lines},\n)"
+
+
+def _names(cls: type) -> str:
+    return ", ".join(inspect.signature(cls).parameters) or "none"
 
 
 def _equal(left: Any, right: Any) -> bool:
-    return left is right or (
-        type(left) is type(right) and not isinstance(left, Tensor) and left == right
-    )
+    """Whether two values are the same to a reader: a list from a file stands for a tuple."""
+    if isinstance(left, list) and isinstance(right, tuple):
+        left = tuple(left)
+    if left is right or type(left) is not type(right):
+        return left is right
+    try:
+        return bool(left == right)
+    except (RuntimeError, ValueError):  # tensors and arrays compare element by element
+        return False
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return repr(value.item()) if value.numel() == 1 else f"<tensor {tuple(value.shape)}>"
-    return repr(value)
+def _text(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "item"):  # tensors and arrays
+        kind, shape = type(value).__name__.lower(), tuple(value.shape)
+        return f"<{kind} {shape}>" if any(size != 1 for size in shape) else repr(value.item())
+    text = repr(value)
+    if "\n" in text and not isinstance(value, Declared):
+        return f"{type(value).__name__}(...)"  # such as a network of many layers
+    return text

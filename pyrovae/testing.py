@@ -1,6 +1,6 @@
-r"""Oracles: programs whose marginal likelihood is known exactly, for our tests and for those of users' own parts.
+r"""Programs whose marginal likelihood is known exactly, as references for tests.
 
-- :class:`LinearGaussian`: :math:`p(x) = N(b, W W^\top + \sigma^2 I)` and a Gaussian posterior, in closed form.
+- :class:`LinearGaussian`: :math:`p(x) = N(b, W W^\top + \sigma^2 I)`, with a Gaussian posterior.
 - :class:`DiscreteMixture`: a discrete latent, summed over its few values.
 - :func:`quadrature`: log p(x) of any prior and likelihood with a one- or two-dimensional z.
 """
@@ -20,23 +20,31 @@ __all__ = ["DiscreteMixture", "LinearGaussian", "quadrature"]
 
 
 class LinearGaussian(nn.Module):
-    r"""A VAE with a linear decoder and Gaussian noise, all of whose answers are known.
+    r"""A VAE with a linear decoder and Gaussian noise, of which everything is known in closed form.
 
     .. math:: z \sim N(0, I_D), \quad x \mid z \sim N(Wz + b,\ \sigma^2 I), \quad
               p(x) = N(b,\ W W^\top + \sigma^2 I)
 
-    The guide is a diagonal Gaussian with mean linear in x; it starts as the exact posterior where the columns
-    of W are orthogonal, and as its best diagonal approximation in KL(q || p) where they are not. ``shift`` and
-    ``stretch`` spoil it on purpose.
+    The guide is a diagonal Gaussian whose mean is linear in x. If the columns of W are orthogonal,
+    it is the exact posterior at the start. If they are not, it is the best diagonal approximation
+    in KL(q || p). ``shift`` and ``stretch`` make it worse on purpose.
 
     Args:
-        data_dim, latent_dim: Sizes of x and z.
+        data_dim: Dimension of x.
+        latent_dim: Dimension D of z.
         noise: The standard deviation sigma.
-        orthogonal: Whether the columns of W are.
+        orthogonal: Whether the columns of W are orthogonal.
         shift: Added to the guide's mean, in units of its standard deviation.
         stretch: Factor on the guide's standard deviation.
-        seed: Of W and b; the global random state is left alone.
-        dtype: Of every parameter.
+        seed: Random seed of W and b; the global random state does not change.
+        dtype: Type of all parameters.
+
+    Example:
+        >>> oracle = LinearGaussian(data_dim=5, latent_dim=2)
+        >>> x = oracle.sample(4)
+        >>> exact = oracle.log_prob(x)  # what estimates of log p(x) should agree with
+        >>> exact.shape, bool((oracle.kl_to_posterior(x).abs() < 1e-12).all())
+        (torch.Size([4]), True)
     """
 
     def __init__(
@@ -56,7 +64,7 @@ class LinearGaussian(nn.Module):
         weight = torch.randn(data_dim, latent_dim, generator=generator, dtype=dtype)
         if orthogonal:
             weight = torch.linalg.qr(weight)[0] * torch.linspace(0.8, 1.6, latent_dim, dtype=dtype)
-        self.weight = nn.Parameter(weight.contiguous())  # Pyro's store copies what is not
+        self.weight = nn.Parameter(weight.contiguous())  # Pyro's store would copy others
         self.bias = nn.Parameter(0.3 * torch.randn(data_dim, generator=generator, dtype=dtype))
         self.log_noise = nn.Parameter(torch.tensor(math.log(noise), dtype=dtype))
         precision = torch.eye(latent_dim, dtype=dtype) + weight.T @ weight / noise**2
@@ -72,24 +80,23 @@ class LinearGaussian(nn.Module):
         zeros = torch.zeros_like(self.offset)
         with pyro.plate("data", x.shape[0], dim=-1):
             z = pyro.sample("z", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
-            return pyro.sample(
-                "x",
-                dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1),
-                obs=x,
-            )
+            return pyro.sample("x", self._likelihood(z), obs=x)
 
     def layered_model(self, x: Tensor) -> Tensor:
-        """The same p(x) with two latent sites: ``"a"``, of variance 0.36, and ``"b"``, which is z, of 0.64 around a."""
+        """The same p(x) with two latent sites.
+
+        ``"a"`` has variance 0.36, and ``"b"``, which is z, has variance 0.64 around a.
+        """
         register_parameters(self, f"linear_gaussian{id(self)}")
         zeros = torch.zeros_like(self.offset)
         with pyro.plate("data", x.shape[0], dim=-1):
             a = pyro.sample("a", dist.Normal(zeros, torch.full_like(zeros, 0.6)).to_event(1))
             z = pyro.sample("b", dist.Normal(a, 0.8).to_event(1))
-            return pyro.sample(
-                "x",
-                dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1),
-                obs=x,
-            )
+            return pyro.sample("x", self._likelihood(z), obs=x)
+
+    def _likelihood(self, z: Tensor) -> Any:
+        """p(x | z) for z of shape ``(*batch, latent_dim)``."""
+        return dist.Normal(z @ self.weight.T + self.bias, self.log_noise.exp()).to_event(1)
 
     def guide(self, x: Tensor) -> Tensor:
         """The diagonal Gaussian guide."""
@@ -115,7 +122,7 @@ class LinearGaussian(nn.Module):
         return dist.MultivariateNormal(mean, precision_matrix=precision)
 
     def kl_to_posterior(self, x: Tensor) -> Tensor:
-        """``(B,)``: KL(q(z | x) || p(z | x)), exact; log p(x) is the ELBO plus this."""
+        """``(B,)``: KL(q(z | x) || p(z | x)), exact. The ELBO plus this KL is log p(x)."""
         guide = dist.MultivariateNormal(
             x @ self.gain.T + self.offset, scale_tril=torch.diag_embed(self.log_scale.exp())
         )
@@ -123,29 +130,33 @@ class LinearGaussian(nn.Module):
 
     @torch.no_grad()
     def sample(self, num_data: int, seed: int = 0) -> Tensor:
-        """``(num_data, data_dim)`` data from the model; the global random state is left alone."""
+        """``(num_data, data_dim)`` data from the model; the global random state does not change."""
         generator = torch.Generator().manual_seed(seed)
         like = {"generator": generator, "dtype": self.bias.dtype}
-        z = torch.randn(num_data, len(self.offset), **like)
-        return (
-            z @ self.weight.T
-            + self.bias
-            + self.log_noise.exp() * torch.randn(num_data, len(self.bias), **like)
-        )
+        p_x = self._likelihood(torch.randn(num_data, len(self.offset), **like)).base_dist
+        return p_x.loc + p_x.scale * torch.randn(num_data, len(self.bias), **like)
 
 
 class DiscreteMixture(nn.Module):
     r"""A discrete latent of few values over Bernoulli data, summed exactly.
 
-    .. math:: c \sim \mathrm{Categorical}(\pi), \quad x_i \mid c \sim \mathrm{Bernoulli}(\mathrm{sigmoid}(l_{ci})),
-              \quad q(c \mid x) = \mathrm{Categorical}(\mathrm{softmax}(Ax + a))
+    .. math:: c \sim \mathrm{Categorical}(\pi), \quad
+              x_i \mid c \sim \mathrm{Bernoulli}(\mathrm{sigmoid}(l_{ci})), \quad
+              q(c \mid x) = \mathrm{Categorical}(\mathrm{softmax}(Ax + a))
 
     Args:
         data_dim: Number of binary elements of x.
         num_classes: Number of values of c.
-        exact_guide: Start the guide at the exact posterior, which is of its family; else at random.
-        seed: Of the parameters; the global random state is left alone.
-        dtype: Of every parameter.
+        exact_guide: Start the guide at the exact posterior, which its family contains, in place of
+            random values.
+        seed: Random seed of the parameters; the global random state does not change.
+        dtype: Type of all parameters.
+
+    Example:
+        >>> oracle = DiscreteMixture(data_dim=6, num_classes=4, exact_guide=True)
+        >>> x = oracle.sample(5)
+        >>> bool(oracle.log_guide(x).allclose(oracle.log_joint(x) - oracle.log_prob(x)))
+        True
     """
 
     def __init__(
@@ -201,7 +212,7 @@ class DiscreteMixture(nn.Module):
 
     @torch.no_grad()
     def sample(self, num_data: int, seed: int = 0) -> Tensor:
-        """``(num_data, data_dim)`` data from the model; the global random state is left alone."""
+        """``(num_data, data_dim)`` data from the model; the global random state does not change."""
         generator = torch.Generator().manual_seed(seed)
         c = torch.multinomial(
             self.class_logits.softmax(-1), num_data, replacement=True, generator=generator
@@ -221,35 +232,43 @@ def quadrature(
     latent_dim: int | None = None,
     data_chunk: int = 16,
 ) -> Tensor:
-    r"""``(B,)``: :math:`\log \int p(x \mid z)\, p(z)\, dz` on a grid, for a one- or two-dimensional z.
+    r"""``(B,)``: :math:`\log \int p(x \mid z)\, p(z)\, dz` on a grid, for one or two dimensions of z.
 
-    The rule is the trapezoid's in each dimension, which for smooth integrands that vanish at the ends converges
-    faster than any power of the step. Sums run in float64.
+    The trapezoidal rule is used in each dimension. For smooth integrands that vanish at the ends,
+    it converges faster than any power of the step. Sums run in float64.
 
     Args:
         prior: ``prior()`` is p(z), event shape ``(latent_dim,)``.
         likelihood: ``likelihood(z)`` is p(x | z), batch shape of z without its last dimension.
         x: Data, ``(B, *data_shape)``.
-        low, high: Ends of the grid in each dimension; they must hold practically all of p(x, z).
+        low: Lower end of the grid in each dimension.
+        high: Upper end; nearly all mass of p(x, z) must lie between the two.
         num_points: Grid points in each dimension.
-        latent_dim: Taken from the prior if not given.
-        data_chunk: Data evaluated at once.
+        latent_dim: Dimension of z; by default that of the prior.
+        data_chunk: Number of data to evaluate at once.
 
     Raises:
         ValueError: If z has more than two dimensions.
+
+    Example:
+        >>> normal = lambda loc: dist.Normal(loc, 1.0).to_event(1)
+        >>> found = quadrature(lambda: normal(torch.zeros(1)), normal, torch.zeros(1, 1))
+        >>> round(found.item(), 6)  # x is normal with variance 2: -log(4 pi) / 2
+        -1.265512
     """
     p_z = prior()
     dim = latent_dim or p_z.event_shape[-1]
     if dim not in (1, 2):
         raise ValueError(
-            f"Quadrature covers one- and two-dimensional z, found {dim} dimensions. Use log_marginal."
+            f"Quadrature covers one- and two-dimensional z, found {dim} dimensions. "
+            "Use log_marginal."
         )
     like = p_z.sample()
     axis = torch.linspace(low, high, num_points, dtype=like.dtype, device=like.device)
     z = torch.cartesian_prod(*[axis] * dim).reshape(-1, 1, dim)  # (points, 1, D)
     log_step = dim * math.log((high - low) / (num_points - 1))
     log_z = p_z.log_prob(z).double()  # (points, 1)
-    log_z = log_z.nan_to_num(nan=-math.inf)
+    log_z = log_z.nan_to_num(nan=-math.inf)  # such as beyond the support
     p_x = likelihood(z)
     results = [
         torch.logsumexp(log_z + p_x.log_prob(chunk.unsqueeze(0)).double(), 0)

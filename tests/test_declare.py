@@ -1,19 +1,23 @@
-"""Declared parts and sized networks."""
+"""Declared objects print as declared, whatever kind of class they are of."""
 
 import copy
+import inspect
 import pickle
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import pyro
 import pytest
 import torch
 from torch import nn
-from torch.testing import assert_close
 
-from pyrovae import likelihoods, nets, posteriors, priors
-from pyrovae.declare import Part
-from pyrovae.nets.sized import Sized
+from pyrovae import likelihoods, posteriors, priors
+from pyrovae.declare import Declared
 
 
-class Declared(Part):
+class Sample(Declared, nn.Module):
     def __init__(self, size: int = 3, *, rate: float = 0.5, start=None):
         super().__init__()
         self.net = nn.Linear(size, size)
@@ -22,12 +26,12 @@ class Declared(Part):
 @pytest.mark.parametrize(
     ("part", "text"),
     [
-        (Declared(), "Declared()"),
-        (Declared(3), "Declared()"),
-        (Declared(4), "Declared(size=4)"),
-        (Declared(rate=2.0, size=2), "Declared(size=2, rate=2.0)"),
-        (Declared(start=torch.zeros(2, 3)), "Declared(start=<tensor (2, 3)>)"),
-        (Declared(start=torch.tensor(1.5)), "Declared(start=1.5)"),
+        (Sample(), "Sample()"),
+        (Sample(3), "Sample()"),
+        (Sample(4), "Sample(size=4)"),
+        (Sample(rate=2.0, size=2), "Sample(size=2, rate=2.0)"),
+        (Sample(start=torch.zeros(2, 3)), "Sample(start=<tensor (2, 3)>)"),
+        (Sample(start=torch.tensor(1.5)), "Sample(start=1.5)"),
         (priors.StandardNormal(), "StandardNormal()"),
         (likelihoods.Gaussian("learned"), "Gaussian(scale='learned')"),
         (posteriors.DiagonalNormal(min_scale=1e-6), "DiagonalNormal()"),
@@ -41,64 +45,109 @@ def test_a_part_prints_as_it_was_declared(part, text):
 
 def test_a_wrong_argument_is_pythons_own_error():
     with pytest.raises(TypeError, match="unexpected keyword argument 'sise'"):
-        Declared(sise=3)
+        Sample(sise=3)
+    with pytest.raises(TypeError, match="arguments are size, rate, start"):
+        Sample(sise=3)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'first'"):
+        Many()
+    with pytest.raises(TypeError, match=r"too many positional arguments.*arguments are none"):
+        Plain(3)
 
 
-def test_any_number_of_batch_dimensions():
-    sized = Sized(nets.MLP(5), (2, 3), (4, 1), "A net")
-    x = torch.rand(6, 5, 2, 3)
-    assert sized(x).shape == (6, 5, 4, 1)
-    assert_close(sized(x)[3, 2], sized(x[3, 2]))
-    assert sized(x[0, 0]).shape == (4, 1)
-    assert sized(torch.rand(0, 2, 3)).shape == (0, 4, 1)
+class Plain(Declared):
+    pass
 
 
-def test_a_module_may_return_its_output_flattened():
-    flat = Sized(nn.Linear(3, 8), (3,), (2, 4), "The decoder")
-    shaped = Sized(
-        nn.Sequential(nn.Linear(3, 8), nn.Unflatten(1, (2, 4))), (3,), (2, 4), "The decoder"
-    )
-    shaped.net[0].load_state_dict(flat.net.state_dict())
-    z = torch.rand(5, 3)
-    assert_close(flat(z), shaped(z))
+class Many(Declared):
+    def __init__(self, first: int | Sequence[int], *more: int, word: str = "a"):
+        self.values = (first, *more)
+
+
+class Extra(Declared, ABC):
+    def __init__(self, inner, sizes=(1, 2), **rest):
+        self.inner = inner
+
+
+class Bound(Declared, pyro.infer.ELBO):
+    """As the estimators: a base class with its own constructor, signature and call."""
+
+    def __init__(self, num_particles: int = 1, *, power: float = 0.5):
+        super().__init__(num_particles=num_particles)
+
+    def _get_trace(self, model, guide, args, kwargs):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, repr=False)
+class Frozen(Declared):
+    rate: float
+    size: int = 3
 
 
 @pytest.mark.parametrize(
-    ("net", "error", "message"),
+    ("thing", "text"),
     [
-        (
-            nn.Linear(3, 7),
-            ValueError,
-            r"The decoder gave \(2, 7\) for an input of shape \(2, 3\), expected \(2, 8\)",
-        ),
-        (nn.Linear(4, 8), ValueError, r"The decoder failed on a zero input of shape \(2, 3\)"),
-        (nn.LSTM(3, 8), ValueError, "The decoder gave tuple"),
-        (nn.Flatten(0), ValueError, r"The decoder gave \(6,\)"),
-        (
-            nn.Linear,
-            TypeError,
-            "must be a net recipe such as nets.MLP.* or an nn.Module, found type",
-        ),
-        ([300, 300], TypeError, "found list"),
+        (Plain(), "Plain()"),
+        (Many(1, 2), "Many(1, 2)"),
+        (Many([1, 2]), "Many(1, 2)"),
+        (Many(first=(1, 2), word="b"), "Many(1, 2, word='b')"),
+        (Many(3, word="a"), "Many(3)"),
+        (Extra(Plain(), [1, 2]), "Extra(inner=Plain())"),
+        (Extra(inner=Many(1), sizes=[2], depth=4), "Extra(inner=Many(1), sizes=[2], depth=4)"),
+        (Extra(np.ones(3)), "Extra(inner=<ndarray (3,)>)"),
+        (Extra(np.float64(0.5)), "Extra(inner=0.5)"),
+        (Extra(nn.Sequential(nn.ReLU())), "Extra(inner=Sequential(...))"),
+        (Bound(5), "Bound(num_particles=5)"),
+        (Frozen(0.5), "Frozen(rate=0.5)"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_networks_of_the_wrong_size_are_refused(net, error, message):
-    with pytest.raises(error, match=message):
-        Sized(net, (3,), (2, 4), "The decoder")
+def test_every_kind_of_class_prints_as_declared(thing, text):
+    for same in (
+        thing,
+        copy.copy(thing),
+        copy.deepcopy(thing),
+        pickle.loads(pickle.dumps(thing)),
+        thing.redeclare(),
+    ):
+        assert repr(same) == text
+        assert type(same) is type(thing)
+        assert vars(same).keys() == vars(thing).keys()
 
 
-def test_checking_leaves_the_network_as_it_was():
-    """Batch statistics, modes, gradients and random state: the probe moves none of them."""
-    frozen = nn.Dropout(0.5).eval()
-    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), frozen, nn.Dropout(0.1))
-    before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    Sized(net, (3,), (4,), "The encoder")
-    assert torch.equal(torch.get_rng_state(), state)
-    assert [m.training for m in net] == [True, True, False, True]
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert all(p.grad is None for p in net.parameters())
+def test_redeclared_with_changes():
+    assert repr(Many(1, 2).redeclare(word="b")) == "Many(1, 2, word='b')"
+    assert repr(Bound(5).redeclare(num_particles=7)) == "Bound(num_particles=7)"
+    assert Bound(5).redeclare(num_particles=7).num_particles == 7
+    with pytest.raises(ValueError, match="num_particles"):
+        Checked(3).redeclare(num_particles=0)
 
 
-def test_a_double_network_is_probed_in_double():
-    sized = Sized(nn.Linear(3, 4).double(), (3,), (4,), "The encoder")
-    assert sized(torch.rand(2, 3, dtype=torch.float64)).dtype == torch.float64
+class Checked(Declared):
+    def __init__(self, num_particles: int):
+        if num_particles < 1:
+            raise ValueError("num_particles must be positive")
+
+
+def test_what_was_given_cannot_be_changed_by_what_is_returned():
+    thing = Many(1, 2)
+    thing.declaration["word"] = "b"
+    assert thing.declaration == {"first": 1, "more": (2,)}
+
+
+def test_long_declarations_take_a_line_for_each_argument():
+    words = {f"argument_{i}": "w" * 20 for i in range(3)}
+    outer = Extra(Extra(1, **words), **words)
+    lines = repr(outer).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[:3] == ["Extra(", "    inner=Extra(", "        inner=1,"]
+    assert lines[-2:] == ["    argument_2='wwwwwwwwwwwwwwwwwwww',", ")"]
+    assert repr(eval(repr(outer), {"Extra": Extra})) == repr(outer)
+
+
+def test_signatures_are_those_of_the_constructor_and_of_the_call():
+    """What editors show for the class, and what `inspect` says of an instance that can be called."""
+    assert str(inspect.signature(Sample)) == "(size: int = 3, *, rate: float = 0.5, start=None)"
+    assert str(inspect.signature(Frozen)) == "(rate: float, size: int = 3)"
+    assert not inspect.signature(priors.StandardNormal).parameters
+    assert [*inspect.signature(Bound()).parameters] == ["model", "guide"]

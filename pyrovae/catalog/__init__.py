@@ -52,7 +52,7 @@ class Kind:
 
 
 KINDS = {
-    "shape": Kind("pyrovae.models", "Pair", "vae", suffix="VAE"),
+    "shape": Kind("pyrovae.models", "Model", "vae", suffix="VAE"),
     "prior": Kind("pyrovae.priors", "Prior", "standard-normal"),
     "likelihood": Kind("pyrovae.likelihoods", "Likelihood", "bernoulli"),
     "posterior": Kind("pyrovae.posteriors", "Posterior", "diagonal-normal"),
@@ -234,7 +234,7 @@ def _arguments(
     missing: list[Any] = [None] * (len(positional) - len(spec.defaults))
     pairs = [*zip(positional, [*missing, *spec.defaults], strict=True)]
     pairs += zip(spec.kwonlyargs, spec.kw_defaults, strict=True)
-    if spec.vararg is not None:
+    if spec.vararg is not None and spec.vararg.arg != "more":
         inner = _type(spec.vararg.annotation)
         if inner is not None:
             help_ = _help(spec.vararg.arg, docs)
@@ -280,6 +280,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 _SIMPLE = {"int": int, "float": float, "str": str, "bool": bool, "None": types.NoneType}
+_SIMPLE |= {"Widths": tuple[int, ...], "Activation": str, "Initialisation": str, "TransformKind": str}  # of nets
 
 
 def _type(node: ast.expr | None) -> Any:

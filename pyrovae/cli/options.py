@@ -293,7 +293,7 @@ def _options_of(entry: catalog.Entry, path: str, chosen: Mapping[str, str]) -> t
             continue
         kind, default, help_ = (
             a.type,
-            _VARIADIC.get(a.name, ()) if a.variadic else a.default,
+            _VARIADIC.get(a.name, ()) if a.default == () else a.default,
             a.help,
         )
         if path == "shape" and a.name == "condition_dim":

@@ -1,35 +1,44 @@
-r"""Normalizing flows over a vector, from zuko's autoregressive transforms."""
+"""Normalizing flows over a vector, from zuko's autoregressive transforms."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
-from torch import Tensor, nn
+from pyro.distributions import constraints
+from torch import Size, Tensor, nn
 
-__all__ = ["AutoregressiveSteps", "FlowDistribution"]
+from pyrovae.distributions.base import VectorDistribution
+
+__all__ = ["AutoregressiveSteps", "FlowDistribution", "TransformKind"]
+
+TransformKind = Literal["affine", "spline"]
 
 
 class AutoregressiveSteps(nn.Module):
     r"""A stack of autoregressive maps :math:`a \mapsto b` of :math:`\mathbb R^D`, given a context.
 
-    ``a`` to ``b`` takes one pass of each network, the way back D passes; with ``coupling`` two. Orders alternate
-    between ascending and descending.
+    From a to b each map runs its network once. The way back takes D runs, or two with
+    ``coupling``. The maps take the coordinates in ascending and in descending order by turns.
 
     Args:
         dim: D.
         context: Size of the context, or 0.
-        num_transforms: Maps in the stack.
+        num_transforms: Number of maps.
         hidden: Widths of each map's masked network.
         transform: ``"affine"``, or ``"spline"`` for monotone rational-quadratic splines on [-5, 5].
         bins: Bins of a spline.
-        coupling: Split coordinates in two halves in place of a full order.
+        coupling: Split the coordinates in two halves, the second of which depends on the first.
 
     Raises:
         ValueError: If the transform is another word, or a size is not positive.
+
+    Example:
+        >>> steps = AutoregressiveSteps(3, num_transforms=2, hidden=(8,))
+        >>> b, log_det = steps(torch.zeros(5, 3))
+        >>> bool((steps.inverse(b)[0].abs() < 1e-5).all()), log_det.shape
+        (True, torch.Size([5]))
     """
 
     def __init__(
@@ -39,20 +48,24 @@ class AutoregressiveSteps(nn.Module):
         *,
         num_transforms: int = 3,
         hidden: Sequence[int] = (128, 128),
-        transform: str = "affine",
+        transform: TransformKind = "affine",
         bins: int = 8,
         coupling: bool = False,
     ):
         super().__init__()
-        with _untouched_torch():
+        check_flow("AutoregressiveSteps", num_transforms, hidden, transform, bins)
+        with _unpatched_torch():
             from zuko.flows.autoregressive import MaskedAutoregressiveTransform
-            from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
-        if transform == "spline":
-            univariate, shapes = MonotonicRQSTransform, [(bins,), (bins,), (bins - 1,)]
-        else:
-            univariate, shapes = MonotonicAffineTransform, [(), ()]
+            from zuko.transforms import (
+                DependentTransform,
+                MonotonicAffineTransform,
+                MonotonicRQSTransform,
+            )
+        univariate, shapes = {
+            "affine": (MonotonicAffineTransform, [Size(), Size()]),
+            "spline": (MonotonicRQSTransform, [Size([bins]), Size([bins]), Size([bins - 1])]),
+        }[transform]
         order: Any = torch.arange(dim)
-        shapes = [torch.Size(shape) for shape in shapes]
         self.steps = nn.ModuleList(
             MaskedAutoregressiveTransform(
                 dim,
@@ -64,8 +77,8 @@ class AutoregressiveSteps(nn.Module):
                 hidden_features=tuple(hidden),
             )
             if dim > 1
-            # One coordinate has no order: the context alone, or nothing, sets its map.
-            else _ElementWise(context, partial(univariate), shapes, tuple(hidden))
+            # A single coordinate depends on no other one: its map depends on the context alone.
+            else _ScalarMap(context, univariate, DependentTransform, shapes, tuple(hidden))
             for i in range(num_transforms)
         )
 
@@ -91,7 +104,7 @@ class AutoregressiveSteps(nn.Module):
 def check_flow(
     name: str, num_transforms: int, hidden: Sequence[int], transform: str, bins: int
 ) -> None:
-    """Raise a ValueError if a flow's options make none."""
+    """Raise a ValueError if no flow has these options."""
     if transform not in ("affine", "spline"):
         raise ValueError(f"{name} transform must be 'affine' or 'spline', found {transform!r}.")
     if num_transforms < 1 or bins < 2 or not hidden or min(hidden) < 1:
@@ -101,13 +114,20 @@ def check_flow(
         )
 
 
-class _ElementWise(nn.Module):
-    """A map of one coordinate, whose parameters are free or come from the context."""
+class _ScalarMap(nn.Module):
+    """A map of one coordinate, whose parameters are learned or computed from the context."""
 
-    def __init__(self, context: int, univariate: Any, shapes: list, hidden: tuple[int, ...]):
+    def __init__(
+        self,
+        context: int,
+        univariate: Callable[..., Any],
+        dependent: Callable[..., Any],
+        shapes: list[Size],
+        hidden: tuple[int, ...],
+    ):
         super().__init__()
-        self.univariate, self.shapes = univariate, shapes
-        self.sizes = [torch.Size(shape).numel() for shape in shapes]
+        self.univariate, self.dependent, self.shapes = univariate, dependent, shapes
+        self.sizes = [shape.numel() for shape in shapes]
         self.free = nn.Parameter(0.01 * torch.randn(sum(self.sizes)))
         self.net = None
         if context:
@@ -119,69 +139,55 @@ class _ElementWise(nn.Module):
 
     def forward(self, context: Tensor | None) -> Any:
         flat = self.free if self.net is None else self.free + self.net(context)
-        flat = flat.unsqueeze(-2)  # the coordinate's own dimension
-        parts = flat.split(self.sizes, -1)
-        shaped = [
-            p.reshape(p.shape[:-1] + torch.Size(s)) for p, s in zip(parts, self.shapes, strict=True)
+        flat = flat.unsqueeze(-2)  # the dimension of the coordinate
+        parameters = [
+            values.reshape(values.shape[:-1] + shape)
+            for values, shape in zip(flat.split(self.sizes, -1), self.shapes, strict=True)
         ]
-        return _Joint(self.univariate(*shaped))
+        return self.dependent(self.univariate(*parameters), 1)
 
 
-class _Joint:
-    """A univariate transform as one of a vector with one coordinate."""
+class FlowDistribution(VectorDistribution):
+    r"""Density of a base variable that is mapped through an invertible function.
 
-    def __init__(self, base: Any):
-        self.base = base
+    .. math:: \log p(z) = \log p_0(e) + \log\left|\det \frac{\partial e}{\partial z}\right|,
+              \qquad e = f^{-1}(z)
 
-    def call_and_ladj(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        value, log_det = self.base.call_and_ladj(value)
-        return value, log_det.sum(-1)
-
-    def inv(self, value: Tensor) -> Tensor:
-        return self.base.inv(value)
-
-    def log_abs_det_jacobian(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.base.log_abs_det_jacobian(a, b).sum(-1)
-
-
-class FlowDistribution(TorchDistribution):
-    r"""Density of a base variable pushed through an invertible map.
-
-    .. math:: \log p(z) = \log p_0(e) + \log\left|\det \frac{\partial e}{\partial z}\right|, \qquad e = f^{-1}(z)
-
-    The base variable of the last draw is remembered, so scoring that very tensor takes no inversion; any other
-    tensor is inverted, as often as asked.
+    The distribution remembers the base variable of its last draw, so that scoring that very tensor
+    takes no inversion. Any other tensor is inverted.
 
     Args:
         base: Distribution of e, event shape ``(D,)``.
         steps: The stack of maps.
         context: ``(*batch, context)`` or None.
         fast: ``"density"`` for a stack from z to e, ``"draw"`` for one from e to z.
+
+    Example:
+        >>> from pyro.distributions import Normal
+        >>> base = Normal(torch.zeros(3), 1.0).to_event(1)
+        >>> flow = FlowDistribution(base, AutoregressiveSteps(3, hidden=(8,)), fast="density")
+        >>> flow.log_prob(flow.sample((5,))).shape
+        torch.Size([5])
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.real_vector  # type: ignore[assignment]
     has_rsample = True
 
     def __init__(
-        self, base: Any, steps: AutoregressiveSteps, context: Tensor | None = None, *, fast: str
+        self,
+        base: Any,
+        steps: AutoregressiveSteps,
+        context: Tensor | None = None,
+        *,
+        fast: Literal["density", "draw"],
     ):
         self.base, self.steps, self.context, self.fast = base, steps, context, fast
         self._last: tuple[Tensor, Tensor] | None = None
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
-    def expand(self, batch_shape, _instance=None):
-        new: Any = self._get_checked_instance(FlowDistribution, _instance)
-        new.base, new.steps, new.context, new.fast = (
-            self.base.expand(batch_shape),
-            self.steps,
-            self.context,
-            self.fast,
-        )
-        new._last = None
-        TorchDistribution.__init__(
-            new, torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        new = super().expand(batch_shape)
+        new.base, new._last = self.base.expand(new.batch_shape), None
         return new
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -191,14 +197,10 @@ class FlowDistribution(TorchDistribution):
         self._last = (value, self.base.log_prob(noise) - log_det)
         return value
 
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        with torch.no_grad():
-            return self.rsample(sample_shape)
-
     def log_prob(self, value: Tensor) -> Tensor:
         if self._last is not None and value is self._last[0]:
             known = self._last[1]
-            # A draw made without gradients says nothing of the gradients asked for now.
+            # The density of a draw that was made without gradients has none to give now.
             if known.requires_grad or not torch.is_grad_enabled():
                 return known if torch.is_grad_enabled() else known.detach()
         pull = self.steps if self.fast == "density" else self.steps.inverse
@@ -208,8 +210,8 @@ class FlowDistribution(TorchDistribution):
 
 
 @contextmanager
-def _untouched_torch():
-    """Take back what importing zuko does to every torch distribution."""
+def _unpatched_torch():
+    """Undo what importing zuko does to all distributions of torch."""
     distribution: Any = torch.distributions.Distribution
     inverse: Any = torch.distributions.transforms._InverseTransform
     before = distribution._validate_args, distribution.__dict__["arg_constraints"], inverse.__name__

@@ -8,12 +8,12 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyrovae.declare import Part
+from pyrovae.declare import Declared
 from pyrovae.nets import Recipe
 from pyrovae.nets.sized import Sized
 
 
-class Likelihood(Part):
+class Likelihood(Declared, nn.Module):
     """Base of the likelihoods: ``likelihood(z)`` gives p(x | z), with event shape ``data_shape``.
 
     A new one says how many decoder outputs each element of x takes and what distribution they make::

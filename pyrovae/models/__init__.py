@@ -1,8 +1,9 @@
-"""Whole shapes: the VAE, and models and guides of more than one latent, or of more than x."""
+"""Declared models: each makes two Pyro programs, ``model`` and ``guide``, of its parts."""
 
+from pyrovae.models.base import Model
 from pyrovae.models.clustering import ClusteringVAE
 from pyrovae.models.conditional import ConditionalVAE
 from pyrovae.models.hierarchical import HierarchicalVAE
 from pyrovae.models.vae import VAE
 
-__all__ = ["ClusteringVAE", "ConditionalVAE", "HierarchicalVAE", "VAE"]
+__all__ = ["ClusteringVAE", "ConditionalVAE", "HierarchicalVAE", "Model", "VAE"]

@@ -1,33 +1,36 @@
 """A posterior that sees more than x."""
 
-from torch import Tensor, broadcast_shapes, cat, nn
+from typing import Any
 
-from pyrovae.likelihoods import Likelihood
-from pyrovae.models.base import check_size
-from pyrovae.nets import Recipe
+from torch import Tensor, nn
+
+from pyrovae.models.base import check_size, join, unbound
+from pyrovae.nets import MLP, Recipe
 from pyrovae.nets.sized import Sized
-from pyrovae.posteriors import Posterior
+from pyrovae.posteriors import DiagonalNormal, Posterior
 
-__all__ = ["JointPosterior", "decoded", "expect", "join", "with_density"]
+__all__ = ["JointPosterior", "as_recipe", "conditional_prior"]
 
 
 class JointPosterior(nn.Module):
-    r"""q(z | x, y) of a posterior part: features of x, joined by y, through one more network.
+    r"""q(z | x, y): an encoder makes features of x, and a second network sees them beside y.
 
-    The encoder sees each x once, however many particles y comes in.
+    The encoder runs once for each x, however many particles y holds.
 
     Args:
-        posterior: An unbound part.
-        encoder: Recipe from ``data_shape`` to features.
-        joint: Recipe from features and y to the part's outputs.
-        latent_dim, data_shape, given_dim: Sizes of z, x and y.
+        posterior: The family of q(z | x, y); None for a diagonal normal.
+        encoder: Recipe of the network from ``data_shape`` to the features.
+        joint: Recipe of the network from features and y to the parameters of z.
+        latent_dim: Dimension of z.
+        data_shape: Shape of one x.
+        given_dim: Dimension of y.
         features: Number of features.
-        role: What to call it in errors.
+        role: What errors call the distribution, such as "q(z | x, y)".
     """
 
     def __init__(
         self,
-        posterior: Posterior,
+        posterior: Posterior | None,
         encoder: Recipe,
         joint: Recipe,
         *,
@@ -38,41 +41,45 @@ class JointPosterior(nn.Module):
         role: str,
     ):
         super().__init__()
+        posterior = unbound(posterior, Posterior, DiagonalNormal)
         features = check_size("features", features)
         self.features = Sized(encoder, data_shape, (features,), f"The encoder for {role}")
         self.posterior = posterior.bind(
             latent_dim=latent_dim, data_shape=(features + given_dim,), encoder=joint
         )
 
-    def forward(self, x: Tensor, given: Tensor):
-        """q(z | x, given) for ``(B, *data_shape)`` and ``(*K, B, given_dim)``."""
+    def forward(self, x: Tensor, given: Tensor) -> Any:
+        """q(z | x, given) for x ``(B, *data_shape)`` and given ``(*K, B, given_dim)``."""
         return self.posterior(join(self.features(x).relu(), given))
 
 
-def join(*tensors: Tensor) -> Tensor:
-    """Concatenate along the last dimension, the others broadcast."""
-    batch = broadcast_shapes(*(t.shape[:-1] for t in tensors))
-    return cat([t.expand(*batch, t.shape[-1]) for t in tensors], -1)
+def as_recipe(name: str, value: Any, *default: int) -> Recipe:
+    """A recipe, or an MLP of the default widths for None.
 
-
-def expect(kind: type, name: str, value: object) -> None:
-    """Raise a TypeError unless ``value`` is a ``kind``."""
-    if not isinstance(value, kind):
+    Raises:
+        TypeError: If it is not a recipe. A module does not do where several networks are made.
+    """
+    if value is None:
+        return MLP(*default)
+    if not isinstance(value, Recipe):
         raise TypeError(
-            f"{name} must be a {kind.__module__}.{kind.__name__}, found {type(value).__name__}."
+            f"{name} must be a recipe such as nets.MLP(300, 300), found {type(value).__name__}."
         )
+    return value
 
 
-def with_density(part: Posterior, role: str) -> Posterior:
-    """The part, or a ValueError if it is a point mass: as a prior it would rule out all draws of the guide."""
+def conditional_prior(
+    part: Posterior | None, role: str, *, latent_dim: int, given_dim: int, encoder: Recipe
+) -> Posterior:
+    """A posterior that serves as prior of z given another variable; None for a diagonal normal.
+
+    Raises:
+        ValueError: If it is a point mass, under which all other values of z are impossible.
+    """
+    part = unbound(part, Posterior, DiagonalNormal)
     if not part.has_density:
         raise ValueError(
-            f"{role} must have a density, found {part!r}, a point mass. Use posteriors.DiagonalNormal or another."
+            f"{role} must have a density, found {part!r}, a point mass. "
+            "Use posteriors.DiagonalNormal or another."
         )
-    return part
-
-
-def decoded(likelihood: Likelihood, z: Tensor, *, mean: bool) -> Tensor:
-    """E[x | z], or a draw from p(x | z)."""
-    distribution = likelihood(z)
-    return likelihood.mean(distribution) if mean else distribution.sample()
+    return part.bind(latent_dim=latent_dim, data_shape=(given_dim,), encoder=encoder)

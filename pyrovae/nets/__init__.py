@@ -1,4 +1,4 @@
-"""Network recipes: what to build, before the sizes are known. The VAE gives the sizes."""
+"""Network recipes: they say what to build, and the VAE says for which sizes."""
 
 from pyrovae.nets.conv import Conv, Residual
 from pyrovae.nets.dense import MLP, GatedMLP, Log1p

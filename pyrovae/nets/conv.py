@@ -1,27 +1,34 @@
-"""Convolutional nets for images of any size, (H, W) or (C, H, W)."""
+"""Convolutional networks for images of any size, (H, W) or (C, H, W)."""
 
 import math
 from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from pyrovae.nets.recipe import Recipe, check_widths, initialise, make_activation
+from pyrovae.nets.recipe import (
+    Activation,
+    Initialisation,
+    Recipe,
+    Widths,
+    check_widths,
+    initialise,
+    make_activation,
+)
+
+__all__ = ["Conv", "Residual"]
 
 
 class _Image(Recipe):
-    """Stages that halve an image, rounding up, as an encoder; and double it, to the exact sizes, as a decoder.
+    """Base of networks of stages that halve an image (encoder) or double it (decoder).
 
-    All dimensions before the last two are channels: a decoder for two outputs an element of ``(3, H, W)`` has six.
+    An odd size is rounded up when it is halved, and the decoder returns to the exact sizes. All
+    dimensions before the last two are channels: a decoder with two outputs for each element of
+    ``(3, H, W)`` has six.
     """
 
-    channels: tuple[int, ...]
-    hidden: int
-    activation: str
-    init: str
-
-    def _take(self, channels: tuple[int, ...], hidden: int, activation: str, init: str) -> None:
-        self.channels = check_widths(f"{type(self).__name__} channels", channels, least=1)
-        (self.hidden,) = check_widths("hidden", (hidden,))
+    def __init__(self, channels: tuple[int, ...], hidden: int, activation: str, init: str):
+        self.channels = channels
+        (self.hidden,) = check_widths("hidden", hidden)
         self.activation, self.init = activation, init
         initialise(make_activation(activation), init)
 
@@ -31,8 +38,8 @@ class _Image(Recipe):
         if len(out_shape) >= 2:
             return self._finish(self._decoder(math.prod(in_shape), out_shape))
         raise ValueError(
-            f"{type(self).__name__} needs images, (H, W) or (C, H, W), on one side, found {in_shape} -> {out_shape}. "
-            "Use MLP."
+            f"{type(self).__name__} needs images, (H, W) or (C, H, W), on one side, found "
+            f"{in_shape} -> {out_shape}. Use MLP."
         )
 
     def _finish(self, net: nn.Module) -> nn.Module:
@@ -65,7 +72,7 @@ class _Image(Recipe):
         return nn.Sequential(*layers)
 
     def _sizes(self, size: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """The image's size after 0, 1, ... stages."""
+        """The sizes of the image after 0, 1, ... stages."""
         sizes = [size]
         for _ in self.channels:
             sizes.append(tuple(-(-s // 2) for s in sizes[-1]))
@@ -77,28 +84,44 @@ class _Image(Recipe):
 
     @abstractmethod
     def _up(self, fan_in: int, fan_out: int, size: tuple[int, ...]) -> list[nn.Module]:
-        """Layers of one decoder stage, to an image of ``size``; they end without an activation."""
+        """Layers of one decoder stage, to an image of ``size``, with no activation at the end."""
 
 
 class Conv(_Image):
-    """Strided convolutions down as an encoder; nearest upsampling and convolutions up as a decoder.
+    """Strided convolutions as an encoder; nearest upsampling and convolutions as a decoder.
 
-    For images ``(H, W)`` or ``(C, H, W)`` of any size; each stage halves it, rounding up.
+    It takes images ``(H, W)`` or ``(C, H, W)`` of any size. Each stage halves the image and rounds
+    odd sizes up.
 
     Args:
-        channels: Channels of each stage, from the image inwards.
+        channels: Channels of each stage, from the image inwards, one by one or as one sequence.
+        more: Further channels: ``Conv(32, 64)`` is ``Conv([32, 64])``.
         hidden: Width of the dense layer between the innermost stage and the features.
-        activation: As in :class:`MLP`.
-        init: ``"default"`` (torch's own), ``"he"`` or ``"glorot"``.
+        activation: The activation function.
+        init: Initial weights: ``"default"`` (torch's own), ``"he"`` or ``"glorot"``.
 
     Raises:
-        ValueError: If a width is not a positive integer, a word is unknown, or neither side is an image.
+        ValueError: If a width is not a positive integer, a word is unknown, or, when the network is
+            built, neither side is an image.
+
+    Example:
+        >>> import torch
+        >>> Conv(8, 16).build((3, 9, 7), (20,))(torch.zeros(5, 3, 9, 7)).shape
+        torch.Size([5, 20])
+        >>> Conv(8, 16).build((20,), (3, 9, 7))(torch.zeros(5, 20)).shape
+        torch.Size([5, 3, 9, 7])
     """
 
     def __init__(
-        self, *channels: int, hidden: int = 256, activation: str = "relu", init: str = "default"
+        self,
+        channels: Widths = (),
+        *more: int,
+        hidden: int = 256,
+        activation: Activation = "relu",
+        init: Initialisation = "default",
     ):
-        self._take(channels, hidden, activation, init)
+        channels = check_widths("Conv channels", channels, *more, least=1)
+        super().__init__(channels, hidden, activation, init)
 
     def _down(self, fan_in: int, fan_out: int) -> list[nn.Module]:
         return [
@@ -115,7 +138,7 @@ class Conv(_Image):
 
 
 class _Block(nn.Module):
-    """x + f(x) with two convolutions, each after an activation; f starts at zero."""
+    """x + f(x), where f is two convolutions, each after an activation."""
 
     def __init__(self, channels: int, activation: str):
         super().__init__()
@@ -127,35 +150,47 @@ class _Block(nn.Module):
 
 
 class Residual(_Image):
-    """As :class:`Conv`, with pre-activation residual blocks in each stage, which start as the identity.
+    """As :class:`Conv`, with residual blocks in each stage that start as the identity.
 
-    There is no batch normalisation: what a datum's posterior and likelihood are must not depend on the others.
+    The activation comes before each convolution of a block. There is no batch normalisation: the
+    posterior and the likelihood of a datum must not depend on the other data of its batch.
 
     Args:
-        channels: Channels of each stage, from the image inwards.
+        channels: Channels of each stage, from the image inwards, one by one or as one sequence.
+        more: Further channels.
         blocks: Residual blocks in each stage.
         hidden: Width of the dense layer between the innermost stage and the features.
-        activation: As in :class:`MLP`.
-        init: ``"he"``, ``"default"`` (torch's own) or ``"glorot"``.
+        activation: The activation function.
+        init: Initial weights: ``"he"``, ``"default"`` (torch's own) or ``"glorot"``.
 
     Raises:
-        ValueError: If a width is not a positive integer, a word is unknown, or neither side is an image.
+        ValueError: If a width is not a positive integer, a word is unknown, or, when the network is
+            built, neither side is an image.
 
     References:
-        Identity Mappings in Deep Residual Networks (He et al., 2016), figure 1b; Fixup Initialization (Zhang et
-        al., 2019), for the zero start in place of normalisation.
+        Identity Mappings in Deep Residual Networks (He et al., 2016), figure 1b,
+        `arXiv:1603.05027 <https://arxiv.org/abs/1603.05027>`_; Fixup Initialization (Zhang et al.,
+        2019), for the zero start in place of normalisation,
+        `arXiv:1901.09321 <https://arxiv.org/abs/1901.09321>`_.
+
+    Example:
+        >>> import torch
+        >>> Residual(8, 16, blocks=1).build((3, 9, 7), (20,))(torch.zeros(5, 3, 9, 7)).shape
+        torch.Size([5, 20])
     """
 
     def __init__(
         self,
-        *channels: int,
+        channels: Widths = (),
+        *more: int,
         blocks: int = 2,
         hidden: int = 256,
-        activation: str = "silu",
-        init: str = "he",
+        activation: Activation = "silu",
+        init: Initialisation = "he",
     ):
-        self._take(channels, hidden, activation, init)
-        (self.blocks,) = check_widths("blocks", (blocks,))
+        channels = check_widths("Residual channels", channels, *more, least=1)
+        super().__init__(channels, hidden, activation, init)
+        (self.blocks,) = check_widths("blocks", blocks)
 
     def _down(self, fan_in: int, fan_out: int) -> list[nn.Module]:
         return [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), *self._stage(fan_out)]
@@ -175,7 +210,7 @@ class Residual(_Image):
 
     def _finish(self, net: nn.Module) -> nn.Module:
         initialise(net, self.init)
-        for layer in net.modules():
+        for layer in net.modules():  # with f = 0 a block is the identity
             if isinstance(layer, _Block):
                 nn.init.zeros_(layer.last.weight)
                 nn.init.zeros_(layer.last.bias)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Networks in bfloat16 under programs that stay in their own precision."""
+"""Networks in bfloat16, while the programs around them keep their precision."""
 
 from typing import Any
 
@@ -22,10 +22,18 @@ _LAYERS = frozenset(
 
 
 class Bfloat16Networks(TorchFunctionMode):
-    """While active, dense and convolutional layers compute in bfloat16 and hand back the precision they were given.
+    """Context manager: dense and convolutional layers compute in bfloat16.
 
-    Autocast would also round draws and log-densities, whose errors add up over the elements of a datum; here only
-    the products inside the layers are rounded.
+    Each layer rounds its input and weights to bfloat16 and returns its output in the dtype of its
+    input. Unlike autocast, it leaves draws and log densities in their own precision, since their
+    rounding errors would add up over the elements of a datum.
+
+    Example:
+        >>> import torch
+        >>> layer, x = torch.nn.Linear(1, 1, bias=False), torch.tensor([[1.001]])
+        >>> with torch.no_grad(), Bfloat16Networks():
+        ...     (layer(x) / layer(torch.ones(1, 1))).item()  # 1.001 rounds to 1 in bfloat16
+        1.0
     """
 
     def __torch_function__(

@@ -1,12 +1,17 @@
-"""The contract of a recipe, and what all of them take: activations and initialisations."""
+"""The contract of a network recipe; widths, activations and initialisations."""
 
-import inspect
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
+
+from pyrovae.declare import Declared
+
+Activation = Literal["relu", "tanh", "silu", "gelu", "elu", "softplus"]
+Initialisation = Literal["default", "he", "glorot"]
+Widths = int | Sequence[int]
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -16,25 +21,52 @@ ACTIVATIONS = {
     "elu": nn.ELU,
     "softplus": nn.Softplus,
 }
-INITIALISATIONS = ("default", "he", "glorot")
+INITIALISATIONS: tuple[str, ...] = get_args(Initialisation)
+
+
+class Recipe(Declared, ABC):
+    """A network that is built once its sizes are known.
+
+    The same recipe serves as encoder, from data to features, and as decoder, from features to data.
+    A new recipe is a subclass with the method :meth:`build`:
+
+        >>> class Linear(Recipe):
+        ...     def build(self, in_shape, out_shape):
+        ...         fan_in, fan_out = math.prod(in_shape), math.prod(out_shape)
+        ...         return nn.Sequential(nn.Flatten(), nn.Linear(fan_in, fan_out))
+        >>> Linear().build((2, 3), (4,))
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=6, out_features=4, bias=True)
+        )
+    """
+
+    @abstractmethod
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
+        """A module from ``(N, *in_shape)`` to ``(N, *out_shape)``, flattened or not."""
 
 
 def make_activation(name: str) -> nn.Module:
-    """A fresh activation module by its usual lower-case name."""
+    """A new activation module by its usual lower-case name; a ValueError if there is none."""
     if name not in ACTIVATIONS:
         raise ValueError(f"Unknown activation {name!r}. Choose one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]()
 
 
 def initialise(net: nn.Module, how: str) -> nn.Module:
-    r"""Draw the weights of linear and convolutional layers anew; biases become zero.
+    r"""Draw the weights of all linear and convolutional layers anew, and set their biases to zero.
 
-    ``"he"`` is :math:`N(0, 2/\text{fan-in})`, ``"glorot"`` is :math:`U(\pm\sqrt{6/(\text{fan-in} +
-    \text{fan-out})})`, ``"default"`` leaves torch's own.
+    ``"he"`` draws from :math:`N(0, 2/\text{fan-in})`, ``"glorot"`` from
+    :math:`U(\pm\sqrt{6/(\text{fan-in} + \text{fan-out})})`. ``"default"`` changes nothing: torch's
+    own initial values stay.
+
+    Raises:
+        ValueError: If ``how`` is another word.
 
     References:
-        Delving Deep into Rectifiers (He et al., 2015), equation 10; Understanding the difficulty of training
-        deep feedforward neural networks (Glorot and Bengio, 2010), equation 16.
+        Delving Deep into Rectifiers (He et al., 2015), equation 10,
+        `arXiv:1502.01852 <https://arxiv.org/abs/1502.01852>`_; Understanding the difficulty of
+        training deep feedforward neural networks (Glorot and Bengio, 2010), equation 16.
     """
     if how not in INITIALISATIONS:
         raise ValueError(
@@ -51,47 +83,29 @@ def initialise(net: nn.Module, how: str) -> nn.Module:
     return net
 
 
-def check_widths(name: str, widths: tuple[int, ...], *, least: int = 0) -> tuple[int, ...]:
-    """The widths, if they are positive integers and enough of them."""
+def check_widths(name: str, first: Widths, *more: int, least: int = 0) -> tuple[int, ...]:
+    """Widths, given one by one or as one sequence, as a tuple of positive integers.
+
+    Raises:
+        ValueError: If one is not a positive integer, or there are fewer than ``least``.
+    """
+    widths = (*first, *more) if isinstance(first, Sequence) else (first, *more)
     if len(widths) < least or any(
         isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths
     ):
         raise ValueError(
             f"{name} must be {'one or more ' * bool(least)}positive integers, found {widths}."
         )
-    return tuple(widths)
-
-
-class Recipe(ABC):
-    """A network that is built once its sizes are known.
-
-    The same recipe serves as encoder, from data to features, and as decoder, from features to data. A new one is
-    a subclass with :meth:`build`; if ``__init__`` keeps its arguments under their own names, it prints as declared::
-
-        class Linear(Recipe):
-            def build(self, in_shape, out_shape):
-                return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(in_shape), math.prod(out_shape)))
-    """
-
-    @abstractmethod
-    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
-        """A module from ``(N, *in_shape)`` to ``(N, *out_shape)``, or to the same flattened."""
-
-    def __repr__(self) -> str:
-        arguments = []
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            if name == "self":
-                continue
-            value: Any = getattr(self, name, ...)
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                arguments.extend(map(repr, value))
-            elif value != parameter.default:
-                arguments.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(arguments)})"
+    return widths
 
 
 def last_bias(net: nn.Module) -> Tensor | None:
-    """The bias of the last linear or convolutional layer, if it has one."""
+    """The bias of the last linear or convolutional layer, or None if that layer has no bias.
+
+    Example:
+        >>> last_bias(nn.Sequential(nn.Linear(2, 3), nn.ReLU())).shape
+        torch.Size([3])
+    """
     layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     bias = layers[-1].bias if layers else None
-    return bias if isinstance(bias, torch.Tensor) else None
+    return bias if isinstance(bias, Tensor) else None

@@ -1,4 +1,4 @@
-"""A network as a function between two event shapes, whatever its batch dimensions."""
+"""Networks with checked sizes."""
 
 import math
 
@@ -9,12 +9,23 @@ from pyrovae.nets.recipe import Recipe
 
 
 class Sized(nn.Module):
-    """A network seen as a function of any number of leading batch dimensions, with checked sizes.
+    """A network as a function of any number of leading batch dimensions, with checked sizes.
 
     Args:
-        net: A recipe, built here for the two shapes, or a module, checked against them with two zero inputs.
-        in_shape, out_shape: Event shapes; the module may also return them flattened.
-        role: What to call it in errors.
+        net: A recipe, from which the network is built for the two shapes, or a module, whose sizes
+            are checked by a forward pass of two zero inputs in evaluation mode.
+        in_shape: Shape of one input.
+        out_shape: Shape of one output, which the network may also return flattened.
+        role: What errors call the network, such as "The decoder".
+
+    Raises:
+        TypeError: If ``net`` is neither a recipe nor a module.
+        ValueError: If a module does not map ``in_shape`` to ``out_shape``.
+
+    Example:
+        >>> net = Sized(nn.Linear(3, 8), (3,), (2, 4), "The decoder")
+        >>> net(torch.zeros(6, 5, 3)).shape
+        torch.Size([6, 5, 2, 4])
     """
 
     def __init__(
@@ -29,7 +40,8 @@ class Sized(nn.Module):
             net = net.build(in_shape, out_shape)
         elif not isinstance(net, nn.Module):
             raise TypeError(
-                f"{role} must be a net recipe such as nets.MLP(300, 300) or an nn.Module, found {type(net).__name__}."
+                f"{role} must be a net recipe such as nets.MLP(300, 300) or an nn.Module, found "
+                f"{type(net).__name__}."
             )
         else:
             _check_sizes(net, in_shape, out_shape, role)
@@ -47,28 +59,24 @@ def _check_sizes(
 ) -> None:
     modes = [(module, module.training) for module in net.modules()]
     like = next(net.parameters(), torch.zeros(()))
-    probe = torch.zeros(
-        2, *in_shape, dtype=like.dtype if like.is_floating_point() else None, device=like.device
-    )
+    dtype = like.dtype if like.is_floating_point() else None
+    inputs = torch.zeros(2, *in_shape, dtype=dtype, device=like.device)
     try:
-        net.eval()
+        net.eval()  # the check must not update batch statistics
         with torch.no_grad():
-            found = net(probe)
+            outputs = net(inputs)
     except Exception as error:
         raise ValueError(
-            f"{role} failed on a zero input of shape (2, {', '.join(map(str, in_shape))}): {error}. "
+            f"{role} failed on a zero input of shape {tuple(inputs.shape)}: {error}. "
             f"It must map (N, *{in_shape}) to (N, *{out_shape}), flattened or not."
         ) from error
     finally:
         for module, training in modes:
             module.training = training
-    if (
-        not isinstance(found, Tensor)
-        or found.shape[0] != 2
-        or found[0].numel() != math.prod(out_shape)
-    ):
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    size, tensor = math.prod(out_shape), isinstance(outputs, Tensor)
+    if not tensor or outputs.shape[0] != 2 or outputs[0].numel() != size:
+        found = tuple(outputs.shape) if tensor else type(outputs).__name__
         raise ValueError(
-            f"{role} gave {shape} for an input of shape {tuple(probe.shape)}, expected (2, {math.prod(out_shape)}) "
-            f"or (2, *{out_shape}). Change its last layer."
+            f"{role} gave {found} for an input of shape {tuple(inputs.shape)}, expected "
+            f"(2, {size}) or (2, *{out_shape}). Change its last layer."
         )

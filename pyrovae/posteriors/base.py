@@ -5,30 +5,36 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from pyrovae.declare import Part
+from pyrovae.declare import Declared
 from pyrovae.nets import Recipe
 from pyrovae.nets.sized import Sized
 
 
-class Posterior(Part):
-    """Base of the posteriors: ``posterior(x)`` gives q(z | x), with event shape ``(latent_dim,)``.
+class Posterior(Declared, nn.Module):
+    """Base of the posteriors: ``posterior(x)`` is q(z | x), with event shape ``(latent_dim,)``.
 
-    A new one says how many encoder outputs it takes and what distribution they make::
+    A new posterior is a subclass that says how many outputs of the encoder it takes, and which
+    distribution it makes of them. If it does not live on all of R^D, it says so in ``space``: the
+    VAE pairs a posterior with priors of the same space.
 
-        class UnitNormal(Posterior):
-            def output_size(self):
-                return self.latent_dim
-
-            def distribution(self, outputs):                  # (*batch, output_size)
-                return dist.Normal(outputs, 1.0).to_event(1)
-
-    A posterior that does not live on all of R^D says so in ``space``; the VAE pairs it with priors of that space.
+    Example:
+        >>> import pyro.distributions as dist
+        >>> import torch
+        >>> from pyrovae import nets
+        >>> class UnitNormal(Posterior):
+        ...     def output_size(self):
+        ...         return self.latent_dim
+        ...     def distribution(self, outputs):  # (*batch, output_size)
+        ...         return dist.Normal(outputs, 1.0).to_event(1)
+        >>> q = UnitNormal().bind(latent_dim=2, data_shape=(28, 28), encoder=nets.MLP(16))
+        >>> q(torch.zeros(5, 28, 28)).sample().shape
+        torch.Size([5, 2])
     """
 
     space: str = "real"
-    """Where z lives: "real", "sphere", "one-hot", "simplex", or a name of one's own."""
+    """Where z lives: "real", "sphere", "one-hot", "simplex", or a name of your own."""
     has_density: bool = True
-    """Whether q(z | x) is a density (or probability), not a point mass."""
+    """Whether q(z | x) has a density (or probabilities); a point mass has none."""
 
     latent_dim: int
     data_shape: tuple[int, ...]
@@ -37,7 +43,7 @@ class Posterior(Part):
     def bind(
         self, *, latent_dim: int, data_shape: tuple[int, ...], encoder: Recipe | nn.Module
     ) -> Self:
-        """Take the sizes and the encoder; called once, by the VAE."""
+        """Take the sizes and the encoder. The VAE calls this once."""
         self.latent_dim, self.data_shape = latent_dim, tuple(data_shape)
         self.build()
         self.encoder = Sized(
@@ -58,4 +64,11 @@ class Posterior(Part):
 
     @abstractmethod
     def distribution(self, outputs: Tensor) -> Any:
-        """The distribution made from encoder outputs ``(*batch, output_size)``."""
+        """The distribution made of encoder outputs ``(*batch, output_size)``."""
+
+
+def check_not_negative(min_scale: float) -> float:
+    """The value; a ValueError if it is negative."""
+    if not min_scale >= 0:
+        raise ValueError(f"min_scale must not be negative, found {min_scale}.")
+    return min_scale

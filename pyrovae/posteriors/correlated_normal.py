@@ -1,4 +1,4 @@
-"""Gaussian encoders with correlated coordinates."""
+"""Gaussian posteriors with correlated coordinates."""
 
 import pyro.distributions as dist
 import torch
@@ -6,16 +6,18 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 import pyrovae.distributions.normal_kl  # noqa: F401  (registers the KL to a diagonal normal)
-from pyrovae.posteriors.base import Posterior
+from pyrovae.posteriors.base import Posterior, check_not_negative
 
 __all__ = ["FullRankNormal", "LowRankNormal"]
 
 
 class FullRankNormal(Posterior):
-    r"""Gaussian of any covariance, :math:`q(z \mid x) = N(\mu(x),\ L(x) L(x)^\top)`, L lower triangular.
+    r"""Gaussian with any covariance.
 
-    The encoder gives D + D (D + 1) / 2 outputs: the mean, the diagonal of L before softplus, and what lies below.
-    The KL to a diagonal normal is in closed form.
+    .. math:: q(z \mid x) = N(\mu(x),\ L(x) L(x)^\top), \qquad L \text{ lower triangular}
+
+    The encoder has D + D (D + 1) / 2 outputs: the mean, the diagonal of L before softplus, and the
+    elements below the diagonal. The KL to a diagonal normal has a closed form.
 
     Args:
         min_scale: Added to the diagonal of L.
@@ -24,8 +26,16 @@ class FullRankNormal(Posterior):
         ValueError: If ``min_scale`` is negative.
 
     References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), section 3, footnote 2; An Introduction to
-        Variational Autoencoders (Kingma and Welling, 2019), section 2.5.1.
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), section 3, footnote 2,
+        `arXiv:1312.6114 <https://arxiv.org/abs/1312.6114>`_; An Introduction to Variational
+        Autoencoders (Kingma and Welling, 2019), section 2.5.1,
+        `arXiv:1906.02691 <https://arxiv.org/abs/1906.02691>`_.
+
+    Example:
+        >>> from pyrovae import nets
+        >>> q = FullRankNormal().bind(latent_dim=2, data_shape=(6,), encoder=nets.MLP(8))
+        >>> q(torch.zeros(5, 6)).covariance_matrix.shape
+        torch.Size([5, 2, 2])
     """
 
     rows: Tensor
@@ -33,7 +43,7 @@ class FullRankNormal(Posterior):
 
     def __init__(self, min_scale: float = 1e-5):
         super().__init__()
-        self.min_scale = _not_negative(min_scale)
+        self.min_scale = check_not_negative(min_scale)
 
     def build(self) -> None:
         rows, columns = torch.tril_indices(self.latent_dim, self.latent_dim, offset=-1)
@@ -53,10 +63,12 @@ class FullRankNormal(Posterior):
 
 
 class LowRankNormal(Posterior):
-    r"""Gaussian of diagonal plus low-rank covariance, :math:`q(z \mid x) = N(\mu, W W^\top + \operatorname{diag} d)`.
+    r"""Gaussian whose covariance is a diagonal matrix plus one of low rank.
 
-    The encoder gives (2 + R) D outputs: the mean, the standard deviations :math:`\sqrt d` before softplus, and
-    W, ``(D, R)``. The KL to a diagonal normal is in closed form.
+    .. math:: q(z \mid x) = N(\mu(x),\ W(x) W(x)^\top + \operatorname{diag} d(x))
+
+    The encoder has (2 + R) D outputs: the mean, the standard deviations :math:`\sqrt d` before
+    softplus, and W, ``(D, R)``. The KL to a diagonal normal has a closed form.
 
     Args:
         rank: R, the number of columns of W.
@@ -66,8 +78,16 @@ class LowRankNormal(Posterior):
         ValueError: If ``rank < 1`` or ``min_scale`` is negative.
 
     References:
-        Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende et al., 2014),
-        section 4.3, for a rank-one precision; here the covariance has rank R.
+        Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende et
+        al., 2014), section 4.3, for a precision with a term of rank one,
+        `arXiv:1401.4082 <https://arxiv.org/abs/1401.4082>`_; here the covariance has a term of rank
+        R.
+
+    Example:
+        >>> from pyrovae import nets
+        >>> q = LowRankNormal(rank=1).bind(latent_dim=4, data_shape=(6,), encoder=nets.MLP(8))
+        >>> q(torch.zeros(5, 6)).cov_factor.shape
+        torch.Size([5, 4, 1])
     """
 
     def __init__(self, rank: int = 2, min_scale: float = 1e-4):
@@ -76,7 +96,7 @@ class LowRankNormal(Posterior):
             raise ValueError(
                 f"LowRankNormal needs rank >= 1, found {rank}. Use DiagonalNormal for none."
             )
-        self.rank, self.min_scale = rank, _not_negative(min_scale)
+        self.rank, self.min_scale = rank, check_not_negative(min_scale)
 
     def output_size(self) -> int:
         return (2 + self.rank) * self.latent_dim
@@ -88,9 +108,3 @@ class LowRankNormal(Posterior):
         factor = factor.unflatten(-1, (self.latent_dim, self.rank))
         diagonal = (softplus(raw) + self.min_scale).square()
         return dist.LowRankMultivariateNormal(loc, factor, diagonal, validate_args=False)
-
-
-def _not_negative(min_scale: float) -> float:
-    if not min_scale >= 0:
-        raise ValueError(f"min_scale must not be negative, found {min_scale}.")
-    return min_scale

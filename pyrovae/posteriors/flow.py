@@ -1,4 +1,4 @@
-"""An encoder as flexible as its networks."""
+"""A posterior made of a normalizing flow."""
 
 from collections.abc import Sequence
 
@@ -6,44 +6,62 @@ from pyro.distributions import Normal
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pyrovae.distributions.flow import AutoregressiveSteps, FlowDistribution, check_flow
-from pyrovae.posteriors.base import Posterior
+from pyrovae.distributions.flow import (
+    AutoregressiveSteps,
+    FlowDistribution,
+    TransformKind,
+    check_flow,
+)
+from pyrovae.posteriors.base import Posterior, check_not_negative
 
 __all__ = ["Flow"]
 
 
 class Flow(Posterior):
-    r"""Inverse autoregressive flow, fast in drawing and scoring its draws, conditioned on x.
+    r"""Inverse autoregressive flow given x, which is fast to draw from.
 
     .. math:: e \sim N(\mu(x), \operatorname{diag}\sigma^2(x)), \quad z = f(e; h(x)), \quad
               q(z \mid x) = N(e)\, |\det \partial f / \partial e|^{-1}
 
-    The encoder gives 2 D + ``context`` outputs: mu, sigma before softplus, and h. The density at a tensor other
-    than its own last draw takes D passes of each map, or two with ``coupling``: so do estimators that cut the
-    draws from the guide's parameters (STL, DReG) and ``priors.Vamp`` with this posterior.
+    The encoder has 2 D + ``context`` outputs: mu, sigma before softplus, and h. A draw runs the
+    network of each map once, and the density of that draw is known then. The density of any other
+    tensor takes D runs of each network, or two with ``coupling``. This concerns estimators that
+    detach draws from the guide's parameters (STL, DReG), and ``priors.Vamp`` with this posterior.
 
     Args:
-        num_transforms: Maps in the stack.
+        num_transforms: Number of maps.
         hidden: Widths of each map's masked network.
         transform: ``"affine"``, or ``"spline"`` (rational-quadratic on [-5, 5], identity beyond).
         bins: Bins of a spline.
-        coupling: Split coordinates in halves, where the density elsewhere is hot too.
+        coupling: Split the coordinates in two halves, the second of which depends on the first; for
+            fast densities of any tensor.
         context: Size of h(x).
         min_scale: Added to sigma.
 
     Raises:
-        ValueError: If the transform is another word, a size is not positive, or ``min_scale`` is negative.
+        ValueError: If the transform is another word, a size is not positive, or ``min_scale`` is
+            negative.
 
     References:
-        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), section 4 and
-        algorithm 1 (with a scale in place of their gate); Neural Spline Flows (Durkan et al., 2019).
+        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016),
+        section 4 and algorithm 1 (with a scale in place of their gate),
+        `arXiv:1606.04934 <https://arxiv.org/abs/1606.04934>`_; Neural Spline Flows (Durkan et al.,
+        2019), `arXiv:1906.04032 <https://arxiv.org/abs/1906.04032>`_.
+
+    Example:
+        >>> import torch
+        >>> from pyrovae import nets
+        >>> q = Flow(num_transforms=1, hidden=(16,), context=4)
+        >>> q = q.bind(latent_dim=2, data_shape=(6,), encoder=nets.MLP(8))
+        >>> q(torch.zeros(5, 6)).rsample().shape
+        torch.Size([5, 2])
     """
 
     def __init__(
         self,
         num_transforms: int = 2,
         hidden: Sequence[int] = (128, 128),
-        transform: str = "affine",
+        transform: TransformKind = "affine",
         bins: int = 8,
         coupling: bool = False,
         context: int = 64,
@@ -51,12 +69,11 @@ class Flow(Posterior):
     ):
         super().__init__()
         check_flow("Flow", num_transforms, hidden, transform, bins)
-        if context < 1 or not min_scale >= 0:
-            raise ValueError(
-                f"Flow needs context >= 1 and min_scale >= 0, found {context} and {min_scale}."
-            )
+        if context < 1:
+            raise ValueError(f"Flow needs context >= 1, found {context}.")
         self.num_transforms, self.hidden, self.transform = num_transforms, tuple(hidden), transform
-        self.bins, self.coupling, self.context, self.min_scale = bins, coupling, context, min_scale
+        self.bins, self.coupling, self.context = bins, coupling, context
+        self.min_scale = check_not_negative(min_scale)
 
     def build(self) -> None:
         self.steps = AutoregressiveSteps(

@@ -1,10 +1,10 @@
-"""A multimodal encoder."""
+"""A posterior with several modes."""
 
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyrovae.distributions.mixture import DiagonalNormalMixture
-from pyrovae.posteriors.base import Posterior
+from pyrovae.posteriors.base import Posterior, check_not_negative
 
 __all__ = ["Mixture"]
 
@@ -14,8 +14,9 @@ class Mixture(Posterior):
 
     .. math:: q(z \mid x) = \sum_c \pi_c(x)\, N(\mu_c(x), \operatorname{diag} \sigma_c^2(x))
 
-    Draws are exact, and their gradients pathwise in weights, means and scales (implicit reparameterisation), so
-    every estimator takes it. The encoder gives C (2 D + 1) outputs. No closed KL.
+    Draws are exact. They carry pathwise gradients in weights, means and scales (implicit
+    reparameterisation), so that every estimator takes them. The encoder has C (2 D + 1) outputs.
+    The KL has no closed form.
 
     Args:
         num_components: Number of components C.
@@ -25,17 +26,24 @@ class Mixture(Posterior):
         ValueError: If ``num_components < 1`` or ``min_scale`` is negative.
 
     References:
-        Implicit Reparameterization Gradients (Figurnov et al., 2018), for the gradient; Automatic Differentiation
-        Variational Inference with Mixtures (Morningstar et al., 2021), for the family.
+        Implicit Reparameterization Gradients (Figurnov et al., 2018), for the gradient,
+        `arXiv:1805.08498 <https://arxiv.org/abs/1805.08498>`_; Automatic Differentiation
+        Variational Inference with Mixtures (Morningstar et al., 2021), for the family,
+        `arXiv:2003.01687 <https://arxiv.org/abs/2003.01687>`_.
+
+    Example:
+        >>> import torch
+        >>> from pyrovae import nets
+        >>> q = Mixture(num_components=3).bind(latent_dim=2, data_shape=(6,), encoder=nets.MLP(8))
+        >>> q(torch.zeros(5, 6)).rsample().shape
+        torch.Size([5, 2])
     """
 
     def __init__(self, num_components: int = 3, min_scale: float = 1e-4):
         super().__init__()
         if num_components < 1:
             raise ValueError(f"Mixture needs num_components >= 1, found {num_components}.")
-        if not min_scale >= 0:
-            raise ValueError(f"min_scale must not be negative, found {min_scale}.")
-        self.num_components, self.min_scale = num_components, min_scale
+        self.num_components, self.min_scale = num_components, check_not_negative(min_scale)
 
     def output_size(self) -> int:
         return self.num_components * (2 * self.latent_dim + 1)

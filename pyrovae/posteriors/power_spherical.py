@@ -1,4 +1,4 @@
-"""A directional encoder."""
+"""A posterior of directions."""
 
 import torch
 from torch import Tensor
@@ -11,11 +11,13 @@ __all__ = ["PowerSpherical"]
 
 
 class PowerSpherical(Posterior):
-    r"""Power spherical on the unit sphere, :math:`q(z \mid x) \propto (1 + \mu(x)^\top z)^{\kappa(x)}`.
+    r"""Power spherical distribution on the unit sphere.
 
-    Draws are exact and reparameterised. The encoder gives D + 1 outputs: the direction before normalisation (where it
-    is shorter than 1e-6, the first axis) and the concentration before softplus. Pairs with
-    ``priors.HypersphericalUniform`` and ``priors.Vamp``.
+    .. math:: q(z \mid x) \propto (1 + \mu(x)^\top z)^{\kappa(x)}
+
+    Draws are exact and reparameterised. The encoder has D + 1 outputs: the direction before
+    normalisation, and the concentration before softplus. A direction shorter than 1e-6 is replaced
+    by the first axis. It goes with ``priors.HypersphericalUniform`` and ``priors.Vamp``.
 
     Args:
         min_concentration: Added to kappa.
@@ -24,7 +26,14 @@ class PowerSpherical(Posterior):
         ValueError: If ``min_concentration`` is not positive, or D < 2.
 
     References:
-        The Power Spherical distribution (De Cao and Aziz, 2020).
+        The Power Spherical distribution (De Cao and Aziz, 2020),
+        `arXiv:2006.04437 <https://arxiv.org/abs/2006.04437>`_.
+
+    Example:
+        >>> from pyrovae import nets
+        >>> q = PowerSpherical().bind(latent_dim=3, data_shape=(6,), encoder=nets.MLP(8))
+        >>> bool(q(torch.zeros(5, 6)).rsample().norm(dim=-1).allclose(torch.ones(5)))
+        True
     """
 
     space = "sphere"
@@ -45,10 +54,9 @@ class PowerSpherical(Posterior):
     def distribution(self, outputs: Tensor) -> spherical.PowerSpherical:
         direction, raw = outputs.split([self.latent_dim, 1], -1)
         concentration = softplus(raw.squeeze(-1)) + self.min_concentration
-        # Outputs of zero have no direction: they take the first axis, so that there is a law for every x.
-        axis = torch.cat(
-            [torch.ones_like(direction[..., :1]), torch.zeros_like(direction[..., 1:])], -1
-        )
+        # Outputs of zero have no direction, but every x needs a distribution.
+        axis = torch.zeros_like(direction)
+        axis[..., 0] = 1
         direction = torch.where(direction.square().sum(-1, keepdim=True) < 1e-12, axis, direction)
         return spherical.PowerSpherical(
             normalize(direction, dim=-1), concentration, validate_args=False

@@ -1,4 +1,4 @@
-"""A prior as flexible as its networks."""
+"""A prior made of a normalizing flow."""
 
 from collections.abc import Sequence
 
@@ -6,34 +6,49 @@ import torch
 from pyro.distributions import Normal
 from torch import Tensor
 
-from pyrovae.distributions.flow import AutoregressiveSteps, FlowDistribution, check_flow
+from pyrovae.distributions.flow import (
+    AutoregressiveSteps,
+    FlowDistribution,
+    TransformKind,
+    check_flow,
+)
 from pyrovae.priors.base import Prior
 
 __all__ = ["Flow"]
 
 
 class Flow(Prior):
-    r"""Normalizing flow, fast in the density.
+    r"""Normalizing flow whose density is fast to evaluate.
 
     .. math:: p(z) = N(e;\ 0, I)\, |\det \partial f / \partial z|, \qquad e = f(z)
 
-    f is a stack of masked autoregressive maps. Scoring takes one pass of each; a draw takes D passes, or two
-    with ``coupling``.
+    f is a stack of masked autoregressive maps. The density runs the network of each map once. A
+    draw runs it D times, or twice with ``coupling``.
 
     Args:
-        num_transforms: Maps in the stack.
+        num_transforms: Number of maps.
         hidden: Widths of each map's masked network.
         transform: ``"affine"``, or ``"spline"`` (rational-quadratic on [-5, 5], identity beyond).
         bins: Bins of a spline.
-        coupling: Split coordinates in halves, where draws are hot.
+        coupling: Split the coordinates in two halves, the second of which depends on the first; for
+            fast draws.
 
     Raises:
         ValueError: If the transform is another word, or a size is not positive.
 
     References:
-        Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017); Neural Spline Flows
-        (Durkan et al., 2019); Density estimation using Real NVP (Dinh et al., 2017) for coupling; as a VAE's
-        prior, Variational Lossy Autoencoder (Chen et al., 2017), section 3.2.
+        Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017),
+        `arXiv:1705.07057 <https://arxiv.org/abs/1705.07057>`_; Neural Spline Flows (Durkan et al.,
+        2019), `arXiv:1906.04032 <https://arxiv.org/abs/1906.04032>`_; Density estimation using Real
+        NVP (Dinh et al., 2017), for coupling,
+        `arXiv:1605.08803 <https://arxiv.org/abs/1605.08803>`_; as the prior of a VAE, Variational
+        Lossy Autoencoder (Chen et al., 2017), section 3.2,
+        `arXiv:1611.02731 <https://arxiv.org/abs/1611.02731>`_.
+
+    Example:
+        >>> prior = Flow(num_transforms=2, hidden=(16,)).bind(latent_dim=3, data_shape=(28, 28))
+        >>> prior().log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
     """
 
     zeros: Tensor
@@ -42,7 +57,7 @@ class Flow(Prior):
         self,
         num_transforms: int = 3,
         hidden: Sequence[int] = (128, 128),
-        transform: str = "affine",
+        transform: TransformKind = "affine",
         bins: int = 8,
         coupling: bool = False,
     ):

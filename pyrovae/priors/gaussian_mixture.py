@@ -13,9 +13,12 @@ __all__ = ["GaussianMixture"]
 
 
 class GaussianMixture(Prior):
-    r"""Learned mixture :math:`p(z) = \sum_c \pi_c\, N(z;\ \mu_c, \operatorname{diag}\sigma_c^2)`, means ``(C, D)``.
+    r"""Learned mixture of C diagonal normals.
 
-    Weights start equal, scales at one, and means as normal draws times ``spread``.
+    .. math:: p(z) = \sum_c \pi_c\, N(z;\ \mu_c, \operatorname{diag}\sigma_c^2)
+
+    At the start all weights are equal, all scales one, and the means standard normal draws times
+    ``spread``.
 
     Args:
         num_components: Number of components C.
@@ -26,8 +29,16 @@ class GaussianMixture(Prior):
         ValueError: If ``num_components < 1``, ``spread < 0``, or ``min_scale`` is outside [0, 1).
 
     References:
-        Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders (Dilokthanakul et al., 2016);
-        VAE with a VampPrior (Tomczak and Welling, 2018), section 3, as the baseline "MoG".
+        Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders (Dilokthanakul
+        et al., 2016), `arXiv:1611.02648 <https://arxiv.org/abs/1611.02648>`_; VAE with a VampPrior
+        (Tomczak and Welling, 2018), section 3, where it is called MoG,
+        `arXiv:1705.07120 <https://arxiv.org/abs/1705.07120>`_.
+
+    Example:
+        >>> prior = GaussianMixture(num_components=10).bind(latent_dim=2, data_shape=(28, 28))
+        >>> z = prior().sample((5,))
+        >>> z.shape, prior.responsibilities(z).shape
+        (torch.Size([5, 2]), torch.Size([5, 10]))
     """
 
     def __init__(self, num_components: int = 10, spread: float = 1.0, min_scale: float = 1e-3):
@@ -36,7 +47,8 @@ class GaussianMixture(Prior):
             raise ValueError(f"GaussianMixture needs num_components >= 1, found {num_components}.")
         if not (spread >= 0 and 0 <= min_scale < 1):
             raise ValueError(
-                f"Need spread >= 0 and 0 <= min_scale < 1, found {spread} and {min_scale}."
+                f"GaussianMixture needs spread >= 0 and 0 <= min_scale < 1, found {spread} and "
+                f"{min_scale}."
             )
         self.num_components, self.spread, self.min_scale = num_components, spread, min_scale
 

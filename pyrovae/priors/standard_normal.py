@@ -13,7 +13,13 @@ class StandardNormal(Prior):
     r"""The usual prior, :math:`p(z) = N(0, I)` on :math:`\mathbb R^D`.
 
     References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014),
+        `arXiv:1312.6114 <https://arxiv.org/abs/1312.6114>`_.
+
+    Example:
+        >>> prior = StandardNormal().bind(latent_dim=2, data_shape=(28, 28))
+        >>> prior().log_prob(torch.zeros(2))  # -log(2 pi)
+        tensor(-1.8379)
     """
 
     zeros: Tensor

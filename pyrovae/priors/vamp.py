@@ -7,6 +7,7 @@ import torch
 from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
+from pyrovae.distributions.base import innermost
 from pyrovae.distributions.mixture import ComponentMixture, DiagonalNormalMixture
 from pyrovae.priors.base import Prior
 
@@ -18,24 +19,36 @@ class Vamp(Prior):
 
     .. math:: p(z) = \frac1C \sum_{c=1}^C q(z \mid u_c)
 
-    It works with every posterior that has a density, lives where that posterior lives, and its draws are its
-    own: a component at random, then a draw from it. In eval mode the posterior is evaluated at the pseudo-inputs
-    once, for as long as no parameter changes and none can receive a gradient (gradients disabled, or
-    parameters frozen).
+    The prior lives on the space of its posterior, which may be any posterior with a density. A draw
+    takes a component at random, and then a draw from it.
+
+    In evaluation mode the posterior is evaluated at the pseudo-inputs once. The result is kept
+    until a parameter changes, and is used only where no gradient can be asked for (gradients are
+    disabled, or all parameters frozen).
 
     Args:
         num_components: Number of pseudo-inputs C.
-        bounds: Range of the data; pseudo-inputs are clamped to it. None for no bounds.
-        start: Where pseudo-inputs start. ``"random"``: uniform within finite bounds, else normal around zero (or the
-            finite bound). ``"data"``: at training data drawn at random, which ``vae.initialize_from(train)`` or
-            :meth:`initialize_from` gives; the command line does so by itself.
+        bounds: Range of the data, to which pseudo-inputs are clamped; None for no bounds.
+        start: Initial pseudo-inputs. ``"random"``: uniform within finite bounds, otherwise normal
+            around zero or around the finite bound. ``"data"``: training data chosen at random,
+            given by ``vae.initialize_from(train)`` or :meth:`initialize_from`; the command line
+            calls it by itself.
 
     Raises:
-        ValueError: If ``num_components < 1``, the bounds are empty, ``start`` is another word, or the posterior is a
-            point mass; on use, if it is to start at data and has seen none.
+        ValueError: If ``num_components < 1``, the bounds are empty, ``start`` is another word, or
+            the posterior is a point mass; on use, if ``start="data"`` and no data were given.
 
     References:
-        VAE with a VampPrior (Tomczak and Welling, 2018), equation 9.
+        VAE with a VampPrior (Tomczak and Welling, 2018), equation 9,
+        `arXiv:1705.07120 <https://arxiv.org/abs/1705.07120>`_.
+
+    Example:
+        >>> from pyrovae import nets, posteriors
+        >>> sizes = {"latent_dim": 2, "data_shape": (6,)}
+        >>> posterior = posteriors.DiagonalNormal().bind(encoder=nets.MLP(8), **sizes)
+        >>> prior = Vamp(num_components=5).bind(posterior=posterior, **sizes)
+        >>> prior.pseudo_inputs().shape, prior().sample((3,)).shape
+        (torch.Size([5, 6]), torch.Size([3, 2]))
     """
 
     def __init__(
@@ -64,17 +77,19 @@ class Vamp(Prior):
 
     @property
     def space(self) -> str:  # type: ignore[override]
-        """That of the posterior."""
+        """The space of the posterior."""
         return self.posterior.space
 
     def build(self) -> None:
         if self.posterior is None:
             raise ValueError(
-                "Vamp is a mixture of posteriors: bind(..., posterior=...) hands it one, as VAE does."
+                "Vamp is a mixture of posteriors: bind(..., posterior=...) hands it one, as VAE "
+                "does."
             )
         if not getattr(self.posterior, "has_density", True):
             raise ValueError(
-                f"Vamp cannot mix {self.posterior!r}, a point mass. Use posteriors.DiagonalNormal or another density."
+                f"Vamp cannot mix {self.posterior!r}, a point mass. Use posteriors.DiagonalNormal "
+                "or another density."
             )
         low, high = self.bounds or (-math.inf, math.inf)
         shape = (self.num_components, *self.data_shape)
@@ -86,15 +101,18 @@ class Vamp(Prior):
 
     @torch.no_grad()
     def initialize_from(self, data: Tensor) -> None:
-        """Start at ``num_components`` different data, drawn at random from ``(N, *data_shape)``.
+        """Use ``num_components`` different data, chosen at random, as pseudo-inputs.
+
+        Args:
+            data: ``(N, *data_shape)``.
 
         Raises:
             ValueError: If there are fewer data than pseudo-inputs, or they lie outside the bounds.
         """
         if len(data) < self.num_components:
             raise ValueError(
-                f"Vamp has {self.num_components} pseudo-inputs, found {len(data)} data to start them from. "
-                "Give more data, or num_components at most their number."
+                f"Vamp has {self.num_components} pseudo-inputs, found {len(data)} data to start "
+                "them from. Give more data, or num_components at most their number."
             )
         start = data[torch.randperm(len(data))[: self.num_components].to(data.device)].to(
             self.raw_inputs
@@ -114,12 +132,13 @@ class Vamp(Prior):
     def forward(self) -> DiagonalNormalMixture | ComponentMixture:
         if not self._started:
             raise ValueError(
-                "Vamp(start='data') has seen no data yet. Before training call vae.initialize_from(train), or "
-                "vae.prior.initialize_from(train), which leaves the decoder alone."
+                "Vamp(start='data') has seen no data yet. Before training call "
+                "vae.initialize_from(train), or vae.prior.initialize_from(train), which leaves the "
+                "decoder alone."
             )
         tensors = [self.raw_inputs, *self.posterior.parameters(), *self.posterior.buffers()]
         fixed = not torch.is_grad_enabled() or not any(t.requires_grad for t in tensors)
-        # Tensors that stand in for parameters (functional calls, graph capture) come and go: nothing to keep.
+        # Functional calls and graph capture replace the parameters by other tensors for a while.
         kept = isinstance(self.raw_inputs, nn.Parameter)
         if self.training or self.posterior.training or not (fixed and kept):
             return self._mixture()
@@ -130,7 +149,8 @@ class Vamp(Prior):
 
     def _mixture(self) -> DiagonalNormalMixture | ComponentMixture:
         components = self.posterior(self.pseudo_inputs())  # batch (C,), event (D,)
-        if isinstance(components, Independent) and isinstance(base := components.base_dist, Normal):
+        base = innermost(components, Independent)
+        if isinstance(base, Normal) and components.event_shape:
             weights = torch.zeros_like(base.loc[:, 0])
             return DiagonalNormalMixture(base.loc, base.scale, weights, validate_args=False)
         return ComponentMixture(components)

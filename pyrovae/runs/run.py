@@ -16,7 +16,7 @@ from pyrovae.cli.options import chosen_parts, chosen_shape
 from pyrovae.data import Splits, load
 
 if TYPE_CHECKING:
-    from pyrovae.models.base import Pair
+    from pyrovae.models.base import Model
 
 __all__ = ["Run", "build", "load_data", "load_run", "new_file"]
 
@@ -98,7 +98,7 @@ class Run:
             if not any(folder.iterdir()):
                 folder.rmdir()
 
-    def save_weights(self, vae: "Pair", metadata: dict[str, str] | None = None) -> None:
+    def save_weights(self, vae: "Model", metadata: dict[str, str] | None = None) -> None:
         """Every parameter and buffer, with the shape of the data and further :attr:`metadata`."""
         tensors = {
             name: tensor.detach().cpu().contiguous() for name, tensor in vae.state_dict().items()
@@ -116,7 +116,7 @@ class Run:
         with safe_open(self.weights, framework="pt") as file:
             return file.metadata() or {}
 
-    def load_vae(self, device: str | None = None) -> "Pair":
+    def load_vae(self, device: str | None = None) -> "Model":
         """The trained model and guide.
 
         Raises:
@@ -182,7 +182,7 @@ def load_data(given: Any) -> Splits:
     return splits if options.limit is None else splits.take(options.limit, seed=options.seed)
 
 
-def build(given: Any, data_shape: tuple[int, ...]) -> "Pair":
+def build(given: Any, data_shape: tuple[int, ...]) -> "Model":
     """The VAE, or other shape, that a ``train`` command declares."""
     shape, parts = chosen_shape(given), chosen_parts(given, "train")
     sizes = {

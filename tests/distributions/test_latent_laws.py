@@ -102,9 +102,7 @@ def exact():
 
 def bound_posterior(part, dim):
     """Sized, with parameters away from where they start."""
-    part = type(part)(**part._declaration).bind(
-        latent_dim=dim, data_shape=SHAPE, encoder=nets.MLP(4)
-    )
+    part = part.redeclare().bind(latent_dim=dim, data_shape=SHAPE, encoder=nets.MLP(4))
     with torch.no_grad():
         for parameter in part.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -127,9 +125,7 @@ def law(kind, name):
     posterior = None
     if isinstance(part, priors.Vamp):
         posterior = bound_posterior(getattr(posteriors, name.split("-")[1])(), dim)
-    part = type(part)(**part._declaration).bind(
-        latent_dim=dim, data_shape=SHAPE, posterior=posterior
-    )
+    part = part.redeclare().bind(latent_dim=dim, data_shape=SHAPE, posterior=posterior)
     with torch.no_grad():
         for parameter in part.parameters():
             parameter += 0.2 * torch.randn_like(parameter)

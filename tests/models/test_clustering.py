@@ -5,6 +5,19 @@ import math
 import pyro
 import pytest
 import torch
+from helpers.models import (
+    assert_copies_are_independent,
+    assert_finite_gradients,
+    assert_gradient_is_the_slope,
+    assert_rises_to,
+    assert_stock_gradients,
+    assert_trains_everything,
+    assert_within_error,
+    gradients,
+    log_bernoulli,
+    log_normal,
+    shaken,
+)
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch.testing import assert_close
@@ -20,9 +33,9 @@ FITTING = [estimators.ELBO(4), estimators.IWAE(4), estimators.DReG(4), estimator
 
 
 @pytest.fixture
-def vae(lab):
+def vae():
     torch.manual_seed(0)
-    return lab.shaken(pv.ClusteringVAE((2, 3), 2, 4, spread=2.0, **NETS))
+    return shaken(pv.ClusteringVAE((2, 3), 2, 4, spread=2.0, **NETS))
 
 
 @pytest.fixture
@@ -40,18 +53,18 @@ def by_cluster(vae, z):
     return prior.logits - prior.logits.exp().sum().log() + log_n
 
 
-def test_every_site_scores_as_written(vae, x, lab):
+def test_every_site_scores_as_written(vae, x):
     found = draw(vae.model, vae.guide, 7, (x,))
     z = found.latents["z"]
     assert z.value.shape == (7, 5, 2)
-    log_q = lab.log_normal(z.value, vae.posterior(x))
+    log_q = log_normal(z.value, vae.posterior(x))
     log_p = by_cluster(vae, z.value).exp().sum(-1).log()
-    log_x = lab.log_bernoulli(x.reshape(5, 6), vae.likelihood.decoder(z.value).reshape(7, 5, 6))
+    log_x = log_bernoulli(x.reshape(5, 6), vae.likelihood.decoder(z.value).reshape(7, 5, 6))
     for got, wanted in ((z.log_q, log_q), (z.log_p, log_p), (found.log_likelihood, log_x)):
         assert_close(got, wanted)
 
 
-def test_the_joint_pair_weighs_as_if_c_were_summed_out(vae, x, lab):
+def test_the_joint_pair_weighs_as_if_c_were_summed_out(vae, x):
     """q(c | z) is exact, so whichever c is drawn, log p(x, z, c) - log q(z, c | x) = log p(x, z) - log q(z | x)."""
     found = draw(vae.joint_model, vae.joint_guide, 7, (x,))
     z, c = found.latents["z"], found.latents["c"]
@@ -62,9 +75,9 @@ def test_the_joint_pair_weighs_as_if_c_were_summed_out(vae, x, lab):
     at_c = parts.gather(-1, c.value[..., None]).squeeze(-1)
     assert_close(c.log_p + z.log_p, at_c)
     assert_close(c.log_q, at_c - parts.logsumexp(-1))
-    log_x = lab.log_bernoulli(x.reshape(5, 6), vae.likelihood.decoder(z.value).reshape(7, 5, 6))
+    log_x = log_bernoulli(x.reshape(5, 6), vae.likelihood.decoder(z.value).reshape(7, 5, 6))
     assert_close(
-        found.log_weights, log_x + parts.logsumexp(-1) - lab.log_normal(z.value, vae.posterior(x))
+        found.log_weights, log_x + parts.logsumexp(-1) - log_normal(z.value, vae.posterior(x))
     )
 
 
@@ -77,30 +90,30 @@ def enumerated(num_particles):
 @pytest.mark.parametrize("num_particles", [1, 3])
 @pytest.mark.parametrize("guide", ["joint_guide", "guide"])
 @pytest.mark.parametrize("configured", [True, False])
-def test_enumerating_c_is_summing_it_out(num_particles, guide, configured, vae, x, lab):
+def test_enumerating_c_is_summing_it_out(num_particles, guide, configured, vae, x):
     """TraceEnum_ELBO of the joint pair has the loss and gradients of the pair without c, at the same z."""
     torch.manual_seed(3)
     loss = estimators.ELBO(num_particles).loss_and_grads(vae.model, vae.guide, x)
-    gradients = lab.gradients(vae)
+    summed = gradients(vae)
     joint_guide = getattr(vae, guide)
     if configured:
         joint_guide = config_enumerate(joint_guide)
     torch.manual_seed(3)
     again = enumerated(num_particles).loss_and_grads(vae.joint_model, joint_guide, x)
     assert again == pytest.approx(loss, rel=1e-9)
-    for name, gradient in lab.gradients(vae).items():
-        assert_close(gradient, gradients[name], rtol=1e-7, atol=1e-9, msg=name)
+    for name, gradient in gradients(vae).items():
+        assert_close(gradient, summed[name], rtol=1e-7, atol=1e-9, msg=name)
 
 
-def test_enumerated_bound_by_hand(vae, x, lab):
+def test_enumerated_bound_by_hand(vae, x):
     """One z: the sum over c of p(c | z) (log p(c) + log p(z | c) + log p(x | z) - log q(z) - log p(c | z))."""
     torch.manual_seed(3)
     trace = poutine.trace(vae.guide).get_trace(x)
     z = trace.nodes["z"]["value"]
     parts = by_cluster(vae, z)
     share = parts.exp() / parts.exp().sum(-1, keepdim=True)
-    log_x = lab.log_bernoulli(x.reshape(5, 6), vae.likelihood.decoder(z).reshape(5, 6))[:, None]
-    log_q = lab.log_normal(z, vae.posterior(x))[:, None]
+    log_x = log_bernoulli(x.reshape(5, 6), vae.likelihood.decoder(z).reshape(5, 6))[:, None]
+    log_q = log_normal(z, vae.posterior(x))[:, None]
     wanted = (share * (parts + log_x - log_q - share.log())).sum().item()
     torch.manual_seed(3)
     loss = TraceEnum_ELBO(max_plate_nesting=1).loss(
@@ -109,47 +122,45 @@ def test_enumerated_bound_by_hand(vae, x, lab):
     assert -loss == pytest.approx(wanted, rel=1e-9)
 
 
-def test_stock_inference_trains_every_parameter(vae, x, lab):
-    lab.assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x)
+def test_stock_inference_trains_every_parameter(vae, x):
+    assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x)
     guide = config_enumerate(vae.joint_guide)
-    lab.assert_trains_everything(
-        vae, vae.joint_model, guide, TraceEnum_ELBO(max_plate_nesting=1), x
-    )
-    lab.assert_trains_everything(
+    assert_trains_everything(vae, vae.joint_model, guide, TraceEnum_ELBO(max_plate_nesting=1), x)
+    assert_trains_everything(
         vae, vae.joint_model, vae.guide, TraceEnum_ELBO(max_plate_nesting=1), x
     )
 
 
-def test_gradients_are_those_of_pyro(vae, x, lab):
-    lab.assert_stock_gradients(vae, estimators.ELBO(3), x)
+def test_gradients_are_those_of_pyro(vae, x):
+    assert_stock_gradients(vae, estimators.ELBO(3), x)
 
 
-def test_gradients_pass_through_every_draw(vae, x, lab):
-    lab.assert_gradient_is_the_slope(vae, x)
+def test_gradients_pass_through_every_draw(vae, x):
+    assert_gradient_is_the_slope(vae, x)
 
 
 @pytest.mark.parametrize("estimator", FITTING, ids=repr)
-def test_estimators_reach_every_parameter(estimator, vae, x, lab):
-    lab.assert_finite_gradients(vae, vae.model, vae.guide, estimator, x)
+def test_estimators_reach_every_parameter(estimator, vae, x):
+    assert_finite_gradients(vae, vae.model, vae.guide, estimator, x)
 
 
-def test_estimators_on_the_drawn_class(vae, x, lab):
-    lab.assert_finite_gradients(vae, vae.joint_model, vae.joint_guide, estimators.ELBO(4), x)
-    lab.assert_finite_gradients(vae, vae.joint_model, vae.joint_guide, estimators.VIMCO(4), x)
+def test_estimators_on_the_drawn_class(vae, x):
+    assert_finite_gradients(vae, vae.joint_model, vae.joint_guide, estimators.ELBO(4), x)
+    assert_finite_gradients(vae, vae.joint_model, vae.joint_guide, estimators.VIMCO(4), x)
     with pytest.raises(ValueError, match="'c'"):
         estimators.IWAE(4).loss(vae.joint_model, vae.joint_guide, x)
 
 
-def test_closed_form_kl_falls_back_with_a_word(vae, x, lab):
+def test_closed_form_kl_falls_back_with_a_word(vae, x):
     with pytest.warns(UserWarning, match="'z'"):
-        lab.assert_finite_gradients(vae, vae.model, vae.guide, estimators.AnalyticKL(4), x)
+        assert_finite_gradients(vae, vae.model, vae.guide, estimators.AnalyticKL(4), x)
     with pytest.raises(ValueError, match="z"):
         estimators.AnalyticKL(4, strict=True).loss(vae.model, vae.guide, x)
 
 
-def test_evidence_is_the_sum_over_clusters(lab):
+def test_evidence_is_the_sum_over_clusters():
     torch.manual_seed(0)
-    vae = lab.shaken(
+    vae = shaken(
         pv.ClusteringVAE((2,), 1, 3, spread=2.0, likelihood=likelihoods.Gaussian(0.7), **NETS)
     )
     x = vae.sample(6)
@@ -167,11 +178,11 @@ def test_evidence_is_the_sum_over_clusters(lab):
             )
             truth = truth + weights[c] * given_c.exp()
         truth = truth.log()
-    lab.assert_within_error(pv.log_marginal(vae.model, vae.guide, x, num_particles=4000), truth)
-    lab.assert_within_error(
+    assert_within_error(pv.log_marginal(vae.model, vae.guide, x, num_particles=4000), truth)
+    assert_within_error(
         pv.log_marginal(vae.joint_model, vae.joint_guide, x, num_particles=4000), truth
     )
-    lab.assert_rises_to(vae, truth, x)
+    assert_rises_to(vae, truth, x)
 
 
 def blobs(num, generator):
@@ -268,5 +279,5 @@ def test_repr_reads_as_declared(vae):
     assert again.num_clusters == 4
 
 
-def test_copies_are_independent(vae, x, lab):
-    lab.assert_copies_are_independent(vae, x)
+def test_copies_are_independent(vae, x):
+    assert_copies_are_independent(vae, x)

@@ -4,6 +4,17 @@ import math
 
 import pytest
 import torch
+from helpers.models import (
+    assert_copies_are_independent,
+    assert_finite_gradients,
+    assert_gradient_is_the_slope,
+    assert_rises_to,
+    assert_stock_gradients,
+    assert_trains_everything,
+    assert_within_error,
+    log_normal,
+    shaken,
+)
 from pyro.infer import Trace_ELBO
 from torch.testing import assert_close
 
@@ -25,10 +36,10 @@ LEARNED = {"learned": posteriors.DiagonalNormal(), "fixed": None}
 
 
 @pytest.fixture(params=LEARNED)
-def vae(request, lab):
+def vae(request):
     torch.manual_seed(0)
     parts = {"prior": LEARNED[request.param], "likelihood": likelihoods.Gaussian(0.7)}
-    return lab.shaken(pv.ConditionalVAE((2, 3), 2, 4, **parts, **NETS))
+    return shaken(pv.ConditionalVAE((2, 3), 2, 4, **parts, **NETS))
 
 
 @pytest.fixture
@@ -42,15 +53,15 @@ def x(vae, y):
     return vae.sample(y)
 
 
-def test_every_site_scores_as_written(vae, x, y, lab):
+def test_every_site_scores_as_written(vae, x, y):
     found = draw(vae.model, vae.guide, 7, (x, y))
     z = found.latents["z"]
     assert z.value.shape == (7, 5, 2)
     hot = (y[:, None] == torch.arange(4)).double()
     seen = torch.cat([vae.posterior.features(x).clamp(min=0), hot], -1)
-    assert_close(z.log_q, lab.log_normal(z.value, vae.posterior.posterior(seen)))
+    assert_close(z.log_q, log_normal(z.value, vae.posterior.posterior(seen)))
     if isinstance(vae.prior, posteriors.DiagonalNormal):
-        log_p = lab.log_normal(z.value, vae.prior(hot))
+        log_p = log_normal(z.value, vae.prior(hot))
     else:
         log_p = (-0.5 * z.value**2).sum(-1) - math.log(2 * math.pi)
     assert_close(z.log_p, log_p)
@@ -74,22 +85,22 @@ def test_labels_are_one_hot_covariates(vae, x, y):
     assert ((moved - bounds[0]).abs() > 1e-3).all()
 
 
-def test_stock_inference_trains_every_parameter(vae, x, y, lab):
-    lab.assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x, y)
+def test_stock_inference_trains_every_parameter(vae, x, y):
+    assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x, y)
 
 
 @pytest.mark.parametrize("num_particles", [1, 3])
-def test_gradients_are_those_of_pyro(num_particles, vae, x, y, lab):
-    lab.assert_stock_gradients(vae, estimators.ELBO(num_particles), x, y)
+def test_gradients_are_those_of_pyro(num_particles, vae, x, y):
+    assert_stock_gradients(vae, estimators.ELBO(num_particles), x, y)
 
 
-def test_gradients_pass_through_every_draw(vae, x, y, lab):
-    lab.assert_gradient_is_the_slope(vae, x, y)
+def test_gradients_pass_through_every_draw(vae, x, y):
+    assert_gradient_is_the_slope(vae, x, y)
 
 
 @pytest.mark.parametrize("estimator", FITTING, ids=repr)
-def test_estimators_reach_every_parameter(estimator, vae, x, y, lab):
-    lab.assert_finite_gradients(vae, vae.model, vae.guide, estimator, x, y)
+def test_estimators_reach_every_parameter(estimator, vae, x, y):
+    assert_finite_gradients(vae, vae.model, vae.guide, estimator, x, y)
 
 
 def test_closed_form_kl_is_the_expectation(vae, x, y):
@@ -102,10 +113,10 @@ def test_closed_form_kl_is_the_expectation(vae, x, y):
 
 
 @pytest.mark.parametrize("prior", LEARNED)
-def test_evidence_of_x_given_y(prior, lab):
+def test_evidence_of_x_given_y(prior):
     torch.manual_seed(0)
     parts = {"prior": LEARNED[prior], "likelihood": likelihoods.Gaussian(0.7)}
-    vae = lab.shaken(pv.ConditionalVAE((2,), 1, 2, **parts, **NETS))
+    vae = shaken(pv.ConditionalVAE((2,), 1, 2, **parts, **NETS))
     many = torch.randn(400, 2).double()  # covariates
     options = {
         "estimator": estimators.IWAE(5),
@@ -134,11 +145,9 @@ def test_evidence_of_x_given_y(prior, lab):
         z = p_z.sample((100_000,))
         weights = vae.likelihood(torch.cat([z, y.expand(100_000, 6, 2)], -1)).log_prob(x).exp()
     assert ((weights.mean(0) - truth.exp()).abs() < 4.5 * weights.std(0) / 100_000**0.5).all()
-    lab.assert_within_error(
-        pv.log_marginal(vae.model, vae.guide, (x, y), num_particles=4000), truth
-    )
-    lab.assert_within_error(vae.log_marginal((x, y), num_particles=4000, seed=1), truth)
-    lab.assert_rises_to(vae, truth, x, y)
+    assert_within_error(pv.log_marginal(vae.model, vae.guide, (x, y), num_particles=4000), truth)
+    assert_within_error(vae.log_marginal((x, y), num_particles=4000, seed=1), truth)
+    assert_rises_to(vae, truth, x, y)
     wrong = pv.log_marginal(vae.model, vae.guide, (x, -y), num_particles=4000)
     assert abs(wrong.log_marginal.values - truth.numpy()).max() > 0.1
 
@@ -238,5 +247,5 @@ def test_repr_reads_as_declared(vae):
     assert type(again.prior) is type(vae.prior)
 
 
-def test_copies_are_independent(vae, x, y, lab):
-    lab.assert_copies_are_independent(vae, x, y)
+def test_copies_are_independent(vae, x, y):
+    assert_copies_are_independent(vae, x, y)

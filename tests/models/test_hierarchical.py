@@ -4,6 +4,18 @@ import math
 
 import pytest
 import torch
+from helpers.models import (
+    assert_copies_are_independent,
+    assert_finite_gradients,
+    assert_gradient_is_the_slope,
+    assert_rises_to,
+    assert_stock_gradients,
+    assert_trains_everything,
+    assert_within_error,
+    log_bernoulli,
+    log_normal,
+    shaken,
+)
 from pyro.infer import Trace_ELBO
 from torch.testing import assert_close
 
@@ -40,15 +52,15 @@ class Both:
 
 
 @pytest.fixture
-def vae(lab):
+def vae():
     torch.manual_seed(0)
-    return lab.shaken(pv.HierarchicalVAE((2, 3), (2, 3), **NETS))
+    return shaken(pv.HierarchicalVAE((2, 3), (2, 3), **NETS))
 
 
 @pytest.fixture
-def tiny(lab):
+def tiny():
     torch.manual_seed(0)
-    return lab.shaken(pv.HierarchicalVAE((4,), (1, 1), **NETS))
+    return shaken(pv.HierarchicalVAE((4,), (1, 1), **NETS))
 
 
 @pytest.fixture
@@ -57,20 +69,20 @@ def x(vae):
     return vae.sample(5)
 
 
-def test_every_site_scores_as_written(vae, x, lab):
+def test_every_site_scores_as_written(vae, x):
     torch.manual_seed(0)
     found = draw(vae.model, vae.guide, 7, (x,))
     z1, z2 = found.latents["z1"], found.latents["z2"]
     assert list(found.latents) == ["z2", "z1"]
     assert z1.value.shape == (7, 5, 2)
     assert z2.value.shape == (7, 5, 3)
-    above = lab.log_normal(z2.value, vae.top_posterior(x))
+    above = log_normal(z2.value, vae.top_posterior(x))
     seen = vae.low_posterior.features(x).clamp(min=0).expand(7, 5, 6)
-    below = lab.log_normal(z1.value, vae.low_posterior.posterior(torch.cat([seen, z2.value], -1)))
+    below = log_normal(z1.value, vae.low_posterior.posterior(torch.cat([seen, z2.value], -1)))
     top = (-0.5 * z2.value**2).sum(-1) - 1.5 * math.log(2 * math.pi)
-    low = lab.log_normal(z1.value, vae.conditional(z2.value))
+    low = log_normal(z1.value, vae.conditional(z2.value))
     logits = vae.likelihood.decoder(torch.cat([z1.value, z2.value], -1)).reshape(7, 5, 6)
-    log_x = lab.log_bernoulli(x.reshape(5, 6), logits)
+    log_x = log_bernoulli(x.reshape(5, 6), logits)
     for got, wanted in (
         (z2.log_q, above),
         (z1.log_q, below),
@@ -84,22 +96,22 @@ def test_every_site_scores_as_written(vae, x, lab):
     assert_close(bound, (log_x + top + low - above - below).mean(0).detach())
 
 
-def test_stock_inference_trains_every_parameter(vae, x, lab):
-    lab.assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x)
+def test_stock_inference_trains_every_parameter(vae, x):
+    assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x)
 
 
 @pytest.mark.parametrize("num_particles", [1, 3])
-def test_gradients_are_those_of_pyro(num_particles, vae, x, lab):
-    lab.assert_stock_gradients(vae, estimators.ELBO(num_particles), x)
+def test_gradients_are_those_of_pyro(num_particles, vae, x):
+    assert_stock_gradients(vae, estimators.ELBO(num_particles), x)
 
 
-def test_gradients_pass_through_every_draw(vae, x, lab):
-    lab.assert_gradient_is_the_slope(vae, x)
+def test_gradients_pass_through_every_draw(vae, x):
+    assert_gradient_is_the_slope(vae, x)
 
 
 @pytest.mark.parametrize("estimator", FITTING, ids=repr)
-def test_estimators_reach_every_parameter(estimator, vae, x, lab):
-    lab.assert_finite_gradients(vae, vae.model, vae.guide, estimator, x)
+def test_estimators_reach_every_parameter(estimator, vae, x):
+    assert_finite_gradients(vae, vae.model, vae.guide, estimator, x)
 
 
 def test_closed_form_kl_of_both_layers(vae, x):
@@ -114,14 +126,14 @@ def test_closed_form_kl_of_both_layers(vae, x):
     assert ((ours - weights.mean(0)).abs() < 4.5 * 2**0.5 * error).all()
 
 
-def test_evidence_against_quadrature(tiny, lab):
+def test_evidence_against_quadrature(tiny):
     torch.manual_seed(0)
     x = tiny.sample(6)
     truth = quadrature(lambda: Both(tiny), tiny.likelihood, x, num_points=241)
-    lab.assert_within_error(pv.log_marginal(tiny.model, tiny.guide, x, num_particles=4000), truth)
-    lab.assert_rises_to(tiny, truth, x)
+    assert_within_error(pv.log_marginal(tiny.model, tiny.guide, x, num_particles=4000), truth)
+    assert_rises_to(tiny, truth, x)
     annealed = pv.log_marginal(tiny.model, tiny.guide, x, method=pv.AIS(20, 30, num_leapfrog=4))
-    lab.assert_within_error(annealed, truth)
+    assert_within_error(annealed, truth)
 
 
 def test_training_raises_the_bound_and_vamp_goes_on_top():
@@ -148,19 +160,17 @@ def test_training_raises_the_bound_and_vamp_goes_on_top():
         )  # the weights kept are the best epoch's
 
 
-def test_vamp_mixes_the_top_posterior(lab):
+def test_vamp_mixes_the_top_posterior():
     torch.manual_seed(0)
-    vae = lab.shaken(pv.HierarchicalVAE((4,), (2, 2), prior=priors.Vamp(3), **NETS))
+    vae = shaken(pv.HierarchicalVAE((4,), (2, 2), prior=priors.Vamp(3), **NETS))
     x = vae.sample(4)
     site = draw(vae.model, vae.guide, 5, (x,)).latents["z2"]
-    each = [
-        lab.log_normal(site.value, vae.top_posterior(u[None])) for u in vae.prior.pseudo_inputs()
-    ]
+    each = [log_normal(site.value, vae.top_posterior(u[None])) for u in vae.prior.pseudo_inputs()]
     assert_close(site.log_p, torch.stack(each).exp().mean(0).log())
-    lab.assert_stock_gradients(vae, estimators.ELBO(3), x)
-    lab.assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x)
+    assert_stock_gradients(vae, estimators.ELBO(3), x)
+    assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x)
     for estimator in (estimators.DReG(3), estimators.STL(3)):
-        lab.assert_finite_gradients(vae, vae.model, vae.guide, estimator, x)
+        assert_finite_gradients(vae, vae.model, vae.guide, estimator, x)
 
 
 def test_draws_and_reconstructions(vae, x):
@@ -255,5 +265,5 @@ def test_repr_reads_as_declared():
     assert again.latent_dims == (3, 2)
 
 
-def test_copies_are_independent(vae, x, lab):
-    lab.assert_copies_are_independent(vae, x)
+def test_copies_are_independent(vae, x):
+    assert_copies_are_independent(vae, x)

@@ -10,7 +10,7 @@ import pyrovae as pv
 from pyrovae.cli import main
 from pyrovae.runs.run import Run
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 TINY = "--epochs 1 --latent-dim 3 --method.num-particles 20 --encoder.hidden 8 --decoder.hidden 8"
 OWN = {
     "prior": ("priors_and_posteriors.md", "AutoregressivePrior", {}),

@@ -95,9 +95,11 @@ ESTIMATORS = {
     "VIMCO": lambda: estimators.VIMCO(num_particles=3),
     "RWS": lambda: estimators.RWS(num_particles=3),
     "RWS-both": lambda: estimators.RWS(num_particles=3, update="both"),
+    "FreeBits": lambda: estimators.FreeBits(estimators.ELBO(num_particles=2), per="site"),
+    "Capacity": lambda: estimators.Capacity(estimators.ELBO(num_particles=2), capacity=2.0),
 }
 # A point mass has no density to weigh its draw by, or to differentiate.
-TAKES_DELTA = {"ELBO", "AnalyticKL", "STL"}
+TAKES_DELTA = {"ELBO", "AnalyticKL", "STL", "FreeBits", "Capacity"}
 # Where latents are independent of one another under both, which BetaTC's parts of the KL need.
 MEAN_FIELD = {(p, "DiagonalNormal") for p in ("StandardNormal", "Laplace", "StudentT")}
 NEEDS_RSAMPLE = {

@@ -1,13 +1,11 @@
-"""What every whole shape is held to, shared by their tests."""
+"""What every model and guide of pyrovae.models is held to."""
 
 import copy
 import math
 import pickle
-from types import SimpleNamespace
 from typing import Any
 
 import pyro
-import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
@@ -144,9 +142,3 @@ def assert_copies_are_independent(vae: Any, *data: Tensor) -> None:
             assert any(not torch.equal(p, state[name]) for name, p in other.state_dict().items())
             assert all(torch.equal(p, state[name]) for name, p in vae.state_dict().items())
     pyro.clear_param_store()
-
-
-@pytest.fixture
-def lab() -> SimpleNamespace:
-    """The functions of this file."""
-    return SimpleNamespace(**{name: value for name, value in globals().items() if callable(value)})
