@@ -188,7 +188,7 @@ def parameter_groups(
     the guide's, also where a prior shares them.
     """
     with torch.random.fork_rng(), torch.enable_grad():
-        particles = draw(model, guide, 1, data, max_plate_nesting=max_plate_nesting, cut=True)
+        particles = draw(model, guide, 1, data, max_plate_nesting=max_plate_nesting, draws="detached")
 
         def reached(score: Tensor) -> set[int]:
             if not score.requires_grad:

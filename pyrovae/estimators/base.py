@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyro.infer
 import torch
@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
-from pyrovae.particles import Particles, draw
+from pyrovae.particles import Draws, Particles, draw
 from pyrovae.programs import Program, modules_of
 
 
@@ -40,8 +40,8 @@ class Estimator(pyro.infer.ELBO):
 
     - ``importance_weighted``: the bound is not linear in the scores, so a scaled program (beta other than 1)
       is refused.
-    - ``cut``: particles come detached from the guide, for estimators that build their own gradient with
-      :meth:`~pyrovae.particles.Particles.pathwise`, or, where it is ``"bridge"``, with
+    - ``draws``: ``"attached"``; ``"detached"`` for estimators that build their own gradient with
+      :meth:`~pyrovae.particles.Particles.pathwise`; ``"bridged"`` for those that do so with
       :meth:`~pyrovae.particles.Particles.doubly_reparameterized`.
     - ``needs_rsample``: every latent site must be reparameterised.
     - ``needs_density``: no latent site may be a point mass; ``importance_weighted`` implies it.
@@ -56,7 +56,7 @@ class Estimator(pyro.infer.ELBO):
     """
 
     importance_weighted = False
-    cut: bool | Literal["bridge"] = False
+    draws: Draws = "attached"
     needs_rsample = False
     needs_density = False
     least_particles = 1
@@ -116,7 +116,7 @@ class Estimator(pyro.infer.ELBO):
             args,
             kwargs,
             max_plate_nesting=int(self.max_plate_nesting),
-            cut=self.cut,
+            draws=self.draws,
         )
         self.check(particles)
         return particles

@@ -46,7 +46,7 @@ class KLControl(Estimator):
             estimator.num_particles, max_plate_nesting=int(estimator.max_plate_nesting)
         )
         self.estimator = estimator
-        self.cut, self.needs_rsample = estimator.cut, estimator.needs_rsample
+        self.draws, self.needs_rsample = estimator.draws, estimator.needs_rsample
 
     @abstractmethod
     def controlled(self, latents: dict[str, LatentSite]) -> dict[str, LatentSite]:
@@ -193,7 +193,7 @@ class Capacity(KLControl):
         self.now.fill_(self.capacity(step))
 
     def controlled(self, latents: dict[str, LatentSite]) -> dict[str, LatentSite]:
-        total = torch.stack([self._batch_kl(site) for site in latents.values()]).sum()
+        total = sum((self._batch_kl(site) for site in latents.values()), torch.zeros(()))
         if self.now.device != total.device:
             self.now = self.now.to(total.device)
         pull = self.gamma * torch.sign(total - self.now).to(total.dtype)

@@ -38,7 +38,7 @@ class STL(Estimator):
         ValueError: If a latent site has no ``rsample``.
     """
 
-    cut = "bridge"
+    draws = "bridged"
     needs_rsample = True
 
     def target(self) -> Estimator:
@@ -57,7 +57,7 @@ class _PathIWAE(Estimator):
     """IWAE with the guide's gradient along the draws, under some power of the normalised weights."""
 
     importance_weighted = True
-    cut = "bridge"
+    draws = "bridged"
     needs_rsample = True
     power: int
 
@@ -147,7 +147,7 @@ class RWSDReG(Estimator):
     """
 
     importance_weighted = True
-    cut = "bridge"
+    draws = "bridged"
     needs_rsample = True
 
     def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):

@@ -42,7 +42,7 @@ class RWS(Estimator):
     """
 
     importance_weighted = True
-    cut = True
+    draws = "detached"
 
     def __init__(
         self, num_particles: int = 10, *, update: str = "wake", max_plate_nesting: int = 1

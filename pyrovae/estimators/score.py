@@ -29,7 +29,7 @@ class ScoreELBO(Estimator):
         max_plate_nesting: Batch dimensions that the programs use themselves.
     """
 
-    cut = True
+    draws = "detached"
     needs_density = True
 
     def __init__(self, num_particles: int = 2, *, max_plate_nesting: int = 1):
@@ -71,7 +71,7 @@ class VIMCO(Estimator):
     """
 
     importance_weighted = True
-    cut = True
+    draws = "detached"
     least_particles = 2  # the others make each one's baseline
 
     def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):

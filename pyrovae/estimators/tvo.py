@@ -43,7 +43,7 @@ class TVO(Estimator):
     """
 
     importance_weighted = True
-    cut = True
+    draws = "detached"
     least_particles = 2  # its gradient is a covariance over particles
 
     def __init__(

@@ -23,13 +23,14 @@ from pyrovae.particles.enumeration import (
     find_supports,
     score_values_summed,
 )
-from pyrovae.particles.result import LatentSite, Particles, real_support
+from pyrovae.particles.result import Draws, LatentSite, Particles, real_support
 from pyrovae.particles.scoring import PARTICLE_PLATE, score
 from pyrovae.particles.simulation import dream, predict, simulate
 
 __all__ = [
     "MOST_VALUES",
     "PARTICLE_PLATE",
+    "Draws",
     "LatentSite",
     "Particles",
     "SummedParticles",

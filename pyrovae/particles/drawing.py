@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrovae.particles.result import Bridge, Particles
+from pyrovae.particles.result import Bridge, Draws, Particles
 from pyrovae.particles.scoring import (
     data_frame,
     given,
@@ -25,8 +25,8 @@ from pyrovae.particles.scoring import (
 from pyrovae.programs import Program
 
 
-class _Cut(Messenger):
-    """Hand the rest of the program a leaf in place of each drawn latent, and keep the pair."""
+class _Detach(Messenger):
+    """Give the rest of the program a detached leaf in place of each latent draw; keep the draw itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def draw(
     kwargs: dict[str, Any] | None = None,
     *,
     max_plate_nesting: int = 1,
-    cut: bool | Literal["bridge"] = False,
+    draws: Draws = "attached",
     complete: bool = False,
 ) -> Particles:
     """Draw ``num_particles`` from the guide for every datum and score them under model and guide.
@@ -60,8 +60,9 @@ def draw(
         num_particles: K; an outermost plate of that size vectorises both programs.
         args, kwargs: Arguments of both programs.
         max_plate_nesting: Number of batch dimensions that the programs use themselves.
-        cut: Detach each draw from the guide's parameters before it is scored (see :meth:`Particles.pathwise`);
-            ``"bridge"`` for use with :meth:`Particles.doubly_reparameterized`.
+        draws: ``"attached"``: gradients of the scores flow through the draws to the guide. ``"detached"``: each
+            draw is scored as a leaf tensor, for :meth:`Particles.pathwise`. ``"bridged"``: detached, and prepared
+            for :meth:`Particles.doubly_reparameterized`.
         complete: Draw latent sites that the guide lacks from their priors, in place of refusing them.
 
     Raises:
@@ -70,11 +71,11 @@ def draw(
     """
     kwargs = kwargs or {}
     guide_trace, drawn = trace_guide(
-        guide, num_particles, args, kwargs, max_plate_nesting, bool(cut)
+        guide, num_particles, args, kwargs, max_plate_nesting, draws != "attached"
     )
     given = {"max_plate_nesting": max_plate_nesting, "drawn": drawn, "complete": complete}
     if (
-        cut != "bridge"
+        draws != "bridged"
         or len(drawn) != 1
         or not all(value.requires_grad for value in drawn.values())
     ):
@@ -245,20 +246,20 @@ def guide_log_prob(
     return total
 
 
-def trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
+def trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, detach):
     plated = particle_plate(num_particles, max_plate_nesting)(guide)
     tracer = poutine.trace(plated)
-    cutter = _Cut()
+    detaching = _Detach()
     with plate_errors(max_plate_nesting):
-        guide_trace = (_cutting(cutter, tracer) if cut else tracer.get_trace)(*args, **kwargs)
-    return guide_trace, cutter.drawn
+        guide_trace = (_inside(detaching, tracer) if detach else tracer.get_trace)(*args, **kwargs)
+    return guide_trace, detaching.drawn
 
 
-def _cutting(cutter: _Cut, tracer: Any) -> Callable[..., Any]:
-    """The tracer's ``get_trace`` inside ``cutter``, so that the trace holds the leaves."""
+def _inside(detaching: _Detach, tracer: Any) -> Callable[..., Any]:
+    """The tracer's ``get_trace`` inside ``detaching``, so that the trace holds the leaves."""
 
     def get_trace(*args: Any, **kwargs: Any) -> Any:
-        with cutter:
+        with detaching:
             return tracer.get_trace(*args, **kwargs)
 
     return get_trace

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pyro.distributions.util import scale_and_mask, sum_rightmost
 from torch import Tensor
 from torch.distributions import Independent, constraints, kl_divergence
+
+Draws = Literal["attached", "detached", "bridged"]
+"""How draws hang together with the guide: see :func:`pyrovae.particles.draw`."""
 
 
 class Bridge:
@@ -35,7 +38,7 @@ class LatentSite:
 
     Attributes:
         name: Name of the site.
-        value: ``(K, B, *event)``; a leaf tensor where the particles were drawn with ``cut=True``.
+        value: ``(K, B, *event)``; a leaf tensor where the particles were drawn with ``draws="detached"``.
         drawn: The same numbers, still attached to the guide's parameters.
         prior: Its distribution in the model, given the sites before it.
         posterior: Its distribution in the guide, given the sites before it.
@@ -183,7 +186,7 @@ class Particles:
     def doubly_reparameterized(
         self, log_p: Tensor, log_q: Tensor, shares: Tensor, ratio: Tensor | float = 1.0
     ) -> Tensor:
-        r"""Surrogate for a gradient without the guide's score, from particles drawn with ``cut="bridge"``.
+        r"""Surrogate for a gradient without the guide's score, from particles drawn with ``draws="bridged"``.
 
         .. math:: \sum_k a_k\, \partial_{\text{direct}} \log p_k
                   + \sum_k a_k r_k\, \frac{\partial (\log p_k - \log q_k)}{\partial z_k}
@@ -208,7 +211,7 @@ class Particles:
     def pathwise(self, objective: Tensor) -> Tensor:
         r"""Surrogate for the gradient of ``objective`` that flows through the draws alone.
 
-        For particles drawn with ``cut=True`` and an objective f made of their scores, the result is a scalar
+        For particles drawn with ``draws="detached"`` and an objective f made of their scores, the result is a scalar
         whose gradient is :math:`\sum_k (\partial f / \partial z_k)\, \partial z_k / \partial\phi`, all layers
         included; the direct dependence of the scores on any parameter is left out. Its value has no meaning.
         Without gradients enabled it is zero.

@@ -171,9 +171,9 @@ def test_one_pass_over_the_model_has_the_gradient_of_two(spoilt, lab):
     """A single site crosses a bridge; without it, the same surrogate differentiates the model twice."""
     oracle, x = spoilt
     found = []
-    for cut in ("bridge", True):
+    for draws in ("bridged", "detached"):
         torch.manual_seed(4)
-        particles = draw(oracle.model, oracle.guide, 5, (x,), cut=cut)
+        particles = draw(oracle.model, oracle.guide, 5, (x,), draws=draws)
         shares = particles.log_weights.detach().softmax(0)
         ratio = torch.linspace(0.1, 2.0, 15, dtype=x.dtype).reshape(5, 3)
         surrogate = particles.doubly_reparameterized(
@@ -203,9 +203,9 @@ def test_the_bridge_has_room_for_inner_plates(lab):
         torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
     )
     found = []
-    for cut in ("bridge", True):
+    for draws in ("bridged", "detached"):
         torch.manual_seed(4)
-        particles = draw(module.model, module.guide, 5, (x,), max_plate_nesting=2, cut=cut)
+        particles = draw(module.model, module.guide, 5, (x,), max_plate_nesting=2, draws=draws)
         ratio = torch.linspace(0.1, 2.0, 15, dtype=x.dtype).reshape(5, 3)
         surrogate = particles.doubly_reparameterized(
             particles.log_p, particles.log_q, torch.ones_like(ratio), ratio
