@@ -138,11 +138,12 @@ def weighted(particles: Particles, term: Callable[[LatentSite], Tensor]) -> Tens
     """Sum of a term over latent and auxiliary sites, each times its KL weight, ``(K, B)``."""
     total = torch.zeros_like(particles.log_likelihood)
     for site in particles.sites.values():
-        total = total + (term(site) if _is_one(site.kl_weight) else site.kl_weight * term(site))
+        total = total + (term(site) if is_one(site.kl_weight) else site.kl_weight * term(site))
     return total
 
 
-def _is_one(weight: float | Tensor) -> bool:
+def is_one(weight: float | Tensor) -> bool:
+    """Whether a weight is the number one, as opposed to a tensor whose value may change."""
     return isinstance(weight, float) and weight == 1.0
 
 
