@@ -16,6 +16,7 @@ from pyrovae.compilation.native.update import NativeUpdate
 from pyrovae.compilation.update import Update
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale
+from pyrovae.particles import check_right_most
 from pyrovae.programs import Program, parameters_of
 
 __all__ = ["SVI", "Report", "Step"]
@@ -211,6 +212,7 @@ class Step:
         model, guide = self.scaled if scaled else (self.model, self.guide)
         estimator: Any = self.estimator
         particles = estimator.particles(model, guide, *arguments)
+        check_right_most(particles, arguments)
         terms = estimator.terms(particles)
         loss = estimator.loss_of(terms) / particles.num_data
         with torch.no_grad():

@@ -51,7 +51,7 @@ class run_errors:
         text = str(error)
         if "collide at dim" in text:
             raise NestedPlates(
-                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates ({text}). "
+                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates ({text.splitlines()[0]}). "
                 f"Pass max_plate_nesting={self.max_plate_nesting + 1} or more."
             ) from error
         if "Shape mismatch inside plate" in text:
