@@ -50,8 +50,9 @@ class run_errors:
             return
         text = str(error)
         if "collide at dim" in text:
+            where = text.splitlines()[0]
             raise NestedPlates(
-                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates ({text.splitlines()[0]}). "
+                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates ({where}). "
                 f"Pass max_plate_nesting={self.max_plate_nesting + 1} or more."
             ) from error
         if "Shape mismatch inside plate" in text:
