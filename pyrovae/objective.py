@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale
-from pyrovae.particles import draw
+from pyrovae.particles import check_right_most, draw
 from pyrovae.programs import Program
 
 __all__ = ["Evaluation", "Objective", "Report", "StockObjective", "objective"]
@@ -99,7 +99,9 @@ class Objective:
     def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
         model, guide = self._programs(beta)
         estimator: Estimator = self.estimator
-        particles = estimator.particles(model, guide, *self._arguments(batch), **kwargs)
+        arguments = self._arguments(batch)
+        particles = estimator.particles(model, guide, *arguments, **kwargs)
+        check_right_most(particles, arguments)
         terms = estimator.terms(particles)
         if self.summed:
             loss = estimator.loss_of(terms, particles.scale)

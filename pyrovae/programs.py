@@ -123,8 +123,19 @@ def evaluation_mode(*programs: Program) -> Iterator[None]:
 
 
 def check_data(programs: Sequence[Program], *data: Tensor) -> None:
-    """Let each module behind the programs that has a ``check`` method look at the data, and raise."""
+    """Let each module behind the programs that has a ``check`` method look at the data, and raise.
+
+    A module that takes fewer arguments than the programs, as one behind ``observe_part``, gets the first of them.
+    """
     for module in modules_of(*programs):
         check = getattr(module, "check", None)
         if callable(check):
-            check(*data)
+            check(*data[: _num_positional(check)])
+
+
+def _num_positional(function: Callable[..., Any]) -> int | None:
+    """How many positional arguments a function takes; None for any number."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)

@@ -16,6 +16,7 @@ from pyrovae.compare.gradients import Replicates, parameter_groups, replicate, s
 from pyrovae.data.batches import as_tensors
 from pyrovae.estimators import ELBO, IWAE, MIWAE, RWS, Estimator
 from pyrovae.evidence import Evidence, log_marginal
+from pyrovae.particles import nesting_of
 from pyrovae.programs import Program, check_data, evaluation_mode, parameters_of
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def compare_estimators(
     check_data((model, guide), *arguments)
     devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
     with evaluation_mode(model, guide), torch.random.fork_rng(devices=devices), torch.enable_grad():
+        used = nesting_of(guide, model, args=arguments, kwargs={})
+        max_plate_nesting = max(max_plate_nesting, used)
         groups, scale = parameter_groups(model, guide, arguments, parameters, max_plate_nesting)
         log_px, log_px_error = _reference(
             reference, model, guide, arguments, reference_particles, seed, max_plate_nesting

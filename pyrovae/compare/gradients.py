@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.estimators import Estimator
-from pyrovae.particles import draw
+from pyrovae.particles import check_right_most, draw
 from pyrovae.programs import Program
 
 __all__ = ["Replicates", "parameter_groups", "replicate", "squared_norm"]
@@ -188,7 +188,16 @@ def parameter_groups(
     the guide's, also where a prior shares them.
     """
     with torch.random.fork_rng(), torch.enable_grad():
-        particles = draw(model, guide, 1, data, max_plate_nesting=max_plate_nesting, cut=True)
+        particles = draw(
+            model,
+            guide,
+            1,
+            data,
+            max_plate_nesting=max_plate_nesting,
+            draws="detached",
+            plate=False,
+        )
+        check_right_most(particles, data)
 
         def reached(score: Tensor) -> set[int]:
             if not score.requires_grad:

@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyro.infer
 import torch
@@ -10,7 +10,15 @@ from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
-from pyrovae.particles import Particles, draw
+from pyrovae.particles import (
+    Draws,
+    NestedPlates,
+    Particles,
+    draw,
+    innermost,
+    is_point,
+    nesting_of,
+)
 from pyrovae.programs import Program, modules_of
 
 
@@ -40,11 +48,13 @@ class Estimator(pyro.infer.ELBO):
 
     - ``importance_weighted``: the bound is not linear in the scores, so a scaled program (beta other than 1)
       is refused.
-    - ``cut``: particles come detached from the guide, for estimators that build their own gradient with
-      :meth:`~pyrovae.particles.Particles.pathwise`, or, where it is ``"bridge"``, with
+    - ``draws``: ``"attached"``; ``"detached"`` for estimators that build their own gradient with
+      :meth:`~pyrovae.particles.Particles.pathwise`; ``"bridged"`` for those that do so with
       :meth:`~pyrovae.particles.Particles.doubly_reparameterized`.
     - ``needs_rsample``: every latent site must be reparameterised.
     - ``needs_density``: no latent site may be a point mass; ``importance_weighted`` implies it.
+    - ``takes_auxiliary``: whether it is right for guides with auxiliary sites that hide the density of the latent
+      sites (see :attr:`~pyrovae.particles.Particles.auxiliary`).
     - ``least_particles``: fewer make no estimate, as where particles are compared with one another.
 
     Args:
@@ -56,9 +66,10 @@ class Estimator(pyro.infer.ELBO):
     """
 
     importance_weighted = False
-    cut: bool | Literal["bridge"] = False
+    draws: Draws = "attached"
     needs_rsample = False
     needs_density = False
+    takes_auxiliary = True
     least_particles = 1
 
     def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1):
@@ -105,40 +116,51 @@ class Estimator(pyro.infer.ELBO):
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
         """Draw what :meth:`terms` works on, and check that the estimator fits it.
 
+        One draw runs both programs as they are, with no dimension added. Several draws run them once with a
+        dimension of particles in front, or once for each particle where a program fails with that dimension. Where
+        plates nest deeper than ``max_plate_nesting``, the attribute is set to what the programs use.
+
         Raises:
             ValueError: If a site is not reparameterised but must be, or if a handler scales a program whose
                 bound is importance-weighted.
         """
-        particles = draw(
-            model,
-            guide,
-            self.num_draws,
-            args,
-            kwargs,
-            max_plate_nesting=int(self.max_plate_nesting),
-            cut=self.cut,
-        )
+        options: dict[str, Any] = {"draws": self.draws, "plate": self.num_draws > 1}
+
+        def drawn() -> Particles:
+            nesting = int(self.max_plate_nesting)
+            return draw(
+                model, guide, self.num_draws, args, kwargs, max_plate_nesting=nesting, **options
+            )
+
+        try:
+            particles = drawn()
+        except NestedPlates:
+            self.max_plate_nesting = nesting_of(guide, model, args=args, kwargs=kwargs)
+            particles = drawn()
         self.check(particles)
         return particles
 
     def check(self, particles: Particles) -> None:
-        """Raise if the estimator does not fit these particles."""
+        """Raise ValueError if the estimator does not fit these particles."""
         name = type(self).__name__
-        if self.needs_rsample:
-            for site in particles.latents.values():
-                if not site.reparameterized:
-                    raise ValueError(
-                        f"{name} differentiates through '{site.name}', but "
-                        f"{_base_name(site.posterior)} has no rsample. "
-                        "Use estimators.ELBO, whose score-function term handles discrete sites, or VIMCO or RWS."
-                    )
-        if self.importance_weighted or self.needs_density:
-            for site in particles.latents.values():
-                if _base_name(site.posterior) == "Delta":
-                    raise ValueError(
-                        f"{name} weighs draws by the guide's density, but '{site.name}' is a Delta: a point has "
-                        "none. Use estimators.ELBO or AnalyticKL, or posteriors.DiagonalNormal."
-                    )
+        for site in particles.sites.values():
+            kind = type(innermost(site.posterior)).__name__
+            if self.needs_rsample and not site.reparameterized:
+                raise ValueError(
+                    f"{name} differentiates through '{site.name}', but {kind} has no rsample. "
+                    "Use estimators.ELBO, whose score-function term handles discrete sites, or VIMCO or RWS."
+                )
+            weighs = self.importance_weighted or self.needs_density
+            if weighs and not particles.mapped and is_point(site.posterior):
+                raise ValueError(
+                    f"{name} weighs draws by the guide's density, but '{site.name}' is a Delta: a point has "
+                    "none. Use estimators.ELBO or AnalyticKL, or posteriors.DiagonalNormal."
+                )
+        if not self.takes_auxiliary and particles.auxiliary and not particles.mapped:
+            raise ValueError(
+                f"{name} needs the guide's density of the latent sites alone, which the auxiliary sites "
+                f"{list(particles.auxiliary)} hide. Use estimators.IWAE or DReG, or a guide without them."
+            )
         if self.importance_weighted and particles.scaled:
             raise ValueError(
                 f"{name} is importance-weighted: under a scaled program (KLScale or poutine.scale with a factor "
@@ -208,9 +230,3 @@ def check_count(owner: str, label: str, value: Any, least: int = 1) -> None:
         raise TypeError(f"{owner} needs an integer {label}, found {value!r}.")
     if value < least:
         raise ValueError(f"{owner} needs {label} >= {least}, found {value}.")
-
-
-def _base_name(distribution: Any) -> str:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return type(distribution).__name__

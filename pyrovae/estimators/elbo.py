@@ -73,7 +73,7 @@ class AnalyticKL(Estimator):
     def terms(self, particles: Particles) -> Terms:
         divergences = self._divergences(particles)
         integrand = particles.log_likelihood - sum(
-            (site.kl_weight * divergences[site.name] for site in particles.latents.values()),
+            (site.kl_weight * divergences[site.name] for site in particles.sites.values()),
             torch.zeros_like(particles.log_likelihood),
         )
         bound = integrand.mean(0)
@@ -90,7 +90,7 @@ class AnalyticKL(Estimator):
     def _divergences(self, particles: Particles) -> dict[str, Tensor]:
         """``(K, B)`` for each site; the last result is kept, since reports ask twice about the same particles."""
         found, fallbacks = {}, []
-        for site in particles.latents.values():
+        for site in particles.sites.values():
             divergence = site.closed_form
             if divergence is None:
                 fallbacks.append(site.name)
@@ -103,7 +103,11 @@ class AnalyticKL(Estimator):
     def _report(self, site: LatentSite) -> None:
         pair = f"KL({type(_inner(site.posterior)).__name__} || {type(_inner(site.prior)).__name__})"
         why = f"no closed form for {pair} at site '{site.name}'"
-        if not site.in_order:
+        if site.prior is None:
+            why = f"the guide's density is that of the auxiliary site '{site.name}'"
+        elif (site._masks[0] is None) != (site._masks[1] is None):
+            why = f"site '{site.name}' is masked in one program only"
+        elif not site.in_order:
             why = f"the guide draws site '{site.name}' before a site that precedes it in the model"
         if self.strict:
             raise ValueError(
@@ -124,27 +128,29 @@ def _inner(distribution: Any) -> Any:
         "Independent",
         "ExpandedDistribution",
         "MaskedDistribution",
+        "Separate",
     }:
         distribution = distribution.base_dist
     return distribution
 
 
 def weighted(particles: Particles, term: Callable[[LatentSite], Tensor]) -> Tensor:
-    """Sum of a term over latent sites, each times its KL weight, ``(K, B)``."""
+    """Sum of a term over latent and auxiliary sites, each times its KL weight, ``(K, B)``."""
     total = torch.zeros_like(particles.log_likelihood)
-    for site in particles.latents.values():
-        total = total + (term(site) if _is_one(site.kl_weight) else site.kl_weight * term(site))
+    for site in particles.sites.values():
+        total = total + (term(site) if is_one(site.kl_weight) else site.kl_weight * term(site))
     return total
 
 
-def _is_one(weight: float | Tensor) -> bool:
+def is_one(weight: float | Tensor) -> bool:
+    """Whether a weight is the number one, as opposed to a tensor whose value may change."""
     return isinstance(weight, float) and weight == 1.0
 
 
 def _discrete_score(particles: Particles, integrand: Tensor) -> Tensor | float:
     """The score term of the sites that are not reparameterised."""
     return score_term(
-        integrand, [site.score for site in particles.latents.values() if not site.reparameterized]
+        integrand, [site.score for site in particles.sites.values() if not site.reparameterized]
     )
 
 

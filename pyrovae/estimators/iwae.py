@@ -153,7 +153,7 @@ class PIWAE(_Grouped):
         ValueError: As for :class:`IWAE`.
     """
 
-    cut = True
+    draws = "detached"
 
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights

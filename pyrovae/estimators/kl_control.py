@@ -2,7 +2,7 @@
 
 Each changes what is differentiated, never what is reported: ``bound`` and ``loss`` values are those of the wrapped
 estimator, so evaluation knows nothing of the control. Control *between* steps, a beta that follows the step or
-listens to training, is in :mod:`pyrovae.schedules`; both may be used at once.
+listens to training, is in :mod:`pyrovae.schedules`; ``FreeBits`` goes together with it, ``Capacity`` does not.
 """
 
 from abc import abstractmethod
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.estimators.base import Estimator, Terms
-from pyrovae.estimators.elbo import AnalyticKL
+from pyrovae.estimators.elbo import AnalyticKL, is_one
 from pyrovae.particles import LatentSite, Particles
 from pyrovae.schedules import Constant, Schedule
 
@@ -46,17 +46,16 @@ class KLControl(Estimator):
             estimator.num_particles, max_plate_nesting=int(estimator.max_plate_nesting)
         )
         self.estimator = estimator
-        self.cut, self.needs_rsample = estimator.cut, estimator.needs_rsample
+        for name in ("draws", "needs_rsample", "needs_density", "takes_auxiliary"):
+            setattr(self, name, getattr(estimator, name))
 
     @abstractmethod
-    def controlled(self, latents: dict[str, LatentSite]) -> dict[str, LatentSite]:
-        """The sites as they enter the gradient."""
+    def controlled(self, particles: Particles) -> Particles:
+        """The particles as they enter the gradient."""
 
     def terms(self, particles: Particles) -> Terms:
-        controlled = replace(particles, latents=self.controlled(particles.latents))
-        return Terms(
-            self.estimator.terms(particles).bound, self.estimator.terms(controlled).objective
-        )
+        objective = self.estimator.terms(self.controlled(particles)).objective
+        return Terms(self.estimator.terms(particles).bound, objective)
 
     def kl(self, particles: Particles) -> Tensor:
         return self.estimator.kl(particles)
@@ -116,8 +115,17 @@ class FreeBits(KLControl):
     def __repr__(self) -> str:
         return f"FreeBits({self.estimator!r}, nats={self.nats}, per={self.per!r})"
 
-    def controlled(self, latents: dict[str, LatentSite]) -> dict[str, LatentSite]:
-        return {name: self._gated(site) for name, site in latents.items()}
+    def check(self, particles: Particles) -> None:
+        super().check(particles)
+        if particles.mapped:
+            raise ValueError(
+                f"FreeBits needs the KL of each latent site, but the guide's density is that of its auxiliary sites "
+                f"{list(particles.auxiliary)}. Use Capacity, or a guide that draws the latent sites themselves."
+            )
+
+    def controlled(self, particles: Particles) -> Particles:
+        gated = {name: self._gated(site) for name, site in particles.latents.items()}
+        return replace(particles, latents=gated)
 
     def _gated(self, site: LatentSite) -> LatentSite:
         if self.per == "site":
@@ -192,11 +200,23 @@ class Capacity(KLControl):
     def advance(self, step: int) -> None:
         self.now.fill_(self.capacity(step))
 
-    def controlled(self, latents: dict[str, LatentSite]) -> dict[str, LatentSite]:
-        total = torch.stack([self._batch_kl(site) for site in latents.values()]).sum()
+    def check(self, particles: Particles) -> None:
+        super().check(particles)
+        if any(not is_one(site.kl_weight) for site in particles.sites.values()):
+            raise ValueError(
+                "Capacity sets the weight of the KL itself, so a KLScale (the beta of fit) has no meaning under it. "
+                "Leave beta at 1 and choose gamma, or use ELBO with a beta."
+            )
+
+    def controlled(self, particles: Particles) -> Particles:
+        sites = particles.sites.values()
+        total = sum((self._batch_kl(site) for site in sites), torch.zeros(()))
         if self.now.device != total.device:
             self.now = self.now.to(total.device)
         pull = self.gamma * torch.sign(total - self.now).to(total.dtype)
-        return {
-            name: replace(site, kl_weight=site.kl_weight * pull) for name, site in latents.items()
-        }
+        weighted = {site.name: replace(site, kl_weight=pull) for site in sites}
+        return replace(
+            particles,
+            latents={name: weighted[name] for name in particles.latents},
+            auxiliary={name: weighted[name] for name in particles.auxiliary},
+        )

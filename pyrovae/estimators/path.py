@@ -38,7 +38,7 @@ class STL(Estimator):
         ValueError: If a latent site has no ``rsample``.
     """
 
-    cut = "bridge"
+    draws = "bridged"
     needs_rsample = True
 
     def target(self) -> Estimator:
@@ -57,7 +57,7 @@ class _PathIWAE(Estimator):
     """IWAE with the guide's gradient along the draws, under some power of the normalised weights."""
 
     importance_weighted = True
-    cut = "bridge"
+    draws = "bridged"
     needs_rsample = True
     power: int
 
@@ -71,10 +71,11 @@ class _PathIWAE(Estimator):
         log_w = particles.log_weights
         shares = log_w.detach().softmax(0)
         ratio = shares ** (self.power - 1)
-        return Terms(
-            log_mean_exp(log_w),
-            particles.doubly_reparameterized(particles.log_p, particles.log_q, shares, ratio),
-        )
+        log_p, log_q = particles.log_p, particles.log_q
+        if self.power == 2:  # the weights move with auxiliary draws, whose density is in neither
+            log_p, log_q = log_p + particles.log_auxiliary, log_q + particles.log_auxiliary
+        objective = particles.doubly_reparameterized(log_p, log_q, shares, ratio)
+        return Terms(log_mean_exp(log_w), objective)
 
 
 class DReG(_PathIWAE):
@@ -147,8 +148,9 @@ class RWSDReG(Estimator):
     """
 
     importance_weighted = True
-    cut = "bridge"
+    draws = "bridged"
     needs_rsample = True
+    takes_auxiliary = False
 
     def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)

@@ -42,7 +42,8 @@ class RWS(Estimator):
     """
 
     importance_weighted = True
-    cut = True
+    draws = "detached"
+    takes_auxiliary = False
 
     def __init__(
         self, num_particles: int = 10, *, update: str = "wake", max_plate_nesting: int = 1
@@ -61,6 +62,11 @@ class RWS(Estimator):
         particles = super().particles(model, guide, *args, **kwargs)
         if self.update == "wake":
             return particles
+        if particles.auxiliary:
+            raise ValueError(
+                f"{self!r} scores dreamt latent values, but the guide draws its auxiliary sites "
+                f"{list(particles.auxiliary)} anew. Use update='wake', or a guide without them."
+            )
         kept = {item.name: getattr(particles, item.name) for item in fields(particles)}
         return _Dreaming(**kept, sleep=dream(model, guide, args, kwargs))
 

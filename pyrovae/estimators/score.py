@@ -29,7 +29,7 @@ class ScoreELBO(Estimator):
         max_plate_nesting: Batch dimensions that the programs use themselves.
     """
 
-    cut = True
+    draws = "detached"
     needs_density = True
 
     def __init__(self, num_particles: int = 2, *, max_plate_nesting: int = 1):
@@ -45,7 +45,10 @@ class ScoreELBO(Estimator):
         bound = integrand.mean(0)
         return Terms(
             bound,
-            bound + score_term(integrand, [site.score for site in particles.latents.values()]),
+            bound
+            + score_term(
+                integrand, [site.score for site in particles.sites.values() if site.is_random]
+            ),
         )
 
 
@@ -71,7 +74,7 @@ class VIMCO(Estimator):
     """
 
     importance_weighted = True
-    cut = True
+    draws = "detached"
     least_particles = 2  # the others make each one's baseline
 
     def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
@@ -87,4 +90,5 @@ class VIMCO(Estimator):
             stand_in = (log_w.sum(0) - log_w) / (num - 1)
             without = torch.logaddexp(leave_one_out(log_w), stand_in) - log_w.new_tensor(num).log()
             learned = bound - without  # (K, B)
-        return Terms(bound, bound + (learned * particles.log_q).sum(0))
+        score = particles.log_q + particles.log_auxiliary
+        return Terms(bound, bound + (learned * score).sum(0))

@@ -92,10 +92,7 @@ class BetaTC(Estimator):
             raise ValueError(
                 f"BetaTC takes one latent site of shape (K, B, D), found {shapes}. Use estimators.ELBO."
             )
-        posterior = site.by_element().posterior
-        across = posterior.log_prob(
-            site.value.transpose(0, 1).unsqueeze(2)
-        )  # (B, K, B, D), data i by j
+        across = site.across_data()  # (B, K, B, D), data i by j
         size = self.data_size or round(particles.num_data * particles.scale)
         shift = math.log(size * particles.num_data)
         joint = (torch.logsumexp(across.sum(-1), 2) - shift).T  # (K, B)

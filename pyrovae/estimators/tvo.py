@@ -43,7 +43,7 @@ class TVO(Estimator):
     """
 
     importance_weighted = True
-    cut = True
+    draws = "detached"
     least_particles = 2  # its gradient is a covariance over particles
 
     def __init__(
@@ -73,7 +73,7 @@ class TVO(Estimator):
             beta = right if self.upper else left
             shares = (beta * frozen).softmax(0)  # (K, B)
             mean = (shares * frozen).sum(0)
-            path = beta * log_p + (1 - beta) * log_q
+            path = beta * log_p + (1 - beta) * log_q + particles.log_auxiliary
             slope = (shares * log_w).sum(0) + correction * (shares * (frozen - mean) * path).sum(0)
             bound = bound + (right - left) * mean
             objective = objective + (right - left) * slope

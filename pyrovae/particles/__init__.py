@@ -15,27 +15,36 @@ from pyrovae.particles.drawing import (
     over_plates,
     score_values,
 )
-from pyrovae.particles.enumeration import (
-    MOST_VALUES,
-    SummedParticles,
-    SummedSites,
-    draw_summed,
-    find_supports,
-    score_values_summed,
+from pyrovae.particles.enumeration import SummedParticles, draw_summed, score_values_summed
+from pyrovae.particles.matching import check_right_most
+from pyrovae.particles.result import Draws, Particles
+from pyrovae.particles.running import (
+    PARTICLE_PLATE,
+    InvalidParameters,
+    NestedPlates,
+    innermost,
+    is_point,
+    nesting_of,
+    runs_separately,
 )
-from pyrovae.particles.result import LatentSite, Particles, real_support
-from pyrovae.particles.scoring import PARTICLE_PLATE, score
+from pyrovae.particles.scoring import score
 from pyrovae.particles.simulation import dream, predict, simulate
+from pyrovae.particles.site import LatentSite, real_support
+from pyrovae.particles.supports import MOST_VALUES, SummedSites, find_supports
 
 __all__ = [
     "MOST_VALUES",
     "PARTICLE_PLATE",
+    "Draws",
+    "InvalidParameters",
     "LatentSite",
+    "NestedPlates",
     "Particles",
     "SummedParticles",
     "SummedSites",
     "score_values",
     "score_values_summed",
+    "check_right_most",
     "draw",
     "draw_encoded",
     "draw_latent",
@@ -46,9 +55,13 @@ __all__ = [
     "encoded_normal",
     "find_supports",
     "guide_log_prob",
+    "innermost",
+    "is_point",
+    "nesting_of",
     "over_plates",
     "predict",
     "real_support",
+    "runs_separately",
     "score",
     "simulate",
 ]

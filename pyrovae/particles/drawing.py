@@ -1,45 +1,19 @@
 """Where latent values come from: the guide, one run of it, the model itself, or the caller."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.distributions import Independent, Normal
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrovae.particles.result import Bridge, Particles
-from pyrovae.particles.scoring import (
-    data_frame,
-    given,
-    particle_plate,
-    plate_errors,
-    replay,
-    score,
-    sites_of,
-)
+from pyrovae.particles.matching import data_frame
+from pyrovae.particles.result import Bridge, Draws, Particles
+from pyrovae.particles.running import given, is_point, run, runs_separately, sites_of
+from pyrovae.particles.scoring import replay, score
 from pyrovae.programs import Program
-
-
-class _Cut(Messenger):
-    """Hand the rest of the program a leaf in place of each drawn latent, and keep the pair."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.drawn: dict[str, Tensor] = {}
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or site_is_subsample(msg):
-            return
-        self.drawn[msg["name"]] = msg["value"]
-        leaf = msg["value"].detach()
-        if leaf.is_floating_point():
-            leaf.requires_grad_()
-        msg["value"] = leaf
 
 
 def draw(
@@ -50,44 +24,71 @@ def draw(
     kwargs: dict[str, Any] | None = None,
     *,
     max_plate_nesting: int = 1,
-    cut: bool | Literal["bridge"] = False,
+    draws: Draws = "attached",
     complete: bool = False,
+    plate: bool = True,
 ) -> Particles:
     """Draw ``num_particles`` from the guide for every datum and score them under model and guide.
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
-        num_particles: K; an outermost plate of that size vectorises both programs.
+        num_particles: K; an outermost plate of that size vectorises both programs. Where a program fails under this
+            plate and works without it, both run once for each particle, here and in later calls.
         args, kwargs: Arguments of both programs.
         max_plate_nesting: Number of batch dimensions that the programs use themselves.
-        cut: Detach each draw from the guide's parameters before it is scored (see :meth:`Particles.pathwise`);
-            ``"bridge"`` for use with :meth:`Particles.doubly_reparameterized`.
+        draws: ``"attached"``: gradients of the scores flow through the draws to the guide. ``"detached"``: each
+            draw is scored as a leaf tensor, for :meth:`Particles.pathwise`. ``"bridged"``: detached, and prepared
+            for :meth:`Particles.doubly_reparameterized`.
         complete: Draw latent sites that the guide lacks from their priors, in place of refusing them.
+        plate: False runs both programs once for each particle from the start, with nothing added in front.
 
     Raises:
         ValueError: If a site lies outside the data plate, is latent in one program only, is scaled in one
             program only, or if the programs nest more plates than ``max_plate_nesting``.
     """
     kwargs = kwargs or {}
-    guide_trace, drawn = trace_guide(
-        guide, num_particles, args, kwargs, max_plate_nesting, bool(cut)
-    )
-    given = {"max_plate_nesting": max_plate_nesting, "drawn": drawn, "complete": complete}
+    plate = plate and not runs_separately(model)
+    options: dict[str, Any] = {"max_plate_nesting": max_plate_nesting, "complete": complete}
+    detach = draws != "attached"
+
+    def trace_both(plate: bool) -> tuple[Any, Any, Bridge | None]:
+        trace = trace_guide(
+            guide, num_particles, args, kwargs, max_plate_nesting, detach=detach, plate=plate
+        )
+        bridge, source = _bridge(trace) if draws == "bridged" else (None, trace)
+        separate = any("raw" in site for site in sites_of(trace, observed=False).values())
+        replayed = replay(
+            model, source, num_particles, args, kwargs, max_plate_nesting, plate and not separate
+        )
+        return trace, replayed, bridge
+
+    trace, replayed, bridge = trace_both(plate)
+    if plate and runs_separately(model):  # found just now; the guide takes the same way
+        trace, replayed, bridge = trace_both(False)
+    particles = score(model, trace, num_particles, args, kwargs, model_trace=replayed, **options)
+    return particles if bridge is None else replace(particles, _bridge=bridge)
+
+
+def _bridge(trace: Any) -> tuple[Bridge | None, Any]:
+    """A bridge for the guide's one latent draw, and the trace with the values beyond it; none for several draws."""
+    sites = sites_of(trace, observed=False)
+    ((name, site), *others) = sites.items() if sites else ((None, {}),)
     if (
-        cut != "bridge"
-        or len(drawn) != 1
-        or not all(value.requires_grad for value in drawn.values())
+        name is None
+        or others
+        or is_point(site["fn"])
+        or site["infer"].get("is_auxiliary")
+        or not site.get("attached", site["value"].detach()).requires_grad
     ):
-        return score(model, guide_trace, num_particles, args, kwargs, **given)
-    ((name, value),) = drawn.items()
-    bridge = Bridge(value, guide_trace.nodes[name]["fn"].event_dim)
-    bridged = guide_trace.copy()
-    bridged.nodes[name] = {**guide_trace.nodes[name], "value": bridge.value}
-    replayed = replay(model, bridged, num_particles, args, kwargs, max_plate_nesting)
-    particles = score(
-        model, guide_trace, num_particles, args, kwargs, model_trace=replayed, **given
+        return None, trace
+    together = "raw" not in site
+    values = (site["attached"],) if together else site["drawn"]
+    bridge = Bridge(values, len(site["fn"].event_shape), together=together)
+    beyond = trace.copy()
+    beyond.nodes[name] = (
+        {**site, "value": bridge.values[0]} if together else {**site, "raw": bridge.values}
     )
-    return replace(particles, _bridge=bridge)
+    return bridge, beyond
 
 
 def encode(guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -160,7 +161,7 @@ def draw_prior(
     max_plate_nesting: int = 1,
 ) -> Particles:
     """Draw from the model's own latent sites: ``log_q`` is ``log_prior``, and the weights are the likelihoods."""
-    trace, _ = trace_guide(model, num_particles, args, kwargs or {}, max_plate_nesting, False)
+    trace = trace_guide(model, num_particles, args, kwargs or {}, max_plate_nesting)
     return score(
         model,
         trace,
@@ -190,17 +191,21 @@ def score_values(
     """
     kwargs = kwargs or {}
     num_particles = next(iter(values.values())).shape[0]
-    plate = particle_plate(num_particles, max_plate_nesting)
-    with plate_errors(max_plate_nesting):
-        if encoded is not None:
-            trace = encoded.copy()
-            for name, value in values.items():
-                trace.nodes[name] = {**trace.nodes[name], "value": value}
-        else:
-            program = model if guide is None else guide
-            trace = poutine.trace(poutine.replay(plate(program), trace=given(values))).get_trace(
-                *args, **kwargs
-            )
+    if encoded is not None:
+        trace = encoded.copy()
+        for name, value in values.items():
+            trace.nodes[name] = {**trace.nodes[name], "value": value}
+    else:
+        program, role = (model, "model") if guide is None else (guide, "guide")
+        trace = run(
+            program,
+            num_particles,
+            args,
+            kwargs,
+            max_plate_nesting=max_plate_nesting,
+            trace=given(values),
+            role=role,
+        )
     return score(
         model,
         trace,
@@ -226,11 +231,15 @@ def guide_log_prob(
         ValueError: If the guide has further sites, such as auxiliary ones.
     """
     num_particles = next(iter(values.values())).shape[0]
-    plate = particle_plate(num_particles, max_plate_nesting)
-    with plate_errors(max_plate_nesting):
-        trace = poutine.trace(poutine.replay(plate(guide), trace=given(values))).get_trace(
-            *args, **(kwargs or {})
-        )
+    trace = run(
+        guide,
+        num_particles,
+        args,
+        kwargs or {},
+        max_plate_nesting=max_plate_nesting,
+        trace=given(values),
+        role="guide",
+    )
     sites = sites_of(trace, observed=False)
     if set(sites) != set(values):
         raise ValueError(
@@ -245,20 +254,24 @@ def guide_log_prob(
     return total
 
 
-def trace_guide(guide, num_particles, args, kwargs, max_plate_nesting, cut):
-    plated = particle_plate(num_particles, max_plate_nesting)(guide)
-    tracer = poutine.trace(plated)
-    cutter = _Cut()
-    with plate_errors(max_plate_nesting):
-        guide_trace = (_cutting(cutter, tracer) if cut else tracer.get_trace)(*args, **kwargs)
-    return guide_trace, cutter.drawn
-
-
-def _cutting(cutter: _Cut, tracer: Any) -> Callable[..., Any]:
-    """The tracer's ``get_trace`` inside ``cutter``, so that the trace holds the leaves."""
-
-    def get_trace(*args: Any, **kwargs: Any) -> Any:
-        with cutter:
-            return tracer.get_trace(*args, **kwargs)
-
-    return get_trace
+def trace_guide(
+    guide: Program,
+    num_particles: int,
+    args: tuple,
+    kwargs: dict[str, Any],
+    max_plate_nesting: int,
+    *,
+    detach: bool = False,
+    plate: bool = True,
+) -> Any:
+    """Trace of the program that draws the latent values, with K particles."""
+    return run(
+        guide,
+        num_particles,
+        args,
+        kwargs,
+        max_plate_nesting=max_plate_nesting,
+        detach=detach,
+        plate=plate,
+        role="guide",
+    )

@@ -1,68 +1,20 @@
 """Discrete latent sites summed out, so that the densities are those of the other sites alone."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import Independent
 
 from pyrovae.particles.drawing import draw_site, trace_guide
-from pyrovae.particles.result import LatentSite, Particles
-from pyrovae.particles.scoring import given, is_discrete, particle_plate, plate_errors, sites_of
+from pyrovae.particles.result import Particles
+from pyrovae.particles.running import given, particle_plate, run, run_errors, sites_of
+from pyrovae.particles.site import LatentSite
+from pyrovae.particles.supports import SummedSites
 from pyrovae.programs import Program
-
-MOST_VALUES = 2**16
-"""Joint values that are listed at all."""
-
-
-@dataclass(frozen=True)
-class SummedSites:
-    """Discrete latent sites to sum out, with the M joint values of all of them.
-
-    Attributes:
-        values: By site, ``(M, 1, *inner, 1, *event)``: the ones stand for particles and data, ``inner`` for the plates
-            between.
-        counts: By site, how many values it has by itself; M is their product.
-        wide: Whether the programs are handed the values along a dimension of their own, left of the particles, which
-            asks of them to broadcast; else each value makes further particles.
-        chunk: How many of the M are scored at once.
-    """
-
-    values: dict[str, Tensor]
-    counts: dict[str, int]
-    wide: bool = False
-    chunk: int = MOST_VALUES
-
-    @classmethod
-    def product(cls, supports: dict[str, Tensor]) -> "SummedSites":
-        """Every value of each site, as :func:`find_supports` lists them, with every one of the others."""
-        counts = {name: len(support) for name, support in supports.items()}
-        columns = _product(list(counts.values())).unbind(1)
-        values = {
-            name: support[column.to(support.device)]
-            for (name, support), column in zip(supports.items(), columns, strict=True)
-        }
-        return cls(values, counts)
-
-    @property
-    def num_values(self) -> int:
-        """M."""
-        return len(next(iter(self.values.values())))
-
-    def first(self, num: int) -> "SummedSites":
-        """The first so many values only, for trials."""
-        return replace(self, values={name: value[:num] for name, value in self.values.items()})
-
-    def pieces(self) -> Iterator[dict[str, Tensor]]:
-        """The values, ``chunk`` after ``chunk``."""
-        for start in range(0, self.num_values, self.chunk):
-            yield {name: value[start : start + self.chunk] for name, value in self.values.items()}
 
 
 @dataclass(frozen=True)
@@ -82,31 +34,6 @@ class SummedParticles(Particles):
     @property
     def log_p(self) -> Tensor:
         return self._sums["joint"]
-
-
-def find_supports(particles: Particles) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All values ``(S, 1, *inner, 1, *event)`` of each discrete site that has few; and why others cannot be summed.
-
-    Args:
-        particles: As :func:`~pyrovae.particles.draw` gives them for one particle.
-    """
-    found, reasons = {}, {}
-    for name, site in particles.latents.items():
-        if not is_discrete(site.prior):
-            continue
-        try:
-            if particles.auxiliary:
-                raise _Unlistable(f"the guide has auxiliary sites {list(particles.auxiliary)}")
-            if any(mask is not None for mask in site._masks):
-                raise _Unlistable("it is masked")
-            values = _all_values(site.prior)
-            own = values if site.posterior is site.prior else _all_values(site.posterior)
-            if values.shape != own.shape or not torch.equal(values, own.to(values)):
-                raise _Unlistable("the guide lists other values than the model")
-            found[name] = values
-        except _Unlistable as reason:
-            reasons[name] = str(reason)
-    return found, reasons
 
 
 def draw_summed(
@@ -129,7 +56,7 @@ def draw_summed(
     kwargs = kwargs or {}
     if encoded is None:
         program = model if guide is None else guide
-        trace, _ = trace_guide(program, num_particles, args, kwargs, max_plate_nesting, False)
+        trace = trace_guide(program, num_particles, args, kwargs, max_plate_nesting)
         drawn = sites_of(trace, observed=False)
         values = {name: site["value"] for name, site in drawn.items() if name not in summed.values}
     elif set(sites_of(encoded, observed=False)) <= set(summed.values):
@@ -195,31 +122,43 @@ def score_values_summed(
             parts[name].append(log_prob.double().logsumexp(0))
         dtype = found["joint"].dtype
     sums = {name: torch.stack(part).logsumexp(0) for name, part in parts.items() if part}
-    if (
-        "guide" in programs
-    ):  # each value of a site that the guide lacks counts the guide's density once
+    if "guide" in programs:
+        # Each value of a site that the guide lacks has counted the guide's density once.
         lacking = [count for name, count in summed.counts.items() if name not in laws["guide"]]
         sums["guide"] = sums["guide"] - math.log(math.prod(lacking))
     elif guide is not None and not known:  # nothing was drawn, and q sums to one
         sums["guide"] = torch.zeros_like(sums["joint"])
     sums.setdefault("guide", sums["prior"])
-    likelihood = torch.where(
-        sums["prior"] == -math.inf, sums["joint"], sums["joint"] - sums["prior"]
-    )
-    posteriors = (
-        laws["model"] | {name: site["fn"] for name, site in known.items()} | laws.get("guide", {})
-    )
+    sums = {name: total.to(dtype) for name, total in sums.items()} | {
+        "likelihood": _ratio(sums["joint"], sums["prior"]).to(dtype)
+    }
+    drawn_from = {name: site["fn"] for name, site in known.items()} | laws.get("guide", {})
+    return _summed(values, sums, laws["model"], laws["model"] | drawn_from, shape)
+
+
+def _ratio(joint: Tensor, prior: Tensor) -> Tensor:
+    """log p(x, z) - log p(z), also where p(z) is zero."""
+    return torch.where(prior == -math.inf, joint, joint - prior)
+
+
+def _summed(
+    values: dict[str, Tensor],
+    sums: dict[str, Tensor],
+    priors: dict[str, Any],
+    posteriors: dict[str, Any],
+    shape: "_Shape",
+) -> SummedParticles:
     return SummedParticles(
         latents={
-            name: _latent(name, value, laws["model"][name], posteriors[name])
+            name: _latent(name, value, priors[name], posteriors[name])
             for name, value in values.items()
         },
-        log_likelihood=likelihood.to(dtype),
-        num_particles=num_particles,
-        num_data=num_data,
+        log_likelihood=sums["likelihood"],
+        num_particles=shape.num_particles,
+        num_data=shape.num_data,
         scale=1.0,
         likelihood_scaled=False,
-        _sums={name: total.to(dtype) for name, total in sums.items()},
+        _sums=sums,
     )
 
 
@@ -243,12 +182,9 @@ class _Shape:
         """``(num, K, B)`` log-densities for some of the values, and the distributions of the programs' latent sites."""
         num = len(next(iter(piece.values())))
         laid = given(self.lay_out(piece, values, num))
-        plate = particle_plate(self.num_particles * (1 if self.wide else num), self.nesting)
         found, laws = {}, {}
         for name, program in programs.items():
-            with plate_errors(self.nesting):
-                replayed = poutine.replay(plate(program), trace=laid)
-                trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+            trace = self._run(program, laid, num, args, kwargs, name)
             latent = sites_of(trace, observed=False)
             laws[name] = {site: node["fn"] for site, node in latent.items()}
             if name == "guide":
@@ -257,6 +193,17 @@ class _Shape:
                 found["prior"] = self.total(latent, num)
                 found["joint"] = found["prior"] + self.total(sites_of(trace, observed=True), num)
         return found, laws
+
+    def _run(
+        self, program: Program, laid: Any, num: int, args: tuple, kwargs: dict[str, Any], role: str
+    ) -> Any:
+        if not self.wide:
+            options = {"max_plate_nesting": self.nesting, "trace": laid, "role": role}
+            return run(program, self.num_particles * num, args, kwargs, **options)
+        plated = particle_plate(self.num_particles, self.nesting)(program)
+        tracer = poutine.trace(poutine.replay(plated, trace=laid))
+        with run_errors(self.nesting, role, tracer):
+            return tracer.get_trace(*args, **kwargs)
 
     def lay_out(
         self, piece: dict[str, Tensor], values: dict[str, Tensor], num: int
@@ -309,40 +256,3 @@ def _latent(name: str, value: Tensor, prior: Any, posterior: Any) -> LatentSite:
         _reduce=reduce,
         _masks=(None, None),
     )
-
-
-class _Unlistable(Exception):
-    """Why a site's values cannot be listed."""
-
-
-def _all_values(distribution: Any) -> Tensor:
-    """``(S, 1, *inner, 1, *event)`` for a distribution of batch shape ``(1, *inner, B)``."""
-    inner, base = distribution.batch_shape[1:-1], distribution
-    while isinstance(base, Independent):
-        base = base.base_dist
-    if isinstance(base, MaskedDistribution):
-        raise _Unlistable("it is masked")
-    if getattr(base, "num_values", 0) > MOST_VALUES:
-        raise _Unlistable(f"it has {base.num_values} values")
-    try:
-        listed = base.enumerate_support(expand=False)
-    except (NotImplementedError, ValueError, RuntimeError):
-        raise _Unlistable("its values are not finitely many, and the same for all data") from None
-    event = distribution.event_shape
-    listed = listed.reshape(-1, *base.event_shape)
-    elements = [*inner, *event[: len(event) - len(base.event_shape)]]
-    num = len(listed) ** math.prod(elements)
-    if num > MOST_VALUES:
-        raise _Unlistable(f"it has {len(listed)} ** {math.prod(elements)} joint values")
-    places = _product([len(listed)] * math.prod(elements))
-    return listed[places.to(listed.device)].reshape(num, 1, *inner, 1, *event)
-
-
-def _product(counts: list[int]) -> Tensor:
-    """``(prod(counts), len(counts))``: all combinations of places."""
-    total = math.prod(counts)
-    places, repeat = [], total
-    for count in counts:
-        repeat //= count
-        places.append(torch.arange(total) // repeat % count)
-    return torch.stack(places, 1)

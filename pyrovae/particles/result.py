@@ -1,128 +1,44 @@
 """What a run of guide and model with K particles gives: sites, scores, and the gradient through the draws."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pyro.distributions.util import scale_and_mask, sum_rightmost
 from torch import Tensor
-from torch.distributions import Independent, constraints, kl_divergence
+
+from pyrovae.particles.site import LatentSite
+
+Draws = Literal["attached", "detached", "bridged"]
+"""How draws hang together with the guide: see :func:`pyrovae.particles.draw`."""
 
 
 class Bridge:
-    """The drawn value as the model sees it: gradients that come back across it are multiplied by ``ratio``."""
+    """The draws as the model sees them: gradients that come back are multiplied by ``ratio``, ``(K, B)``.
 
-    def __init__(self, drawn: Tensor, event_dim: int) -> None:
-        self.value = drawn.view_as(drawn)
-        self.inner = drawn.dim() - event_dim - 2  # plates between particles and data
-        self.event_dim = event_dim
-        self.ratio: Tensor | None = None
-        self.value.register_hook(self._back)
-
-    def _back(self, gradient: Tensor) -> Tensor:
-        if self.ratio is None:
-            return torch.zeros_like(gradient)
-        num_particles, num_data = self.ratio.shape
-        shape = (num_particles, *[1] * self.inner, num_data, *[1] * self.event_dim)
-        return gradient * self.ratio.reshape(shape)
-
-
-@dataclass(frozen=True)
-class LatentSite:
-    """One latent site: its value, its two distributions, and their scores, each ``(K, B)``.
-
-    Attributes:
-        name: Name of the site.
-        value: ``(K, B, *event)``; a leaf tensor where the particles were drawn with ``cut=True``.
-        drawn: The same numbers, still attached to the guide's parameters.
-        prior: Its distribution in the model, given the sites before it.
-        posterior: Its distribution in the guide, given the sites before it.
-        kl_weight: Product of the scales put on the site, beside the data plate's own; 1.0 without any.
-        in_order: Whether every site before it in the model is before it in the guide too. If not, its prior may
-            depend on sites drawn *given* it, and KL(posterior || prior) is no term of the bound.
+    Args:
+        drawn: One tensor that holds all particles, or one tensor for each particle.
+        event_dim: Event dimensions of the site.
+        together: Whether it is one tensor that holds all particles.
     """
 
-    name: str
-    value: Tensor
-    drawn: Tensor
-    prior: Any
-    posterior: Any
-    kl_weight: float | Tensor
-    in_order: bool
-    _reduce: Callable[[Tensor], Tensor] = field(repr=False)
-    _masks: tuple[Any, Any] = field(repr=False)
-    _whole: "LatentSite | None" = field(default=None, repr=False)
-    _seen: Tensor | None = field(default=None, repr=False)
+    def __init__(self, drawn: Sequence[Tensor], event_dim: int, *, together: bool) -> None:
+        self.values = tuple(value.view_as(value) for value in drawn)
+        self.ratio: Tensor | None = None
+        for particle, value in enumerate(self.values):
+            value.register_hook(self._back(None if together else particle, event_dim))
 
-    @cached_property
-    def log_p(self) -> Tensor:
-        """``(K, B)``: log-density under the model."""
-        return self._reduce(
-            scale_and_mask(
-                self.prior.log_prob(self.value if self._seen is None else self._seen),
-                mask=self._masks[0],
-            )
-        )
+    def _back(self, particle: int | None, event_dim: int) -> Any:
+        def back(gradient: Tensor) -> Tensor:
+            if self.ratio is None:
+                return torch.zeros_like(gradient)
+            lead = self.ratio.shape if particle is None else self.ratio.shape[1:]
+            ratio = self.ratio if particle is None else self.ratio[particle]
+            inner = [1] * (gradient.dim() - event_dim - len(lead))
+            return gradient * ratio.reshape(*lead[:-1], *inner, lead[-1], *[1] * event_dim)
 
-    @cached_property
-    def log_q(self) -> Tensor:
-        """``(K, B)``: log-density under the guide."""
-        return self._reduce(
-            scale_and_mask(self.posterior.log_prob(self.value), mask=self._masks[1])
-        )
-
-    @property
-    def score(self) -> Tensor:
-        """``(K, B)``: log q whose derivative is the score of the draw, without the weights of :meth:`by_element`."""
-        return self.log_q if self._whole is None else self._whole.log_q
-
-    @property
-    def reparameterized(self) -> bool:
-        """Whether gradients flow from the value to the guide."""
-        return bool(getattr(self.posterior, "has_rsample", False))
-
-    def by_element(self, weight: Tensor | float = 1.0) -> "LatentSite":
-        """The site with each element of its event scored by itself, times ``weight``, before they are summed.
-
-        Args:
-            weight: Broadcasts to ``(*batch, *event)``.
-
-        Raises:
-            ValueError: If either distribution is not independent across elements, as a full-rank normal, a
-                mixture or a flow.
-        """
-        dims = len(self.prior.event_shape)
-
-        def reduce(scores: Tensor) -> Tensor:
-            summed: Any = sum_rightmost(scores * weight, dims)
-            return self._reduce(summed)
-
-        return replace(
-            self,
-            prior=_elements(self.prior, self.name, "prior"),
-            posterior=_elements(self.posterior, self.name, "posterior"),
-            _reduce=reduce,
-            _whole=self,
-            _masks=tuple(
-                m[(...,) + (None,) * dims] if isinstance(m, Tensor) else m for m in self._masks
-            ),
-        )
-
-    @property
-    def closed_form(self) -> Tensor | None:
-        """``(K, B)``: KL(posterior || prior) where it is a term of the bound and has a closed form, else None."""
-        if not self.in_order:
-            return None
-        try:
-            return self.reduce(kl_divergence(self.posterior, self.prior))
-        except NotImplementedError:
-            return None
-
-    def reduce(self, per_site: Tensor) -> Tensor:
-        """Sum a tensor of this site's batch shape over inner plates, to ``(K, B)``, under the model's mask."""
-        return self._reduce(scale_and_mask(per_site, mask=self._masks[0]))
+        return back
 
 
 @dataclass(frozen=True)
@@ -139,7 +55,11 @@ class Particles:
         num_dims: Observed elements of one datum, over all observed sites.
         discrete: Whether every observed site is discrete, so that log p(x) is a log-probability.
         completed: Names of the latent sites that the guide lacks and the model drew from their priors.
-        auxiliary: Names of the guide's sites that the model lacks.
+        auxiliary: The sites that the guide draws and the model lacks, by name. If the guide has latent sites that are
+            point masses, those are functions of the auxiliary draws, as in Pyro's ``AutoNormal``: the auxiliary
+            sites then hold the density of the guide, and ``log_density`` of each point mass the volume of its map.
+            Otherwise all densities are those given the auxiliary draws u: the weights p(x, z) / q(z | u, x) average
+            to p(x) whatever the distribution of u is.
     """
 
     latents: dict[str, LatentSite]
@@ -151,18 +71,36 @@ class Particles:
     num_dims: int = 0
     discrete: bool = False
     completed: tuple[str, ...] = ()
-    auxiliary: tuple[str, ...] = ()
+    auxiliary: dict[str, LatentSite] = field(default_factory=dict)
     _bridge: Bridge | None = field(default=None, repr=False)
+    _order: tuple[str, ...] = ()
+    _plates: tuple[tuple[str, int, int], ...] = ()  # name, dimension and size
+
+    @property
+    def sites(self) -> dict[str, LatentSite]:
+        """Latent and auxiliary sites, in the guide's order."""
+        found = {**self.latents, **self.auxiliary}
+        return {name: found[name] for name in (self._order or found)}
+
+    @property
+    def mapped(self) -> bool:
+        """Whether latent sites are functions of auxiliary ones, which hold the guide's density."""
+        return any(site._mapped for site in self.auxiliary.values())
 
     @cached_property
     def log_prior(self) -> Tensor:
-        """``(K, B)``: log p(z), without KL scale."""
+        """``(K, B)``: log p(z), without KL scale; over auxiliary draws where :attr:`mapped`."""
         return self._sum(site.log_p for site in self.latents.values())
 
     @cached_property
     def log_q(self) -> Tensor:
-        """``(K, B)``: log q(z | x), without KL scale."""
-        return self._sum(site.log_q for site in self.latents.values())
+        """``(K, B)``: log q(z | x), without KL scale; over auxiliary draws where :attr:`mapped`."""
+        return self._sum(site.log_q for site in self.sites.values())
+
+    @cached_property
+    def log_auxiliary(self) -> Tensor:
+        """``(K, B)``: log-density of auxiliary draws that :attr:`log_q` is conditional on; zero without any."""
+        return self._sum(s.density for s in self.auxiliary.values() if not s._mapped)
 
     @property
     def log_p(self) -> Tensor:
@@ -183,7 +121,7 @@ class Particles:
     def doubly_reparameterized(
         self, log_p: Tensor, log_q: Tensor, shares: Tensor, ratio: Tensor | float = 1.0
     ) -> Tensor:
-        r"""Surrogate for a gradient without the guide's score, from particles drawn with ``cut="bridge"``.
+        r"""Surrogate for a gradient without the guide's score, from particles drawn with ``draws="bridged"``.
 
         .. math:: \sum_k a_k\, \partial_{\text{direct}} \log p_k
                   + \sum_k a_k r_k\, \frac{\partial (\log p_k - \log q_k)}{\partial z_k}
@@ -208,19 +146,21 @@ class Particles:
     def pathwise(self, objective: Tensor) -> Tensor:
         r"""Surrogate for the gradient of ``objective`` that flows through the draws alone.
 
-        For particles drawn with ``cut=True`` and an objective f made of their scores, the result is a scalar
+        For particles drawn with ``draws="detached"`` and an objective f made of their scores, the result is a scalar
         whose gradient is :math:`\sum_k (\partial f / \partial z_k)\, \partial z_k / \partial\phi`, all layers
         included; the direct dependence of the scores on any parameter is left out. Its value has no meaning.
         Without gradients enabled it is zero.
         """
         if not objective.requires_grad:  # without gradients, or of scores that are constant
             return torch.zeros_like(objective)
-        sites = [
-            s
-            for s in self.latents.values()
-            if s.drawn.requires_grad and s.value.is_floating_point()
+        # Each draw of each site, in the order in which they were drawn.
+        pairs = [
+            (leaf, drawn)
+            for site in self.sites.values()
+            for leaf, drawn in zip(*site.runs, strict=True)
+            if drawn is not leaf and drawn.requires_grad and leaf.is_floating_point()
         ]
-        leaves = [site.value for site in sites]
+        leaves = [leaf for leaf, _ in pairs]
         if not leaves:
             return torch.zeros_like(objective)
         found = torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True)
@@ -229,8 +169,8 @@ class Particles:
         ]
         surrogate = torch.zeros_like(objective)
         # A later layer was drawn from a distribution that the leaves of earlier layers shape: walk back.
-        for i in reversed(range(len(sites))):
-            drawn, slope = sites[i].drawn, slopes[i].detach()
+        for i, (_, drawn) in reversed(list(enumerate(pairs))):
+            slope = slopes[i].detach()
             if i and drawn.requires_grad:
                 upstream = torch.autograd.grad(
                     drawn, leaves[:i], slope, retain_graph=True, allow_unused=True
@@ -246,33 +186,3 @@ class Particles:
         for term in terms:
             total = total + term
         return total
-
-
-def _elements(distribution: Any, name: str, role: str) -> Any:
-    """The distribution with its event's elements in the batch shape."""
-    inner = distribution
-    while isinstance(inner, Independent):
-        inner = inner.base_dist
-    if inner.event_shape:
-        raise ValueError(
-            f"The {role} of site '{name}' is a {type(inner).__name__}, which is not independent across elements. "
-            "Treat the site as a whole, or use an elementwise distribution such as a diagonal normal."
-        )
-    return inner
-
-
-def real_support(site: LatentSite) -> bool:
-    """Whether a site's values may be any real numbers, as far as its two distributions say."""
-    supports = [_real(fn) for fn in (site.prior, site.posterior)]
-    return any(supports) and False not in supports
-
-
-def _real(distribution: Any) -> bool | None:
-    """Whether a distribution lives on all real numbers; None if it does not say."""
-    try:
-        support = distribution.support
-    except (AttributeError, NotImplementedError):
-        return None
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return None if support is None else support is constraints.real

@@ -1,40 +1,26 @@
 """Trace the model against the guide's trace, check that the two fit, and score both."""
 
 import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
-import pyro
-from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import biject_to
 
-from pyrovae.particles.result import LatentSite, Particles
+from pyrovae.particles.matching import (
+    check_event,
+    check_names,
+    check_scale,
+    data_plate,
+    handler_scale,
+)
+from pyrovae.particles.result import Particles
+from pyrovae.particles.running import PARTICLE_PLATE, is_point, run, sites_of
+from pyrovae.particles.site import LatentSite
 from pyrovae.programs import Program
-
-PARTICLE_PLATE = "_particles"
-
-
-def particle_plate(num_particles: int, max_plate_nesting: int) -> Any:
-    return pyro.plate(PARTICLE_PLATE, num_particles, dim=-1 - max_plate_nesting)
-
-
-class plate_errors:
-    """Turn Pyro's words on colliding plates into what to do about them."""
-
-    def __init__(self, max_plate_nesting: int):
-        self.max_plate_nesting = max_plate_nesting
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, ValueError) and "collide at dim" in str(error):
-            raise ValueError(
-                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates ({error}). "
-                f"Pass max_plate_nesting={self.max_plate_nesting + 1} or more."
-            ) from error
 
 
 def score(
@@ -45,32 +31,21 @@ def score(
     kwargs: dict[str, Any],
     *,
     max_plate_nesting: int = 1,
-    drawn: dict[str, Tensor] | None = None,
     model_trace: Any = None,
     complete: bool = False,
 ) -> Particles:
-    """Replay the model against a guide trace made under the particle plate (if not done yet), and score both."""
+    """Replay the model against a guide trace of K particles (if not done yet), and score both."""
     if model_trace is None:
-        model_trace = replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting)
+        nesting = max_plate_nesting
+        model_trace = replay(model, guide_trace, num_particles, args, kwargs, nesting)
     guide_sites = sites_of(guide_trace, observed=False)
     model_sites = sites_of(model_trace, observed=False)
     observed = sites_of(model_trace, observed=True)
-    completed = {
-        name: site for name, site in model_sites.items() if complete and name not in guide_sites
-    }
-    guide_sites = {**guide_sites, **completed}
-    _check_names(guide_sites, model_sites, observed)
-    frames = {
-        data_frame(site)
-        for site in (*guide_sites.values(), *model_sites.values(), *observed.values())
-    }
-    sizes = {(frame.size, frame.full_size or frame.size) for frame in frames}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"The data plates disagree: (batch, full) sizes are {sorted(sizes)}. "
-            "Use one plate size in model and guide."
-        )
-    ((num_data, full_size),) = sizes
+    completed = [name for name in model_sites if complete and name not in guide_sites]
+    guide_sites |= {name: model_sites[name] for name in completed}
+    check_names(guide_sites, model_sites, observed)
+    everything = (*guide_sites.values(), *model_sites.values(), *observed.values())
+    num_data, full_size = data_plate(everything)
     plate_scale = full_size / num_data if num_data else 1.0
 
     def reduce(log_prob: Tensor) -> Tensor:
@@ -78,39 +53,8 @@ def score(
             log_prob = log_prob.sum(tuple(range(1, log_prob.dim() - 1)))
         return log_prob.expand(num_particles, num_data)
 
-    latents: dict[str, LatentSite] = {}
-    order = list(model_sites)
-    for name, site in guide_sites.items():
-        if name not in model_sites:
-            continue
-        weight = _handler_scale(model_sites[name], plate_scale)
-        value: Any = site["value"]
-        _check_scale(name, model_sites[name], site, plate_scale)
-        latents[name] = LatentSite(
-            name=name,
-            value=value,
-            drawn=drawn[name] if drawn else value,
-            prior=model_sites[name]["fn"],
-            posterior=site["fn"],
-            kl_weight=weight,
-            in_order=set(order[: order.index(name)]) <= set(latents),
-            _reduce=reduce,
-            _masks=(model_sites[name]["mask"], site["mask"]),
-            _seen=model_sites[name]["value"],
-        )
-    if is_validation_enabled():
-        for site in latents.values():
-            _check_event(site)
-    log_likelihood: Any = 0.0
-    likelihood_scaled = False
-    for site in observed.values():
-        scale: Any = _handler_scale(site, plate_scale)
-        unscaled = isinstance(scale, float) and scale == 1.0
-        likelihood_scaled |= not unscaled
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        log_likelihood = log_likelihood + reduce(
-            scale_and_mask(log_prob, scale=1.0 if unscaled else scale, mask=site["mask"])
-        )
+    latents, auxiliary = _latent_sites(guide_sites, model_sites, plate_scale, reduce)
+    log_likelihood, likelihood_scaled = _score_observed(observed, plate_scale, reduce)
     return Particles(
         latents=latents,
         log_likelihood=log_likelihood,
@@ -121,59 +65,119 @@ def score(
         num_dims=sum(_numel(site) for site in observed.values()) // max(num_data, 1),
         discrete=all(is_discrete(site["fn"]) for site in observed.values()),
         completed=tuple(completed),
-        auxiliary=tuple(name for name in guide_sites if name not in model_sites),
+        auxiliary=auxiliary,
+        _order=tuple(guide_sites),
+        _plates=_plates(everything),
     )
 
 
-def replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting):
-    replayed = poutine.replay(
-        particle_plate(num_particles, max_plate_nesting)(model), trace=guide_trace
-    )
-    with plate_errors(max_plate_nesting):
-        return poutine.trace(replayed).get_trace(*args, **kwargs)
-
-
-def sites_of(trace: Any, *, observed: bool) -> dict[str, Any]:
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and site["is_observed"] == observed
-        and not site_is_subsample(site)
-    }
-
-
-def data_frame(site: Any) -> Any:
-    for frame in site["cond_indep_stack"]:
-        if frame.dim == -1:
-            return frame
-    raise ValueError(
-        f"Site '{site['name']}' lies outside the data plate, so it has no density for each datum. "
-        "Put it inside pyro.plate('data', len(x)), the right-most batch dimension."
+def replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting, plate=True):
+    """Trace of the model at the latent values of a guide's trace."""
+    return run(
+        model,
+        num_particles,
+        args,
+        kwargs,
+        max_plate_nesting=max_plate_nesting,
+        trace=guide_trace,
+        plate=plate,
+        role="model",
     )
 
 
-def _check_names(guide_sites: dict, model_sites: dict, observed: dict) -> None:
-    missing = [name for name in model_sites if name not in guide_sites]
-    if missing:
-        raise ValueError(
-            f"Latent sites {missing} are in the model but not in the guide, which has {list(guide_sites)}. "
-            "Sample them in the guide, or observe them in the model."
+def _latent_sites(
+    guide_sites: dict[str, Any],
+    model_sites: dict[str, Any],
+    plate_scale: float,
+    reduce: Callable[[Tensor], Tensor],
+) -> tuple[dict[str, LatentSite], dict[str, LatentSite]]:
+    """The latent sites of both programs, and the auxiliary ones of the guide."""
+    latents: dict[str, LatentSite] = {}
+    auxiliary: dict[str, LatentSite] = {}
+    order = list(model_sites)
+    mapped = _is_map(guide_sites, model_sites)
+    for name, site in guide_sites.items():
+        in_model: Any = model_sites.get(name)
+        if in_model is not None:
+            check_scale(name, in_model, site, plate_scale)
+        drawn = site.get("attached", site["value"])
+        runs = (site["raw"], site.get("drawn", site["raw"])) if "raw" in site else None
+        (auxiliary if in_model is None else latents)[name] = LatentSite(
+            name=name,
+            value=site["value"],
+            drawn=drawn,
+            prior=None if in_model is None else in_model["fn"],
+            posterior=site["fn"],
+            kl_weight=handler_scale(site if in_model is None else in_model, plate_scale),
+            in_order=in_model is not None and set(order[: order.index(name)]) <= set(latents),
+            _reduce=reduce,
+            _masks=(site["mask"] if in_model is None else in_model["mask"], site["mask"]),
+            _seen=None if in_model is None else in_model["value"],
+            _mapped=mapped,
+            _runs=runs,
         )
-    surplus = [
-        name
-        for name, site in guide_sites.items()
-        if name not in model_sites and not site["infer"].get("is_auxiliary")
-    ]
-    if surplus:
+    if is_validation_enabled():
+        for latent in latents.values():
+            check_event(latent)
+    return latents, auxiliary
+
+
+def _is_map(guide_sites: dict[str, Any], model_sites: dict[str, Any]) -> bool:
+    """Whether point masses of the guide are functions of its auxiliary draws, which then hold the density.
+
+    Raises:
+        ValueError: If there are more or fewer numbers in the auxiliary draws than in their images.
+    """
+    auxiliary = {name: s for name, s in guide_sites.items() if name not in model_sites}
+    points = [n for n, site in guide_sites.items() if n in model_sites and is_point(site["fn"])]
+    if not auxiliary or not points:
+        return False
+    random = sum(_size(site["value"].shape, site) for site in auxiliary.values())
+    images = 0
+    for name in points:
+        shape = guide_sites[name]["value"].shape
+        if not is_discrete(model_sites[name]["fn"]):
+            with suppress(AttributeError, NotImplementedError):
+                shape = biject_to(model_sites[name]["fn"].support).inverse_shape(shape)
+        images += _size(shape, guide_sites[name])
+    if random != images:
         raise ValueError(
-            f"Sites {surplus} are in the guide but not latent in the model, which has {list(model_sites)}. "
-            "Give both programs the same latent sites, or mark one infer={'is_auxiliary': True}."
+            f"The guide maps the auxiliary sites {list(auxiliary)}, of {random} numbers, to the point masses {points}, "
+            f"of {images}: that is no change of variables, so the density of the guide is unknown. Map each auxiliary "
+            "number to one latent number, or draw the latent sites from distributions with a density."
         )
-    if not observed:
-        raise ValueError(
-            "The model observes nothing. Give one site obs=..., inside the data plate."
+    return True
+
+
+def _size(shape: Any, site: Any) -> int:
+    """Numbers of all data in a value of one particle."""
+    frames = {f.name: f.size for f in site["cond_indep_stack"] if f.vectorized}
+    batch = math.prod(size for name, size in frames.items() if name != PARTICLE_PLATE)
+    event = len(site["fn"].event_shape)
+    return batch * math.prod(shape[len(shape) - event :] if event else ())
+
+
+def _score_observed(
+    observed: dict[str, Any], plate_scale: float, reduce: Callable[[Tensor], Tensor]
+) -> tuple[Any, bool]:
+    """log p(x | z), ``(K, B)``, and whether a handler scales it."""
+    log_likelihood: Any = 0.0
+    scaled = False
+    for site in observed.values():
+        scale: Any = handler_scale(site, plate_scale)
+        unscaled = isinstance(scale, float) and scale == 1.0
+        scaled |= not unscaled
+        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        log_likelihood = log_likelihood + reduce(
+            scale_and_mask(log_prob, scale=1.0 if unscaled else scale, mask=site["mask"])
         )
+    return log_likelihood, scaled
+
+
+def _plates(sites: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
+    """Name, dimension and size of every plate of the programs."""
+    frames = {f for site in sites for f in site["cond_indep_stack"] if f.vectorized}
+    return tuple((f.name, f.dim, f.size) for f in frames if f.name != PARTICLE_PLATE)
 
 
 def _numel(site: Any) -> int:
@@ -187,53 +191,8 @@ def _numel(site: Any) -> int:
 
 
 def is_discrete(distribution: Any) -> bool:
+    """Whether a distribution is on discrete values, as far as it says."""
     try:
         return bool(distribution.support.is_discrete)
     except (AttributeError, NotImplementedError):
         return False
-
-
-def _handler_scale(site: Any, plate_scale: float) -> float | Tensor:
-    """What handlers multiply the site's score by, beside the data plate's subsampling."""
-    scale = site["scale"]
-    if plate_scale != 1.0:
-        scale = scale / plate_scale
-    if isinstance(scale, Tensor):
-        return scale
-    return 1.0 if abs(scale - 1.0) < 1e-12 else float(scale)
-
-
-def _check_scale(name: str, model_site: Any, guide_site: Any, plate_scale: float) -> None:
-    in_model, in_guide = (_handler_scale(site, plate_scale) for site in (model_site, guide_site))
-    if in_model is in_guide:
-        return
-    if isinstance(in_model, Tensor) and isinstance(in_guide, Tensor):
-        if len(model_site.get("kl_scale", ())) == len(guide_site.get("kl_scale", ())):
-            return
-    elif (
-        not isinstance(in_model, Tensor)
-        and not isinstance(in_guide, Tensor)
-        and abs(in_model - in_guide) < 1e-9
-    ):
-        return
-    raise ValueError(
-        f"Site '{name}' is scaled by {in_model} in the model but by {in_guide} in the guide. "
-        "Wrap both with the same factor: KLScale(beta)(model) and KLScale(beta)(guide)."
-    )
-
-
-def _check_event(site: LatentSite) -> None:
-    left, right = tuple(site.prior.event_shape), tuple(site.posterior.event_shape)
-    if left != right:
-        raise ValueError(
-            f"Site '{site.name}' has event shape {left} in the model but {right} in the guide. "
-            "Give both distributions the same event dimensions (to_event)."
-        )
-
-
-def given(values: dict[str, Tensor]) -> Any:
-    """A trace of latent values, to replay a program against."""
-    trace = poutine.Trace()
-    for name, value in values.items():
-        trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
-    return trace

@@ -7,7 +7,8 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyrovae.particles.scoring import data_frame, given, particle_plate, sites_of
+from pyrovae.particles.matching import data_frame
+from pyrovae.particles.running import given, run, sites_of
 from pyrovae.programs import Program
 
 
@@ -83,10 +84,16 @@ def predict(
     max_plate_nesting: int = 1,
 ) -> dict[str, Tensor]:
     """Draw every observed site anew, ``(K, B, *event)``, given latent values of K particles."""
-    plate = particle_plate(next(iter(values.values())).shape[0], max_plate_nesting)
     with torch.no_grad():
-        program = poutine.replay(poutine.uncondition(plate(model)), trace=given(values))
-        trace = poutine.trace(program).get_trace(*args, **(kwargs or {}))
+        trace = run(
+            poutine.uncondition(model),
+            len(next(iter(values.values()))),
+            args,
+            kwargs or {},
+            max_plate_nesting=max_plate_nesting,
+            trace=given(values),
+            role="model",
+        )
     return {
         name: site["value"]
         for name, site in sites_of(trace, observed=False).items()

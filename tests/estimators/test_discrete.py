@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers.gradients import TwoLayers, assert_within, exact_elbo, gradient, spread
 from torch import nn
 from torch.testing import assert_close
 
@@ -28,23 +29,19 @@ def expected_bound(oracle, x, num):
 
 
 @pytest.mark.parametrize("estimator", [VIMCO(3), RWS(3)], ids=repr)
-def test_reported_bound_has_the_enumerated_mean(estimator, mixture, lab):
+def test_reported_bound_has_the_enumerated_mean(estimator, mixture):
     oracle, x = mixture
     many = x.repeat(20_000, 1)
     torch.manual_seed(0)
     found = estimator.bound(oracle.model, oracle.guide, many).reshape(20_000, -1)
-    lab.assert_within(
-        found.mean(0), found.std(0) / 20_000**0.5, expected_bound(oracle, x, 3).detach()
-    )
+    assert_within(found.mean(0), found.std(0) / 20_000**0.5, expected_bound(oracle, x, 3).detach())
 
 
 @pytest.mark.parametrize("num_particles", [2, 3])
-def test_vimco_has_the_enumerated_gradient_of_iwae(num_particles, mixture, lab):
+def test_vimco_has_the_enumerated_gradient_of_iwae(num_particles, mixture):
     oracle, x = mixture
-    mean, error = lab.spread(VIMCO(num_particles), oracle, x, copies=1_000)
-    lab.assert_within(
-        mean, error, lab.gradient(oracle, expected_bound(oracle, x, num_particles).sum())
-    )
+    mean, error = spread(VIMCO(num_particles), oracle, x, copies=1_000)
+    assert_within(mean, error, gradient(oracle, expected_bound(oracle, x, num_particles).sum()))
 
 
 def test_vimco_learning_signal_follows_its_formula(mixture):
@@ -67,35 +64,35 @@ def test_vimco_learning_signal_follows_its_formula(mixture):
 
 
 @pytest.mark.parametrize("num_particles", [1, 4])
-def test_score_elbo_has_the_enumerated_gradient(num_particles, mixture, lab):
+def test_score_elbo_has_the_enumerated_gradient(num_particles, mixture):
     oracle, x = mixture
     log_q = oracle.log_guide(x)
     exact = (log_q.exp() * (oracle.log_joint(x) - log_q)).sum()
-    mean, error = lab.spread(ScoreELBO(num_particles), oracle, x)
-    lab.assert_within(mean, error, lab.gradient(oracle, exact))
+    mean, error = spread(ScoreELBO(num_particles), oracle, x)
+    assert_within(mean, error, gradient(oracle, exact))
 
 
-def test_baseline_lowers_the_variance(mixture, lab):
+def test_baseline_lowers_the_variance(mixture):
     oracle, x = mixture
-    _, alone = lab.spread(ScoreELBO(1), oracle, x)
-    _, four = lab.spread(ScoreELBO(4), oracle, x)
+    _, alone = spread(ScoreELBO(1), oracle, x)
+    _, four = spread(ScoreELBO(4), oracle, x)
     assert (
         four.norm() < 0.5 * alone.norm() / 1.05
     )  # a mean of four without a baseline would give a half
 
 
-def test_score_functions_at_reparameterised_sites_have_the_exact_gradient(spoilt, lab):
+def test_score_functions_at_reparameterised_sites_have_the_exact_gradient(spoilt):
     oracle, x = spoilt
-    mean, error = lab.spread(ScoreELBO(3), oracle, x, copies=2_000)
-    lab.assert_within(mean, error, lab.gradient(oracle, lab.exact_elbo(oracle, x).sum()))
+    mean, error = spread(ScoreELBO(3), oracle, x, copies=2_000)
+    assert_within(mean, error, gradient(oracle, exact_elbo(oracle, x).sum()))
 
 
-def test_wake_gradients_have_the_enumerated_mean(mixture, lab):
+def test_wake_gradients_have_the_enumerated_mean(mixture):
     oracle, x = mixture
     log_p, log_q, probability = outcomes(oracle, x, 3)
     shares = (probability[:, None] * (log_p - log_q).softmax(1)).detach()
-    mean, error = lab.spread(RWS(3), oracle, x)
-    lab.assert_within(mean, error, lab.gradient(oracle, (shares * (log_p + log_q)).sum()))
+    mean, error = spread(RWS(3), oracle, x)
+    assert_within(mean, error, gradient(oracle, (shares * (log_p + log_q)).sum()))
 
 
 def dreams(oracle):
@@ -105,22 +102,22 @@ def dreams(oracle):
 
 
 @pytest.mark.parametrize(("update", "wake", "sleep"), [("sleep", 0.0, 1.0), ("both", 0.5, 0.5)])
-def test_sleep_gradients_have_the_enumerated_mean(update, wake, sleep, mixture, lab):
+def test_sleep_gradients_have_the_enumerated_mean(update, wake, sleep, mixture):
     oracle, x = mixture
     log_p, log_q, probability = outcomes(oracle, x, 3)
     shares = (probability[:, None] * (log_p - log_q).softmax(1)).detach()
     exact = (shares * (log_p + wake * log_q)).sum() + sleep * len(x) * dreams(oracle)
-    mean, error = lab.spread(RWS(3, update=update), oracle, x)
-    lab.assert_within(mean, error, lab.gradient(oracle, exact))
+    mean, error = spread(RWS(3, update=update), oracle, x)
+    assert_within(mean, error, gradient(oracle, exact))
 
 
-def test_sleep_does_not_train_the_model_on_its_dreams(mixture, lab):
+def test_sleep_does_not_train_the_model_on_its_dreams(mixture):
     oracle, x = mixture
     found = []
     for update in ("wake", "sleep"):
         torch.manual_seed(1)
         found.append(
-            lab.gradient(
+            gradient(
                 oracle, RWS(5, update=update).differentiable_loss(oracle.model, oracle.guide, x)
             )
         )
@@ -129,13 +126,13 @@ def test_sleep_does_not_train_the_model_on_its_dreams(mixture, lab):
     assert not torch.allclose(found[0][model:], found[1][model:])
 
 
-def test_reparameterised_dreams_do_not_either(lab):
-    module, x = lab.TwoLayers(spoil=0.3), torch.tensor([0.3, -1.0], dtype=torch.float64)
+def test_reparameterised_dreams_do_not_either():
+    module, x = TwoLayers(spoil=0.3), torch.tensor([0.3, -1.0], dtype=torch.float64)
     found = []
     for update in ("wake", "sleep"):
         torch.manual_seed(1)
         loss = RWS(5, update=update).differentiable_loss(module.model, module.guide, x)
-        found.append(lab.gradient(module, loss)[: module.guide_slice.start])
+        found.append(gradient(module, loss)[: module.guide_slice.start])
     assert_close(*found)
 
 
@@ -145,16 +142,16 @@ def test_sleep_says_when_it_cannot_place_its_dream(mixture):
         RWS(2, update="sleep").bound(lambda data: oracle.model(data + 0), oracle.guide, x)
 
 
-def test_sleep_of_two_latent_layers_scores_both(lab):
+def test_sleep_of_two_latent_layers_scores_both():
     """At the exact posterior the sleep gradient of the guide has mean zero."""
-    module, x = lab.TwoLayers(), torch.zeros(3, dtype=torch.float64)
-    mean, error = lab.spread(RWS(2, update="sleep"), module, x)
+    module, x = TwoLayers(), torch.zeros(3, dtype=torch.float64)
+    mean, error = spread(RWS(2, update="sleep"), module, x)
     part = module.guide_slice
     assert (error[part] > 0).all()
-    lab.assert_within(mean[part], error[part], torch.zeros(4, dtype=x.dtype))
+    assert_within(mean[part], error[part], torch.zeros(4, dtype=x.dtype))
 
 
-def test_tvo_gradient_tends_to_the_enumerated_one(mixture, lab):
+def test_tvo_gradient_tends_to_the_enumerated_one(mixture):
     oracle, x = mixture
     ends = (0.0, 0.1, 0.4, 1.0)
     log_p, log_q = oracle.log_joint(x), oracle.log_guide(x)
@@ -162,18 +159,18 @@ def test_tvo_gradient_tends_to_the_enumerated_one(mixture, lab):
     for left, right in itertools.pairwise(ends):
         path = (left * log_p + (1 - left) * log_q).softmax(0)
         exact = exact + (right - left) * (path * (log_p - log_q)).sum()
-    mean, error = lab.spread(TVO(4_000, partition=ends), oracle, x, copies=5)
+    mean, error = spread(TVO(4_000, partition=ends), oracle, x, copies=5)
     # Self-normalising leaves a bias of order 1 / K, far below the error here.
-    lab.assert_within(mean, error, lab.gradient(oracle, exact))
+    assert_within(mean, error, gradient(oracle, exact))
 
 
-def test_tvo_gradient_at_the_left_end_alone_is_unbiased_for_two_particles(mixture, lab):
+def test_tvo_gradient_at_the_left_end_alone_is_unbiased_for_two_particles(mixture):
     """One interval: the ELBO, with the covariance's K / (K - 1) making its score term exact."""
     oracle, x = mixture
     log_q = oracle.log_guide(x)
-    mean, error = lab.spread(TVO(2, partition=1), oracle, x)
-    lab.assert_within(
-        mean, error, lab.gradient(oracle, (log_q.exp() * (oracle.log_joint(x) - log_q)).sum())
+    mean, error = spread(TVO(2, partition=1), oracle, x)
+    assert_within(
+        mean, error, gradient(oracle, (log_q.exp() * (oracle.log_joint(x) - log_q)).sum())
     )
 
 
@@ -202,17 +199,17 @@ def test_exact_discrete_guide_makes_the_bound_tight(estimator: Estimator):
     assert_close(estimator.bound(oracle.model, oracle.guide, x), oracle.log_prob(x).detach())
 
 
-def test_continuous_sites_work_too(lab):
+def test_continuous_sites_work_too():
     oracle = LinearGaussian(shift=0.4)
     x = oracle.sample(2)
-    mean, error = lab.spread(VIMCO(3), oracle, x, copies=2_000)
+    mean, error = spread(VIMCO(3), oracle, x, copies=2_000)
     from pyrovae.estimators import IWAE
 
-    other, other_error = lab.spread(IWAE(3), oracle, x, copies=2_000, seed=1_000)
-    lab.assert_within(mean, error, other, other_error)
+    other, other_error = spread(IWAE(3), oracle, x, copies=2_000, seed=1_000)
+    assert_within(mean, error, other, other_error)
 
 
-def test_inner_plates_sum_to_one_number_a_datum(lab):
+def test_inner_plates_sum_to_one_number_a_datum():
     class Pairs(nn.Module):
         def __init__(self):
             super().__init__()
@@ -238,6 +235,6 @@ def test_inner_plates_sum_to_one_number_a_datum(lab):
     sums = []
     for _ in range(40):
         loss = estimator.differentiable_loss(module.model, module.guide, x.repeat(1, 500))
-        sums.append(-lab.gradient(module, loss) / 1_500)
+        sums.append(-gradient(module, loss) / 1_500)
     found = torch.stack(sums)
-    lab.assert_within(found.mean(0), found.std(0) / 40**0.5, torch.tensor([-0.8], dtype=x.dtype))
+    assert_within(found.mean(0), found.std(0) / 40**0.5, torch.tensor([-0.8], dtype=x.dtype))

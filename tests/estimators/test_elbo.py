@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers.gradients import TwoLayers, assert_within, exact_elbo, gradient, spread
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
@@ -16,14 +17,14 @@ from pyrovae.testing import LinearGaussian
 PAIRS = [(ELBO, Trace_ELBO), (AnalyticKL, TraceMeanField_ELBO)]
 
 
-def stock_gradient(lab, stock, module, *, num_particles, beta, x):
+def stock_gradient(stock, module, *, num_particles, beta, x):
     elbo = stock(
         num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=1
     )
     scaled = KLScale(beta)
     torch.manual_seed(7)
     loss = elbo.differentiable_loss(scaled(module.model), KLScale(beta)(module.guide), x)
-    return loss.detach(), lab.gradient(module, loss)
+    return loss.detach(), gradient(module, loss)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
@@ -31,45 +32,45 @@ def stock_gradient(lab, stock, module, *, num_particles, beta, x):
 @pytest.mark.parametrize(("ours", "stock"), PAIRS, ids=["ELBO", "AnalyticKL"])
 @pytest.mark.parametrize("size", [1, 5])
 def test_loss_and_gradient_equal_stock_pyro_under_the_same_draws(
-    lab, ours, stock, num_particles, beta, size
+    ours, stock, num_particles, beta, size
 ):
     oracle = LinearGaussian(shift=0.5, stretch=1.3)
     x = oracle.sample(size)
-    loss, grad = stock_gradient(lab, stock, oracle, num_particles=num_particles, beta=beta, x=x)
+    loss, grad = stock_gradient(stock, oracle, num_particles=num_particles, beta=beta, x=x)
     torch.manual_seed(7)
     found = ours(num_particles).differentiable_loss(
         KLScale(beta)(oracle.model), KLScale(beta)(oracle.guide), x
     )
     assert_close(found.detach(), loss)
-    assert_close(lab.gradient(oracle, found), grad)
+    assert_close(gradient(oracle, found), grad)
 
 
 @pytest.mark.parametrize(("ours", "stock"), PAIRS, ids=["ELBO", "AnalyticKL"])
-def test_two_layers_from_the_top_down_equal_stock_pyro(lab, ours, stock):
-    class TopDown(lab.TwoLayers):
+def test_two_layers_from_the_top_down_equal_stock_pyro(ours, stock):
+    class TopDown(TwoLayers):
         def guide(self, x):
             with pyro.plate("data", len(x), dim=-1):
                 z2 = pyro.sample("z2", dist.Normal(self.gain2 * x, self.log_scale2.exp()))
                 pyro.sample("z1", dist.Normal(self.gain1 * x + 0.3 * z2, self.log_scale1.exp()))
 
     module, x = TopDown(), torch.tensor([0.3, -1.0], dtype=torch.float64)
-    loss, grad = stock_gradient(lab, stock, module, num_particles=3, beta=0.7, x=x)
+    loss, grad = stock_gradient(stock, module, num_particles=3, beta=0.7, x=x)
     torch.manual_seed(7)
     found = ours(3).differentiable_loss(KLScale(0.7)(module.model), KLScale(0.7)(module.guide), x)
     assert_close(found.detach(), loss)
-    assert_close(lab.gradient(module, found), grad)
+    assert_close(gradient(module, found), grad)
 
 
 @pytest.mark.parametrize("estimator", [ELBO(2), AnalyticKL(2)], ids=repr)
 @pytest.mark.filterwarnings("ignore:AnalyticKL")
-def test_two_layers_from_the_bottom_up_have_the_exact_gradient(estimator, lab):
-    module, x = lab.TwoLayers(spoil=0.3), torch.tensor([0.3, -1.0], dtype=torch.float64)
-    mean, error = lab.spread(estimator, module, x)
-    lab.assert_within(mean, error, lab.gradient(module, module.elbo(x).sum()))
+def test_two_layers_from_the_bottom_up_have_the_exact_gradient(estimator):
+    module, x = TwoLayers(spoil=0.3), torch.tensor([0.3, -1.0], dtype=torch.float64)
+    mean, error = spread(estimator, module, x)
+    assert_within(mean, error, gradient(module, module.elbo(x).sum()))
 
 
-def test_closed_form_is_refused_where_the_prior_depends_on_a_later_draw(lab):
-    module, x = lab.TwoLayers(), torch.zeros(2, dtype=torch.float64)
+def test_closed_form_is_refused_where_the_prior_depends_on_a_later_draw():
+    module, x = TwoLayers(), torch.zeros(2, dtype=torch.float64)
     with pytest.raises(ValueError, match="draws site 'z1' before"):
         AnalyticKL(strict=True).bound(module.model, module.guide, x)
     estimator = AnalyticKL()
@@ -78,11 +79,11 @@ def test_closed_form_is_refused_where_the_prior_depends_on_a_later_draw(lab):
     assert estimator.fallbacks == ("z1",)
 
 
-def test_loss_and_grads_adds_the_gradient_of_the_loss(spoilt, lab):
+def test_loss_and_grads_adds_the_gradient_of_the_loss(spoilt):
     oracle, x = spoilt
     estimator = ELBO(2)
     torch.manual_seed(0)
-    expected = lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x))
+    expected = gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x))
     torch.manual_seed(0)
     value = estimator.loss_and_grads(oracle.model, oracle.guide, x)
     torch.manual_seed(0)
@@ -90,18 +91,18 @@ def test_loss_and_grads_adds_the_gradient_of_the_loss(spoilt, lab):
     assert_close(torch.cat([p.grad.flatten() for p in oracle.parameters()]), expected)
 
 
-def test_many_draws_average_to_the_exact_elbo(spoilt, lab):
+def test_many_draws_average_to_the_exact_elbo(spoilt):
     oracle, x = spoilt
     torch.manual_seed(0)
     found = torch.stack([ELBO(2_000).bound(oracle.model, oracle.guide, x) for _ in range(10)])
-    lab.assert_within(found.mean(0), found.std(0) / 10**0.5, lab.exact_elbo(oracle, x).detach())
+    assert_within(found.mean(0), found.std(0) / 10**0.5, exact_elbo(oracle, x).detach())
 
 
 @pytest.mark.parametrize("estimator", [ELBO(1), AnalyticKL(1)], ids=repr)
-def test_expected_gradient_is_that_of_the_exact_elbo(estimator, spoilt, lab):
+def test_expected_gradient_is_that_of_the_exact_elbo(estimator, spoilt):
     oracle, x = spoilt
-    mean, error = lab.spread(estimator, oracle, x)
-    lab.assert_within(mean, error, lab.gradient(oracle, lab.exact_elbo(oracle, x).sum()))
+    mean, error = spread(estimator, oracle, x)
+    assert_within(mean, error, gradient(oracle, exact_elbo(oracle, x).sum()))
 
 
 def test_closed_form_kl_follows_its_formula(spoilt):
@@ -119,7 +120,7 @@ def test_beta_zero_leaves_the_reconstruction(spoilt):
         assert_close(estimator.terms(particles).bound, particles.log_likelihood.mean(0))
 
 
-def test_subsampling_multiplies_the_loss_and_not_the_bound(lab):
+def test_subsampling_multiplies_the_loss_and_not_the_bound():
     oracle = LinearGaussian(shift=0.5)
     x = oracle.sample(3)
 
@@ -190,15 +191,15 @@ def test_strict_refuses_a_missing_closed_form():
 
 
 @pytest.mark.parametrize("estimator", [ELBO(1), ELBO(3), AnalyticKL(1), AnalyticKL(3)], ids=repr)
-def test_discrete_site_has_the_enumerated_gradient(estimator, mixture, lab):
+def test_discrete_site_has_the_enumerated_gradient(estimator, mixture):
     oracle, x = mixture
     log_q = oracle.log_guide(x)
     exact = (log_q.exp() * (oracle.log_joint(x) - log_q)).sum()
-    mean, error = lab.spread(estimator, oracle, x)
-    lab.assert_within(mean, error, lab.gradient(oracle, exact))
+    mean, error = spread(estimator, oracle, x)
+    assert_within(mean, error, gradient(oracle, exact))
 
 
-def test_scaled_discrete_site_has_the_enumerated_gradient(mixture, lab):
+def test_scaled_discrete_site_has_the_enumerated_gradient(mixture):
     oracle, x = mixture
     beta, log_q = 0.4, oracle.log_guide(x)
     log_prior = oracle.class_logits.log_softmax(-1)[:, None]
@@ -206,12 +207,12 @@ def test_scaled_discrete_site_has_the_enumerated_gradient(mixture, lab):
     exact = (log_q.exp() * (log_x + beta * (log_prior - log_q))).sum()
     model, guide = oracle.model, oracle.guide
     oracle.model, oracle.guide = KLScale(beta)(model), KLScale(beta)(guide)
-    mean, error = lab.spread(ELBO(3), oracle, x)
-    lab.assert_within(mean, error, lab.gradient(oracle, exact))
+    mean, error = spread(ELBO(3), oracle, x)
+    assert_within(mean, error, gradient(oracle, exact))
 
 
 @pytest.mark.parametrize("estimator", [ELBO(2), AnalyticKL(2)], ids=repr)
-def test_mixed_discrete_and_continuous_sites_have_the_exact_gradient(estimator, lab):
+def test_mixed_discrete_and_continuous_sites_have_the_exact_gradient(estimator):
     class Mixed(torch.nn.Module):
         """c ~ Categorical, z | c ~ N(m_c, 1), x | z ~ N(z, 1), with q(c | x) q(z | c, x)."""
 
@@ -246,5 +247,5 @@ def test_mixed_discrete_and_continuous_sites_have_the_exact_gradient(estimator, 
             ).sum(0)
 
     module, x = Mixed(), torch.tensor([0.7, -1.1], dtype=torch.float64)
-    mean, error = lab.spread(estimator, module, x)
-    lab.assert_within(mean, error, lab.gradient(module, module.elbo(x).sum()))
+    mean, error = spread(estimator, module, x)
+    assert_within(mean, error, gradient(module, module.elbo(x).sum()))

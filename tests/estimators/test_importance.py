@@ -6,6 +6,7 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers.gradients import gradient
 from torch.testing import assert_close
 
 from pyrovae import weights
@@ -105,16 +106,16 @@ def test_bound_equals_a_short_reference_under_the_same_draws(estimator, num, for
     ],  # their gradients are no bound's
     ids=name_of,
 )
-def test_gradient_equals_that_of_the_reference(estimator, num, formula, spoilt, lab):
+def test_gradient_equals_that_of_the_reference(estimator, num, formula, spoilt):
     oracle, x = spoilt
     torch.manual_seed(3)
-    found = lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x))
+    found = gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x))
     torch.manual_seed(3)
     reference = from_reference(formula)(reference_log_weights(oracle, x, num)).sum()
-    assert_close(found, -lab.gradient(oracle, reference))
+    assert_close(found, -gradient(oracle, reference))
 
 
-def both(lab, oracle, x, *estimators):
+def both(oracle, x, *estimators):
     """Bound and gradient of each estimator under the same draws."""
     for estimator in estimators:
         torch.manual_seed(5)
@@ -122,7 +123,7 @@ def both(lab, oracle, x, *estimators):
         torch.manual_seed(5)
         yield (
             bound,
-            lab.gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x)),
+            gradient(oracle, estimator.differentiable_loss(oracle.model, oracle.guide, x)),
         )
 
 
@@ -142,31 +143,31 @@ IDENTITIES = [
 
 
 @pytest.mark.parametrize(("left", "right"), IDENTITIES, ids=repr)
-def test_identities_of_bounds_and_gradients(left, right, spoilt, lab):
-    (bound_a, grad_a), (bound_b, grad_b) = both(lab, *spoilt, left, right)
+def test_identities_of_bounds_and_gradients(left, right, spoilt):
+    (bound_a, grad_a), (bound_b, grad_b) = both(*spoilt, left, right)
     assert_close(bound_a, bound_b)
     assert_close(grad_a, grad_b)
 
 
-def test_miwae_is_not_the_bound_of_swapped_arguments(spoilt, lab):
+def test_miwae_is_not_the_bound_of_swapped_arguments(spoilt):
     """One library's MIWAE(1, 50) is the plain ELBO."""
-    (one, _), (swapped, _), (elbo, _) = both(lab, *spoilt, MIWAE(1, 50), MIWAE(50, 1), ELBO(50))
+    (one, _), (swapped, _), (elbo, _) = both(*spoilt, MIWAE(1, 50), MIWAE(50, 1), ELBO(50))
     assert_close(swapped, elbo)
     assert (one > elbo + 0.01).all()
 
 
 @pytest.mark.parametrize("near", [1 - 1e-6, 1 + 1e-6])
-def test_renyi_tends_to_the_elbo(near, spoilt, lab):
-    (bound_a, grad_a), (bound_b, grad_b) = both(lab, *spoilt, Renyi(near, 6), ELBO(6))
+def test_renyi_tends_to_the_elbo(near, spoilt):
+    (bound_a, grad_a), (bound_b, grad_b) = both(*spoilt, Renyi(near, 6), ELBO(6))
     # The bound moves by |1 - alpha| times half the variance of log w, which is of order one here.
     assert_close(bound_a, bound_b, rtol=0, atol=1e-5)
     assert_close(grad_a, grad_b, rtol=0, atol=1e-4)
 
 
-def test_renyi_falls_as_alpha_rises(spoilt, lab):
+def test_renyi_falls_as_alpha_rises(spoilt):
     alphas = (-math.inf, -2.0, -0.5, 0.0, 0.5, 1.0, 2.0, math.inf)
     bounds = torch.stack(
-        [bound for bound, _ in both(lab, *spoilt, *(Renyi(alpha, 20) for alpha in alphas))]
+        [bound for bound, _ in both(*spoilt, *(Renyi(alpha, 20) for alpha in alphas))]
     )
     assert (bounds.diff(dim=0) < 0).all()
 
@@ -206,20 +207,20 @@ def test_the_best_particle_weighs_most(spoilt):
     assert (share.argmax(0) == log_w.argmax(0)).all()
 
 
-def test_piwae_takes_each_gradient_from_its_own_bound(spoilt, lab):
+def test_piwae_takes_each_gradient_from_its_own_bound(spoilt):
     oracle, x = spoilt
-    (_, found), (_, wide), (_, grouped) = both(lab, oracle, x, PIWAE(3, 2), IWAE(6), MIWAE(3, 2))
+    (_, found), (_, wide), (_, grouped) = both(oracle, x, PIWAE(3, 2), IWAE(6), MIWAE(3, 2))
     model = sum(p.numel() for p in (oracle.weight, oracle.bias, oracle.log_noise))
     assert_close(found[:model], wide[:model])
     assert_close(found[model:], grouped[model:])
 
 
-def test_one_interval_is_the_elbo_and_fine_ends_approach_iwae(spoilt, lab):
-    (one, _), (elbo, _) = both(lab, *spoilt, TVO(6, partition=1), ELBO(6))
+def test_one_interval_is_the_elbo_and_fine_ends_approach_iwae(spoilt):
+    (one, _), (elbo, _) = both(*spoilt, TVO(6, partition=1), ELBO(6))
     assert_close(one, elbo)
     fine = tuple(i / 2_000 for i in range(2_001))
     (low, _), (high, _), (iwae, _) = both(
-        lab, *spoilt, TVO(6, partition=fine), TVO(6, partition=fine, upper=True), IWAE(6)
+        *spoilt, TVO(6, partition=fine), TVO(6, partition=fine, upper=True), IWAE(6)
     )
     # The integral over beta of the self-normalised mean of log w is log mean w, for the same draws.
     assert (low < iwae).all()

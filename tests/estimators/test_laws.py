@@ -43,11 +43,11 @@ def bound(estimator, log_w):
 
 def made(kind, num):
     """The estimator with ``num`` draws in all."""
-    return (
-        kind(2).with_draws(num)
-        if issubclass(kind, estimators.MIWAE | estimators.PIWAE)
-        else kind(num_particles=num)
-    )
+    if issubclass(kind, estimators.MIWAE | estimators.PIWAE):
+        return kind(2).with_draws(num)
+    if issubclass(kind, estimators.FreeBits | estimators.Capacity):
+        return kind(ELBO(num))
+    return kind(num_particles=num)
 
 
 @st.composite

@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers.gradients import TwoLayers, gradient
 from pyro import poutine
 from torch.testing import assert_close
 
@@ -36,14 +37,14 @@ def test_exact_guide_makes_every_bound_tight(estimator, exact):
 
 
 @pytest.mark.parametrize("estimator", [e for e in BOUNDS if not isinstance(e, BetaTC)], ids=repr)
-def test_exact_guide_in_two_layers_too(estimator, lab):
-    module, x = lab.TwoLayers(), torch.tensor([0.3, -1.0], dtype=torch.float64)
+def test_exact_guide_in_two_layers_too(estimator):
+    module, x = TwoLayers(), torch.tensor([0.3, -1.0], dtype=torch.float64)
     assert_close(estimator.bound(module.model, module.guide, x), module.log_prob(x).detach())
 
 
 @pytest.mark.parametrize("estimator", SMALL, ids=repr)
 @pytest.mark.parametrize("size", [1, 3])
-def test_loss_module_and_gradients_agree(estimator, size, spoilt, lab):
+def test_loss_module_and_gradients_agree(estimator, size, spoilt):
     oracle, _ = spoilt
     x = oracle.sample(size)
     torch.manual_seed(0)
@@ -56,11 +57,11 @@ def test_loss_module_and_gradients_agree(estimator, size, spoilt, lab):
     assert_close(estimator(oracle.model, oracle.guide)(x).detach(), loss.detach())
     torch.manual_seed(0)
     assert estimator.loss(oracle.model, oracle.guide, x) == pytest.approx(loss.item(), rel=1e-12)
-    gradient = lab.gradient(oracle, loss)
-    assert gradient.isfinite().all()
+    found = gradient(oracle, loss)
+    assert found.isfinite().all()
     torch.manual_seed(0)
     estimator.loss_and_grads(oracle.model, oracle.guide, x)
-    assert_close(torch.cat([p.grad.flatten() for p in oracle.parameters()]), gradient)
+    assert_close(torch.cat([p.grad.flatten() for p in oracle.parameters()]), found)
 
 
 @pytest.mark.parametrize("estimator", SMALL, ids=repr)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.gradients import assert_within, spread
 
 import pyrovae as pv
 from pyrovae import likelihoods, nets, posteriors, priors
@@ -18,7 +19,7 @@ PARTS = {
     ("path", "plain"), [(STL(1), ELBO(1)), (DReG(3), IWAE(3))], ids=["STL", "DReG"]
 )
 @pytest.mark.parametrize("name", PARTS)
-def test_path_gradients_have_the_expected_gradient(name, path, plain, lab):
+def test_path_gradients_have_the_expected_gradient(name, path, plain):
     prior, posterior = PARTS[name]
     torch.manual_seed(0)
     vae = pv.VAE(
@@ -31,6 +32,6 @@ def test_path_gradients_have_the_expected_gradient(name, path, plain, lab):
         decoder=nets.MLP(5),
     ).double()
     x = torch.randn(1, 4, dtype=torch.float64)
-    mean, error = lab.spread(path, vae, x, copies=150)
-    other, other_error = lab.spread(plain, vae, x, copies=150, seed=1_000)
-    lab.assert_within(mean, error, other, other_error)
+    mean, error = spread(path, vae, x, copies=150)
+    other, other_error = spread(plain, vae, x, copies=150, seed=1_000)
+    assert_within(mean, error, other, other_error)

@@ -5,6 +5,7 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers.gradients import TwoLayers, assert_within, gradient
 from torch.testing import assert_close
 
 from pyrovae.estimators import ELBO, BetaTC
@@ -36,18 +37,16 @@ def test_parts_equal_loops_over_the_batch(oracle):
             assert_close(torch.stack([part[k, i] for part in parts]).detach(), expected.detach())
 
 
-def test_unit_weights_have_the_gradient_of_the_elbo(oracle, lab):
+def test_unit_weights_have_the_gradient_of_the_elbo(oracle):
     module, x = oracle
     found = []
     for estimator in (BetaTC(3, total_correlation=1.0), ELBO(3)):
         torch.manual_seed(0)
-        found.append(
-            lab.gradient(module, estimator.differentiable_loss(module.model, module.guide, x))
-        )
+        found.append(gradient(module, estimator.differentiable_loss(module.model, module.guide, x)))
     assert_close(*found)
 
 
-def test_all_parts_are_under_the_kl_scale(oracle, lab):
+def test_all_parts_are_under_the_kl_scale(oracle):
     module, x = oracle
     found = []
     for estimator in (BetaTC(3, total_correlation=1.0), ELBO(3)):
@@ -55,11 +54,11 @@ def test_all_parts_are_under_the_kl_scale(oracle, lab):
         loss = estimator.differentiable_loss(
             KLScale(0.3)(module.model), KLScale(0.3)(module.guide), x
         )
-        found.append(lab.gradient(module, loss))
+        found.append(gradient(module, loss))
     assert_close(*found)
 
 
-def test_total_correlation_of_the_whole_data_is_that_of_the_mixture(oracle, lab):
+def test_total_correlation_of_the_whole_data_is_that_of_the_mixture(oracle):
     """For a batch that is the data, the estimate differs from KL(q(z) || prod q(z_d)) by (D - 1) log M alone."""
     module, x = oracle
     estimator = BetaTC(20_000)
@@ -75,22 +74,20 @@ def test_total_correlation_of_the_whole_data_is_that_of_the_mixture(oracle, lab)
     step = (axis[1] - axis[0]) ** 2
     exact = (torch.xlogy(joint, joint) - torch.xlogy(joint, product)).sum() * step
     mean = draws.mean() - math.log(4)
-    lab.assert_within(mean, draws.std() / len(draws) ** 0.5, exact)
+    assert_within(mean, draws.std() / len(draws) ** 0.5, exact)
 
 
-def test_data_size_moves_no_gradient(oracle, lab):
+def test_data_size_moves_no_gradient(oracle):
     module, x = oracle
     found = []
     for size in (4, 10_000):
         torch.manual_seed(0)
         estimator = BetaTC(2, data_size=size)
-        found.append(
-            lab.gradient(module, estimator.differentiable_loss(module.model, module.guide, x))
-        )
+        found.append(gradient(module, estimator.differentiable_loss(module.model, module.guide, x)))
     assert_close(*found)
 
 
-def test_weights_weigh_the_parts(oracle, lab):
+def test_weights_weigh_the_parts(oracle):
     module, x = oracle
     torch.manual_seed(0)
     estimator = BetaTC(2, mutual_information=0.5, total_correlation=3.0, dimension=2.0)
@@ -100,8 +97,8 @@ def test_weights_weigh_the_parts(oracle, lab):
     assert_close(estimator.terms(particles).objective, formula.mean(0))
 
 
-def test_two_sites_are_refused(lab):
-    module = lab.TwoLayers()
+def test_two_sites_are_refused():
+    module = TwoLayers()
     with pytest.raises(ValueError, match="one latent site"):
         BetaTC().bound(module.model, module.guide, torch.zeros(3, dtype=torch.float64))
 

@@ -60,9 +60,9 @@ def test_weights_are_the_sum_over_sites_for_each_datum(x):
 def test_cut_particles_carry_the_same_numbers(x):
     net = TwoLayers()
     results = []
-    for cut in (False, True):
+    for draws in ("attached", "detached"):
         torch.manual_seed(0)
-        results.append(draw(net.model, net.guide, 4, (x,), cut=cut))
+        results.append(draw(net.model, net.guide, 4, (x,), draws=draws))
     assert_close(results[0].log_weights, results[1].log_weights)
     assert results[1].latents["z1"].value.is_leaf
 
@@ -74,8 +74,8 @@ def test_pathwise_plus_scores_is_the_whole_gradient(x):
     whole = draw(net.model, net.guide, 5, (x,))
     (expected,) = torch.autograd.grad(whole.log_weights.sum(), net.phi)
     torch.manual_seed(0)
-    cut = draw(net.model, net.guide, 5, (x,), cut=True)
-    surrogate = cut.pathwise(cut.log_weights.sum()) - cut.log_q.sum()
+    detached = draw(net.model, net.guide, 5, (x,), draws="detached")
+    surrogate = detached.pathwise(detached.log_weights.sum()) - detached.log_q.sum()
     (found,) = torch.autograd.grad(surrogate, net.phi)
     assert_close(found, expected)
 
@@ -85,8 +85,8 @@ def test_pathwise_alone_against_finite_differences(x):
     net = TwoLayers()
     phi, step = net.phi.detach(), 1e-6
     torch.manual_seed(0)
-    cut = draw(net.model, net.guide, 5, (x,), cut=True)
-    z1, z2 = (cut.latents[name].value.detach() for name in ("z1", "z2"))
+    detached = draw(net.model, net.guide, 5, (x,), draws="detached")
+    z1, z2 = (detached.latents[name].value.detach() for name in ("z1", "z2"))
     eps = (z1 - phi[0] * x) / phi[1].exp(), (z2 - phi[2] * z1) / phi[3].exp()
 
     def value(phi, frozen):
@@ -104,15 +104,15 @@ def test_pathwise_alone_against_finite_differences(x):
             for e in torch.eye(4, dtype=x.dtype)
         ]
     )
-    (found,) = torch.autograd.grad(cut.pathwise(cut.log_weights.exp().sum()), net.phi)
+    (found,) = torch.autograd.grad(detached.pathwise(detached.log_weights.exp().sum()), net.phi)
     assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_pathwise_without_gradients_is_zero(x):
     net = TwoLayers()
     with torch.no_grad():
-        cut = draw(net.model, net.guide, 2, (x,), cut=True)
-        assert cut.pathwise(cut.log_weights.sum()) == 0
+        detached = draw(net.model, net.guide, 2, (x,), draws="detached")
+        assert detached.pathwise(detached.log_weights.sum()) == 0
 
 
 def test_subsampling_scale_stays_outside(x):

@@ -1,0 +1,277 @@
+"""Run a program with K particles: all at once under a plate, or one after another."""
+
+import warnings
+import weakref
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger, unwrap
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pyrovae.particles.separate import Separate, stack
+from pyrovae.programs import Program
+
+PARTICLE_PLATE = "_particles"
+
+
+class NestedPlates(ValueError):
+    """The programs nest more plates than ``max_plate_nesting``."""
+
+
+class InvalidParameters(ValueError, ArithmeticError):
+    """A program made a distribution whose parameters are outside their range, such as NaN."""
+
+
+def particle_plate(num_particles: int, max_plate_nesting: int) -> Any:
+    """The plate of K particles, outside all plates of the programs."""
+    return pyro.plate(PARTICLE_PLATE, num_particles, dim=-1 - max_plate_nesting)
+
+
+class run_errors:
+    """Replace errors of Pyro and torch whose text does not say what to do about them.
+
+    Args:
+        max_plate_nesting: Number of batch dimensions that the programs were said to use.
+        program: ``"guide"`` or ``"model"``, for the text.
+        trace: The trace that is being recorded, for the name of its last site.
+    """
+
+    def __init__(self, max_plate_nesting: int, program: str = "program", trace: Any = None):
+        self.max_plate_nesting, self.program, self.tracer = max_plate_nesting, program, trace
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if not isinstance(error, ValueError) or isinstance(error, NestedPlates | InvalidParameters):
+            return
+        text = str(error)
+        if "collide at dim" in text:
+            where = text.splitlines()[0]
+            raise NestedPlates(
+                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates ({where}). "
+                f"Pass max_plate_nesting={self.max_plate_nesting + 1} or more."
+            ) from error
+        if "Shape mismatch inside plate" in text:
+            raise ValueError(
+                f"In the {self.program}: {text.splitlines()[0]}. Every value in a plate has the plate's size in its "
+                "dimension. A guide that keeps parameters for each datum, as Pyro's AutoNormal does, needs all of "
+                "its data in every call."
+            ) from error
+        if "but found invalid values" in text:
+            raise InvalidParameters(self._invalid(text)) from None
+
+    def _invalid(self, text: str) -> str:
+        """One line in place of torch's text, which prints the whole tensor."""
+        what = " ".join(text.split(", but found invalid values")[0].split())
+        sites = getattr(getattr(self.tracer, "trace", None), "nodes", {})
+        done = [name for name, node in sites.items() if node["type"] == "sample"]
+        place = f"after site '{done[-1]}'" if done else "before its first site"
+        return (
+            f"In the {self.program}, {place}: {what}. It is not finite or out of range; bound it (softplus or a clamp "
+            "in place of exp), or lower the learning rate."
+        )
+
+
+class _Detach(Messenger):
+    """Give the rest of the program a detached leaf in place of each latent draw; keep the draw itself.
+
+    A point mass is not a draw but a function of earlier ones, so it stays attached.
+    """
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or site_is_subsample(msg) or is_point(msg["fn"]):
+            return
+        msg["attached"] = msg["value"]
+        leaf = msg["value"].detach()
+        if leaf.is_floating_point():
+            leaf.requires_grad_()
+        msg["value"] = leaf
+
+
+class _Given(Messenger):
+    """Give sites the values of one particle, without the dimensions that only other sites need."""
+
+    def __init__(self, nodes: dict[str, Any], particle: int):
+        super().__init__()
+        self.nodes, self.particle = nodes, particle
+
+    def _pyro_sample(self, msg: Any) -> None:
+        node = self.nodes.get(msg["name"])
+        if node is None or msg["is_observed"] or site_is_subsample(msg):
+            return
+        value = node["raw"][self.particle] if "raw" in node else node["value"][self.particle]
+        frames = [-frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized]
+        rank = max(frames, default=0) + len(msg["fn"].event_shape)
+        if value.dim() > rank:
+            value = value.reshape(value.shape[value.dim() - rank :])
+        msg["value"], msg["done"], msg["infer"] = value, True, node["infer"]
+
+
+def run(
+    program: Program,
+    num_particles: int,
+    args: tuple,
+    kwargs: dict[str, Any],
+    *,
+    max_plate_nesting: int,
+    trace: Any = None,
+    detach: bool = False,
+    plate: bool = True,
+    role: str = "program",
+) -> Any:
+    """Trace of a program with K particles; every value and distribution has them in its first dimension.
+
+    The program runs once, under a plate of K particles. If that fails, it runs once for each particle without the
+    plate, and from then on always so, provided that it then works.
+
+    Args:
+        trace: A trace whose latent values are taken in place of draws.
+        detach: Hand detached leaves on to the rest of the program.
+        plate: Try the plate at all.
+        role: ``"guide"`` or ``"model"``, for errors.
+    """
+    options: dict[str, Any] = {"max_plate_nesting": max_plate_nesting, "detach": detach}
+    options |= {"trace": trace, "role": role}
+    if not plate or runs_separately(program):
+        return _separately(program, num_particles, args, kwargs, **options)
+    try:
+        plated = particle_plate(num_particles, max_plate_nesting)(program)
+        if trace is not None:
+            plated = poutine.replay(plated, trace=trace)
+        return _trace(plated, args, kwargs, max_plate_nesting, detach, role)
+    except (NestedPlates, InvalidParameters, torch.OutOfMemoryError):
+        raise
+    except Exception:
+        found = _separately(program, num_particles, args, kwargs, **options)
+        _remember(program, num_particles)
+        return found
+
+
+def _separately(
+    program: Program,
+    num_particles: int,
+    args: tuple,
+    kwargs: dict[str, Any],
+    *,
+    max_plate_nesting: int,
+    trace: Any,
+    detach: bool,
+    role: str,
+) -> Any:
+    """One run of the program for each particle, joined to one trace."""
+    traces = []
+    for particle in range(num_particles):
+        one = program
+        if trace is not None:
+            one = _Given(dict(trace.nodes), particle)(program)
+        traces.append(_trace(one, args, kwargs, max_plate_nesting, detach, role))
+    joined = traces[0].copy()
+    for name, site in traces[0].nodes.items():
+        if site["type"] == "sample" and not site_is_subsample(site):
+            joined.nodes[name] = _join([found.nodes[name] for found in traces], max_plate_nesting)
+    return joined
+
+
+def _join(sites: list[Any], nesting: int) -> dict[str, Any]:
+    """One site of several runs."""
+    first = sites[0]
+    fn = Separate([site["fn"] for site in sites], nesting, [site["value"] for site in sites])
+    joined = {**first, "fn": fn, "value": fn.stacked, "raw": fn.values}
+    if "attached" in first:
+        joined["drawn"] = [site["attached"] for site in sites]
+        joined["attached"] = stack(joined["drawn"], nesting - len(first["fn"].batch_shape))
+    masks = [site["mask"] for site in sites]
+    if isinstance(first["mask"], Tensor) and any(mask is not first["mask"] for mask in masks):
+        joined["mask"] = stack(masks, nesting - first["mask"].dim())
+    return joined
+
+
+def _trace(
+    program: Program, args: tuple, kwargs: dict, nesting: int, detach: bool, role: str
+) -> Any:
+    tracer = poutine.trace(program)
+    with run_errors(nesting, role, tracer):
+        if detach:
+            with _Detach():
+                return tracer.get_trace(*args, **kwargs)
+        return tracer.get_trace(*args, **kwargs)
+
+
+# Programs that have failed under a particle plate and work without it: by owner, the names of its methods.
+_separate: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+
+
+def _identity(program: Program) -> tuple[Any, str]:
+    inner = unwrap(program)
+    owner = getattr(inner, "__self__", None)
+    return (inner, "") if owner is None else (owner, getattr(inner, "__name__", ""))
+
+
+def runs_separately(program: Program) -> bool:
+    """Whether a trial has shown that a program does not broadcast over particles."""
+    owner, name = _identity(program)
+    try:
+        return name in _separate.get(owner, ())
+    except TypeError:  # neither hashable nor referable
+        return False
+
+
+def _remember(program: Program, num_particles: int) -> None:
+    owner, name = _identity(program)
+    try:
+        _separate.setdefault(owner, set()).add(name)
+    except TypeError:
+        return
+    if num_particles > 1:
+        warnings.warn(
+            f"{name or owner} does not broadcast over a dimension of particles, so it runs once for each of the "
+            f"{num_particles} particles, which is right but slow. Let layers work on the right-most dimensions to "
+            "run it once for all.",
+            stacklevel=2,
+        )
+
+
+def nesting_of(*programs: Program, args: tuple, kwargs: dict[str, Any]) -> int:
+    """How many batch dimensions the programs use, from one run of each without effect on the random state."""
+    deepest = 1
+    with torch.no_grad(), torch.random.fork_rng(), poutine.block():
+        for program in programs:
+            for site in poutine.trace(program).get_trace(*args, **kwargs).nodes.values():
+                frames = site.get("cond_indep_stack", ())
+                deepest = max([deepest, *(-frame.dim for frame in frames if frame.vectorized)])
+    return deepest
+
+
+def sites_of(trace: Any, *, observed: bool) -> dict[str, Any]:
+    """The sample sites of a trace, either the observed or the latent ones."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and site["is_observed"] == observed
+        and not site_is_subsample(site)
+    }
+
+
+def given(values: dict[str, Tensor]) -> Any:
+    """A trace of latent values, to replay a program against."""
+    trace = poutine.Trace()
+    for name, value in values.items():
+        trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+    return trace
+
+
+def innermost(distribution: Any) -> Any:
+    """The distribution inside all wrappers."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def is_point(distribution: Any) -> bool:
+    """Whether a distribution is a point mass."""
+    return isinstance(innermost(distribution), pyro.distributions.Delta)

@@ -1,0 +1,126 @@
+"""Discrete latent sites whose values can all be listed."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from pyro.distributions import MaskedDistribution
+from torch import Tensor
+from torch.distributions import Independent
+
+from pyrovae.particles.result import Particles
+from pyrovae.particles.scoring import is_discrete
+from pyrovae.particles.separate import Separate
+
+MOST_VALUES = 2**16
+"""Joint values that are listed at all."""
+
+
+@dataclass(frozen=True)
+class SummedSites:
+    """Discrete latent sites to sum out, with the M joint values of all of them.
+
+    Attributes:
+        values: By site, ``(M, 1, *inner, 1, *event)``: the ones stand for particles and data, ``inner`` for the plates
+            between.
+        counts: By site, how many values it has by itself; M is their product.
+        wide: Whether the programs are handed the values along a dimension of their own, left of the particles, which
+            asks of them to broadcast; else each value makes further particles.
+        chunk: How many of the M are scored at once.
+    """
+
+    values: dict[str, Tensor]
+    counts: dict[str, int]
+    wide: bool = False
+    chunk: int = MOST_VALUES
+
+    @classmethod
+    def product(cls, supports: dict[str, Tensor]) -> "SummedSites":
+        """Every value of each site, as :func:`find_supports` lists them, with every one of the others."""
+        counts = {name: len(support) for name, support in supports.items()}
+        columns = _product(list(counts.values())).unbind(1)
+        values = {
+            name: support[column.to(support.device)]
+            for (name, support), column in zip(supports.items(), columns, strict=True)
+        }
+        return cls(values, counts)
+
+    @property
+    def num_values(self) -> int:
+        """M."""
+        return len(next(iter(self.values.values())))
+
+    def first(self, num: int) -> "SummedSites":
+        """The first so many values only, for trials."""
+        return replace(self, values={name: value[:num] for name, value in self.values.items()})
+
+    def pieces(self) -> Iterator[dict[str, Tensor]]:
+        """The values, ``chunk`` after ``chunk``."""
+        for start in range(0, self.num_values, self.chunk):
+            yield {name: value[start : start + self.chunk] for name, value in self.values.items()}
+
+
+def find_supports(particles: Particles) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All values ``(S, 1, *inner, 1, *event)`` of each discrete site that has few; and why others cannot be summed.
+
+    Args:
+        particles: As :func:`~pyrovae.particles.draw` gives them for one particle.
+    """
+    found, reasons = {}, {}
+    for name, site in particles.latents.items():
+        if not is_discrete(site.prior):
+            continue
+        try:
+            if particles.auxiliary:
+                raise _Unlistable(f"the guide has auxiliary sites {list(particles.auxiliary)}")
+            if any(mask is not None for mask in site._masks):
+                raise _Unlistable("it is masked")
+            values = _all_values(site.prior)
+            own = values if site.posterior is site.prior else _all_values(site.posterior)
+            if values.shape != own.shape or not torch.equal(values, own.to(values)):
+                raise _Unlistable("the guide lists other values than the model")
+            found[name] = values
+        except _Unlistable as reason:
+            reasons[name] = str(reason)
+    return found, reasons
+
+
+class _Unlistable(Exception):
+    """Why a site's values cannot be listed."""
+
+
+def _all_values(distribution: Any) -> Tensor:
+    """``(S, 1, *inner, 1, *event)`` for a distribution of batch shape ``(1, *inner, B)``."""
+    if isinstance(distribution, Separate):
+        distribution = distribution.as_one()
+    inner, base = distribution.batch_shape[1:-1], distribution
+    while isinstance(base, Independent):
+        base = base.base_dist
+    if isinstance(base, MaskedDistribution):
+        raise _Unlistable("it is masked")
+    if getattr(base, "num_values", 0) > MOST_VALUES:
+        raise _Unlistable(f"it has {base.num_values} values")
+    try:
+        listed = base.enumerate_support(expand=False)
+    except (NotImplementedError, ValueError, RuntimeError):
+        raise _Unlistable("its values are not finitely many, and the same for all data") from None
+    event = distribution.event_shape
+    listed = listed.reshape(-1, *base.event_shape)
+    elements = [*inner, *event[: len(event) - len(base.event_shape)]]
+    num = len(listed) ** math.prod(elements)
+    if num > MOST_VALUES:
+        raise _Unlistable(f"it has {len(listed)} ** {math.prod(elements)} joint values")
+    places = _product([len(listed)] * math.prod(elements))
+    return listed[places.to(listed.device)].reshape(num, 1, *inner, 1, *event)
+
+
+def _product(counts: list[int]) -> Tensor:
+    """``(prod(counts), len(counts))``: all combinations of places."""
+    total = math.prod(counts)
+    places, repeat = [], total
+    for count in counts:
+        repeat //= count
+        places.append(torch.arange(total) // repeat % count)
+    return torch.stack(places, 1)
