@@ -13,8 +13,8 @@ import pyrovae
 if TYPE_CHECKING:
     import xarray
 
+    from pyrovae.evidence.inspection import Inspection
     from pyrovae.evidence.methods.base import Estimate, Method
-    from pyrovae.evidence.problem import Problem
 
 __all__ = ["Evidence"]
 
@@ -66,7 +66,7 @@ class Evidence:
         cls,
         estimate: "Estimate",
         method: "Method",
-        problem: "Problem",
+        inspection: "Inspection",
         *,
         data_scale: float = 1.0,
         bound: str | None = None,
@@ -74,7 +74,7 @@ class Evidence:
         """From what a method found."""
         if not (math.isfinite(data_scale) and data_scale > 0):
             raise ValueError(f"data_scale must be finite and positive, found {data_scale}.")
-        if problem.discrete and data_scale != 1.0:
+        if inspection.discrete and data_scale != 1.0:
             raise ValueError(
                 f"data_scale={data_scale} was given, but p(x) is discrete: a probability does not change with the "
                 "units of x. Leave it out."
@@ -84,10 +84,10 @@ class Evidence:
             method=type(method).__name__,
             settings=method.settings(),
             bound=bound or method.bound,
-            seed=problem.seed,
-            num_dims=problem.num_dims,
+            seed=inspection.seed,
+            num_dims=inspection.num_dims,
             data_scale=data_scale,
-            data=problem.fingerprint,
+            data=inspection.fingerprint,
             notes=estimate.notes,
         )
 
