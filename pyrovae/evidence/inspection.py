@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro.distributions import Delta
+from pyro.distributions import Delta, MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.evidence.streams import DatumStreams, data_keys, fingerprint
@@ -144,13 +147,11 @@ def _run_once(
     width = sum(arg[0].numel() * arg.element_size() for arg in args)
     size = max(1, min(len(keys), memory_budget // (64 * max(width, 1))))
     supports: Supports | None = None
-    num_dims = 0.0
+    observed = _CountObserved()
     for index in in_pieces(len(keys), size):
         rows = tuple(arg[index].to(device) for arg in args)
-        with (
-            pyro.validation_enabled(True),
-            DatumStreams(keys[index], 1, axis=max_plate_nesting),
-        ):
+        streams = DatumStreams(keys[index], 1, axis=max_plate_nesting)
+        with pyro.validation_enabled(True), streams, _RefuseTraining(), observed:
             particles = draw(
                 model, guide, 1, rows, max_plate_nesting=max_plate_nesting, complete=True
             )
@@ -162,16 +163,75 @@ def _run_once(
         check_log_weights(particles.log_weights)
         few = find_supports(particles)
         supports = few if supports is None else join_supports(supports, few)
-        num_dims += particles.num_dims * len(index)
+        observed.finish_piece()
     latents = particles.latents
     return {
-        "num_dims": num_dims / len(keys),
+        "num_dims": observed.total / len(keys),
         "discrete": particles.discrete,
         "latents": tuple(latents),
         "completed": particles.completed,
         "points": tuple(name for name, site in latents.items() if _is_point(site.posterior)),
         "supports": supports,
     }
+
+
+class _CountObserved(Messenger):
+    """Counts the observed elements that no mask hides, over several pieces of data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self._sites: dict[str, int] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] or site_is_subsample(msg):
+            return
+        fn = msg["fn"]
+        seen = torch.ones(fn.shape(), dtype=torch.bool)
+        masks = [(msg["mask"], len(fn.event_shape))]
+        inner = fn
+        while hasattr(inner, "base_dist"):
+            if isinstance(inner, MaskedDistribution):
+                reinterpreted = len(fn.batch_shape) + len(fn.event_shape) - len(inner.batch_shape)
+                masks.append((inner._mask, reinterpreted))
+            inner = inner.base_dist
+        for mask, event_dim in masks:
+            if mask is not None:
+                mask = torch.as_tensor(mask).cpu()
+                seen = seen & mask[(...,) + (None,) * event_dim]
+        self._sites[msg["name"]] = int(seen.sum())
+
+    def finish_piece(self) -> None:
+        """Add the counts of the last run."""
+        self.total += sum(self._sites.values())
+        self._sites.clear()
+
+
+class _RefuseTraining(TorchFunctionMode):
+    """Refuses dropout and batch statistics of modules that eval mode did not reach."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _TRAINABLE and (kwargs or {}).get("training"):
+            raise ValueError(
+                f"The programs call {name} in training mode, which makes log p(x) depend on chance or on the other "
+                "data. Call .eval() on the module, or let the programs call it as a module, which pyrovae then finds."
+            )
+        return func(*args, **(kwargs or {}))
+
+
+_TRAINABLE = {
+    "alpha_dropout",
+    "batch_norm",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "feature_alpha_dropout",
+}
+"""Functions of :mod:`torch.nn.functional` with an argument ``training``."""
 
 
 def _is_point(distribution: Any) -> bool:

@@ -225,8 +225,8 @@ class Evidence:
 
         with D the observed elements of a datum and s the ``data_scale`` by which the data were multiplied.
         """
-        num_dims = int(self.dataset.attrs["num_dims"])
-        if num_dims < 1:
+        num_dims = float(self.dataset.attrs["num_dims"])
+        if num_dims <= 0:
             raise ValueError(
                 "The number of dimensions of x is not known, so there are no bits per dimension."
             )
@@ -261,7 +261,7 @@ class Evidence:
             if exact
             else f"             on average {side} the truth",
         ]
-        if int(self.dataset.attrs["num_dims"]):
+        if self.dataset.attrs["num_dims"]:
             lines.append(f"             {self.bits_per_dim:.4g} bits per dimension")
         infinite = int(np.isinf(self.log_marginal.values).sum())
         if infinite:
