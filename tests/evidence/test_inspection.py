@@ -178,7 +178,5 @@ def test_inference_mode_changes_nothing(method):
 
 def test_a_sandwich_under_inference_mode():
     with torch.inference_mode():
-        found = pv.bdmc(
-            ORACLE.model, ORACLE.guide, num_data=3, method=AIS(3, 4, num_leapfrog=2)
-        )
+        found = pv.bdmc(ORACLE.model, ORACLE.guide, num_data=3, method=AIS(3, 4, num_leapfrog=2))
     assert math.isfinite(float(found.gap.mean()))

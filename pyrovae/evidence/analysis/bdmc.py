@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrovae.distributions.given_total import GivenTotal
 from pyrovae.evidence.inspection import check_arguments, evaluating, inspect
 from pyrovae.evidence.methods.ais import AIS
 from pyrovae.evidence.methods.base import Estimate, Method, check_count
@@ -131,7 +133,8 @@ def bdmc(
         args, place = check_arguments(model, guide, _template(model, data, num_data), device)
         torch.manual_seed(seed)
         rows = tuple(arg[:num_data].to(place) for arg in args)
-        drawn, latents = simulate(model, rows)
+        with _RefuseTotals():
+            drawn, latents = simulate(model, rows)
     inspection = inspect(
         model,
         guide,
@@ -154,6 +157,21 @@ def bdmc(
         for estimate, bound in ((below, "lower"), (above, "upper"))
     )
     return Sandwich(lower, upper, drawn)
+
+
+class _RefuseTotals(Messenger):
+    """Refuses likelihoods that read their exposure off the datum that they score."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        while hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if isinstance(fn, GivenTotal):
+            raise ValueError(
+                f"The likelihood of site '{msg['name']}' has exposure='total'. Its counts would be simulated at a "
+                "typical total, but scored at the total that comes out, so the simulated latent values are no draws "
+                "from the posterior. Take a likelihood without exposure, or a model that is given the exposure as data."
+            )
 
 
 def _count_exact_draw(below: Estimate, above: Estimate) -> None:
