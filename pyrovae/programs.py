@@ -1,4 +1,4 @@
-"""What belongs to a Pyro program: its modules, its parameters, its mode."""
+"""The modules, the parameters and the mode of a Pyro program."""
 
 import inspect
 import weakref
@@ -18,7 +18,7 @@ Program = Callable[..., Any]
 
 
 def modules_of(*programs: Program) -> list[nn.Module]:
-    """Modules behind programs: the program itself, the owner of a bound method, or what a function refers to."""
+    """Modules behind programs: a program itself, the owner of a bound method, and those that a function refers to."""
     found: dict[int, nn.Module] = {}
     for program in programs:
         for module in _modules_of(program):
@@ -70,16 +70,16 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
 
 
 def register_parameters(module: nn.Module, prefix: str) -> None:
-    """Tell listening handlers (such as those of :class:`pyro.infer.SVI`) of a module's parameters.
+    """Show a module's parameters to Pyro's handlers, such as those of :class:`pyro.infer.SVI`.
 
-    Unlike :func:`pyro.module`, a stale entry of the same name in Pyro's global store gives way to the module's
-    own parameter, so two programs never share one by accident.
+    Unlike :func:`pyro.module`, an older entry of the same name in Pyro's global store is replaced by the module's
+    parameter, so two programs never share one by accident.
     """
     if not poutine.runtime.am_i_wrapped():
         return
     store = pyro.get_param_store()
     for name, parameter in module.named_parameters():
-        # Tensors that stand in for parameters (functional calls, graph capture) are nobody's to optimise.
+        # A functional call or a capture puts plain tensors in place of parameters; those are not to be optimised.
         if not parameter.requires_grad or not isinstance(parameter, nn.Parameter):
             continue
         full_name = f"{prefix}.{name}"
@@ -87,7 +87,7 @@ def register_parameters(module: nn.Module, prefix: str) -> None:
             del store[full_name]
         if parameter.is_contiguous():
             pyro.param(full_name, parameter)
-        else:  # the store would keep, and an optimiser train, a contiguous copy
+        else:  # the store would keep a contiguous copy, and an optimiser would train that
             _register_without_copy(full_name, parameter)
 
 
@@ -111,14 +111,31 @@ def undisturbed(*programs: Program) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(*programs: Program) -> Iterator[None]:
-    """Put every module behind the programs in eval mode, and each submodule back in its own mode afterwards."""
-    modes = [(m, m.training) for module in modules_of(*programs) for m in module.modules()]
+    """Put the programs' modules in eval mode; each submodule is back in its own mode afterwards.
+
+    A program may hold a module where :func:`modules_of` does not look: in a dictionary, in a plain object, behind a
+    helper function. So every module that is called inside the context is put in eval mode as well, just before it runs.
+    """
+    modes: dict[int, tuple[nn.Module, bool]] = {}
+
+    def remember(module: nn.Module) -> None:
+        for part in module.modules():
+            modes.setdefault(id(part), (part, part.training))
+
+    def before_call(module: nn.Module, args: Any) -> None:
+        if module.training:
+            remember(module)
+            module.eval()
+
+    hook = nn.modules.module.register_module_forward_pre_hook(before_call)
     try:
         for module in modules_of(*programs):
+            remember(module)
             module.eval()
         yield
     finally:
-        for module, training in modes:
+        hook.remove()
+        for module, training in modes.values():
             module.training = training
 
 

@@ -2,5 +2,6 @@
 
 from pyrovae.compilation.capture import Graph, Uncapturable, capture
 from pyrovae.compilation.compiled import Compiled, compile
+from pyrovae.compilation.inductor import pays_back
 
-__all__ = ["Compiled", "Graph", "Uncapturable", "capture", "compile"]
+__all__ = ["Compiled", "Graph", "Uncapturable", "capture", "compile", "pays_back"]

@@ -55,6 +55,7 @@ class Compiled:
         settings: Sequence[Any] = (),
         passes: Sequence[Pass] = (products.use_onednn,),
         decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+        random: bool = True,
         enabled: bool = True,
         backend: bool | Literal["auto"] = "auto",
         calls: int | None = None,
@@ -63,7 +64,7 @@ class Compiled:
             raise ValueError(f"compile must be True, False or 'auto', found {backend!r}.")
         self.function, self.settings, self.passes = function, tuple(settings), tuple(passes)
         self.decompositions, self.backend, self.calls = decompositions, backend, calls
-        self.enabled = enabled
+        self.random, self.enabled = random, enabled
         self.reason: str | None = None if enabled else "capture is off"
         self.compile_seconds = 0.0
         self._entries: dict[Hashable, _Entry] = {}
@@ -161,6 +162,8 @@ class Compiled:
             return tuple(output for output in outputs if isinstance(output, Tensor))
 
         graph = capture(flat, tensors, *self.settings)
+        if graph.draws and not self.random:
+            raise Uncapturable("it draws random numbers, which are not to come from within a graph")
         device = next((t.device.type for t in (*tensors, *graph.constants)), "cpu")
         if self._wants_inductor(graph, device, first):
             lowered = graph
@@ -214,6 +217,7 @@ def compile(
     settings: Sequence[Any] = (),
     passes: Sequence[Pass] = (products.use_onednn,),
     decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+    random: bool = True,
     enabled: bool = True,
     backend: bool | Literal["auto"] = "auto",
     calls: int | None = None,
@@ -227,6 +231,7 @@ def compile(
             A graph freezes them; it is captured anew when one changes.
         passes: Changes of the captured graph, in place, before it is compiled.
         decompositions: For Inductor, what to trace in place of an operator.
+        random: False refuses a graph that draws random numbers; the function then runs itself.
         enabled: False runs the function itself.
         backend: Whether Inductor compiles the graphs: True, False, or ``"auto"`` for the first layout of
             the arguments where ``calls`` calls pay for the compilation and a compiler is installed.
@@ -240,6 +245,7 @@ def compile(
         settings=settings,
         passes=passes,
         decompositions=decompositions,
+        random=random,
         enabled=enabled,
         backend=backend,
         calls=calls,

@@ -13,8 +13,8 @@ import pyrovae
 if TYPE_CHECKING:
     import xarray
 
+    from pyrovae.evidence.inspection import Inspection
     from pyrovae.evidence.methods.base import Estimate, Method
-    from pyrovae.evidence.problem import Problem
 
 __all__ = ["Evidence"]
 
@@ -66,7 +66,7 @@ class Evidence:
         cls,
         estimate: "Estimate",
         method: "Method",
-        problem: "Problem",
+        inspection: "Inspection",
         *,
         data_scale: float = 1.0,
         bound: str | None = None,
@@ -74,7 +74,7 @@ class Evidence:
         """From what a method found."""
         if not (math.isfinite(data_scale) and data_scale > 0):
             raise ValueError(f"data_scale must be finite and positive, found {data_scale}.")
-        if problem.discrete and data_scale != 1.0:
+        if inspection.discrete and data_scale != 1.0:
             raise ValueError(
                 f"data_scale={data_scale} was given, but p(x) is discrete: a probability does not change with the "
                 "units of x. Leave it out."
@@ -84,10 +84,10 @@ class Evidence:
             method=type(method).__name__,
             settings=method.settings(),
             bound=bound or method.bound,
-            seed=problem.seed,
-            num_dims=problem.num_dims,
+            seed=inspection.seed,
+            num_dims=inspection.num_dims,
             data_scale=data_scale,
-            data=problem.fingerprint,
+            data=inspection.fingerprint,
             notes=estimate.notes,
         )
 
@@ -225,8 +225,8 @@ class Evidence:
 
         with D the observed elements of a datum and s the ``data_scale`` by which the data were multiplied.
         """
-        num_dims = int(self.dataset.attrs["num_dims"])
-        if num_dims < 1:
+        num_dims = float(self.dataset.attrs["num_dims"])
+        if num_dims <= 0:
             raise ValueError(
                 "The number of dimensions of x is not known, so there are no bits per dimension."
             )
@@ -261,7 +261,7 @@ class Evidence:
             if exact
             else f"             on average {side} the truth",
         ]
-        if int(self.dataset.attrs["num_dims"]):
+        if self.dataset.attrs["num_dims"]:
             lines.append(f"             {self.bits_per_dim:.4g} bits per dimension")
         infinite = int(np.isinf(self.log_marginal.values).sum())
         if infinite:

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a datum, not to its place in a batch or to how the work was cut."""
+"""Random numbers that belong to a datum, whatever its place in a batch and the size of the pieces of work."""
 
 import hashlib
 from collections import Counter
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 BLOCK = 128
-"""Particles of one datum that share a generator's seed; pieces of work begin at multiples of it."""
+"""Particles of one datum that share a generator's seed. Pieces of work begin at multiples of it."""
 
 _aten = torch.ops.aten
 _IN_PLACE = {
@@ -33,12 +33,13 @@ _OF_TENSORS = {
     _aten._standard_gamma.default,
     _aten._sample_dirichlet.default,
 }
+_FLATTEN = {_aten.view.default, _aten._unsafe_view.default}
 _FACTORIES = {_aten.rand.default: "uniform_", _aten.randn.default: "normal_"}
 _LIKE = {_aten.rand_like.default: "uniform_", _aten.randn_like.default: "normal_"}
 
 
 def data_keys(args: Sequence[Tensor], seed: int) -> np.ndarray:
-    """``(B,)`` 64-bit keys made of seed, content of the datum in all arguments, and its number among equals."""
+    """``(B,)`` 64-bit keys, made of the seed, the datum in all arguments, and its number among equal data."""
     met: Counter[bytes] = Counter()
     keys = np.empty(len(args[0]), dtype=np.uint64)
     columns = [_bytes(arg) for arg in args]
@@ -72,7 +73,7 @@ def _bytes(arg: Tensor) -> Any:
 
 
 def _mix(keys: np.ndarray, *salts: int) -> np.ndarray:
-    """Further keys from keys, by the finaliser of SplitMix64 (Steele et al., 2014)."""
+    """Other keys made of keys and numbers, by the finaliser of SplitMix64 (Steele et al., 2014)."""
     with np.errstate(over="ignore"):
         for salt in salts:
             keys = keys + np.uint64((salt + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
@@ -90,28 +91,28 @@ def further(keys: np.ndarray, salt: int) -> np.ndarray:
 class DatumStreams(TorchDispatchMode):
     """While active, every random tensor over (particles, ..., data, ...) is filled datum by datum.
 
-    The numbers depend on the datum's key, the particle's number, and how many random tensors were drawn before;
-    neither on the other data nor on how many particles are drawn at once. Random tensors of another layout come
-    from torch's global generator, seeded here for the piece of work and put back on leaving.
+    The numbers depend on the datum's key, the particle's number, and how many random tensors were drawn before. They
+    depend neither on the other data nor on how many particles are drawn at once. A tensor over (..., data, ...) that
+    lacks the particles is filled datum by datum too. Other random tensors come from torch's global generator, which is
+    seeded here for the piece of work and put back on leaving.
 
     Args:
         keys: ``(B,)``, from :func:`data_keys`.
         num_particles: K of this piece of work.
         start: The number of its first particle, a multiple of ``BLOCK``.
-        axis: Of the data, in a tensor whose first axis is the particles'.
+        axis: Dimension of the data in a tensor whose first dimension is that of the particles.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return (
-            False  # else torch loads its compiler, which takes seconds, to keep it away from here
-        )
+        return False  # otherwise torch loads its compiler, which takes seconds
 
     def __init__(self, keys: np.ndarray, num_particles: int, start: int = 0, axis: int = 1):
         super().__init__()
         self.keys, self.num_particles, self.start, self.axis = keys, num_particles, start, axis
         self.draws = 0
         self._generators: dict[torch.device, torch.Generator] = {}
+        self._flattened: tuple[int, torch.Size, torch.Size] | None = None
 
     def __enter__(self) -> "DatumStreams":
         devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
@@ -130,17 +131,21 @@ class DatumStreams(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
-        if func in _IN_PLACE and self._ours(args[0].shape):
+            out = func(*args, **kwargs)
+            if func in _FLATTEN and out.dim() == 2:
+                self._flattened = out.data_ptr(), out.shape, args[0].shape
+            return out
+        if func in _IN_PLACE and self._place(args[0].shape):
             return self._fill(args[0], func, args[1:], kwargs)
         if func in _OF_TENSORS:
-            leads = [a.shape[: self.axis + 1] for a in args if isinstance(a, Tensor)]
-            if self._ours(leads[0]) and all(lead == leads[0] for lead in leads):
-                return self._per_datum(func, args, kwargs)
-        if func in _FACTORIES and self._ours(args[0]):
+            shapes = [a.shape for a in args if isinstance(a, Tensor)]
+            place = self._place(shapes[0])
+            if place and all(shape == shapes[0] for shape in shapes):
+                return self._per_datum(func, args, kwargs, place)
+        if func in _FACTORIES and self._place(args[0]):
             out = torch.empty(args[0], **{k: v for k, v in kwargs.items() if k != "generator"})
             return self._fill(out, getattr(_aten, _FACTORIES[func]).default, (), {})
-        if func in _LIKE and self._ours(args[0].shape):
+        if func in _LIKE and self._place(args[0].shape):
             out = torch.empty_like(args[0], **kwargs)
             return self._fill(out, getattr(_aten, _LIKE[func]).default, (), {})
         if func is _aten.multinomial.default:
@@ -155,68 +160,79 @@ class DatumStreams(TorchDispatchMode):
         """Numbers uniform in [0, 1), likewise."""
         return self._fill(torch.empty_like(like), _aten.uniform_.default, (), {})
 
-    def _ours(self, shape: Sequence[int]) -> bool:
-        return (
-            len(shape) > self.axis
-            and shape[0] == self.num_particles
-            and shape[self.axis] == len(self.keys)
-        )
+    def _place(self, shape: Sequence[int]) -> tuple[int, bool] | None:
+        """The dimension of the data, and whether the first one is that of the particles; None for another layout."""
+        num_data, axis = len(self.keys), self.axis
+        if len(shape) > axis and shape[0] == self.num_particles and shape[axis] == num_data:
+            return axis, True
+        if len(shape) >= axis and shape[axis - 1] == num_data:
+            return axis - 1, False
+        return None
 
-    def _pieces(self, device: torch.device) -> Any:
-        """(datum, slice of particles, generator) over all of this piece of work, for one random tensor."""
+    def _pieces(self, device: torch.device, particles: bool = True) -> Any:
+        """(index of a datum and some particles, generator) over a random tensor with the data moved in front."""
         generator = self._generators.setdefault(device, torch.Generator(device))
         self.draws += 1
-        for first in range(0, self.num_particles, BLOCK):
+        for first in range(0, self.num_particles if particles else 1, BLOCK):
             part = slice(first, min(first + BLOCK, self.num_particles))
             seeds = _mix(self.keys, self.draws, self.start + first) >> np.uint64(1)
             for datum, seed in enumerate(seeds.tolist()):
                 generator.manual_seed(seed)
-                yield datum, part, generator
+                yield (datum, part) if particles else (datum,), generator
 
     def _fill(self, out: Tensor, func: Any, args: tuple, kwargs: dict) -> Tensor:
+        axis, particles = self._place(out.shape) or (self.axis, True)
         kwargs = {**kwargs, "generator": None}
-        moved = out.movedim(self.axis, 0)
+        moved = out.movedim(axis, 0)
         buffer = torch.empty(moved.shape, dtype=out.dtype, device=out.device)
-        for datum, part, generator in self._pieces(out.device):
+        for index, generator in self._pieces(out.device, particles):
             kwargs["generator"] = generator
-            func(buffer[datum, part], *args, **kwargs)
-        out.copy_(buffer.movedim(0, self.axis))
+            func(buffer[index], *args, **kwargs)
+        out.copy_(buffer.movedim(0, axis))
         return out
 
-    def _per_datum(self, func: Any, args: tuple, kwargs: dict) -> Tensor:
-        moved = [a.movedim(self.axis, 0) if isinstance(a, Tensor) else a for a in args]
-        device = next(a.device for a in args if isinstance(a, Tensor))
+    def _per_datum(self, func: Any, args: tuple, kwargs: dict, place: tuple[int, bool]) -> Tensor:
+        axis, particles = place
+        moved = [a.movedim(axis, 0) if isinstance(a, Tensor) else a for a in args]
+        tensor = next(a for a in moved if isinstance(a, Tensor))
         out: Any = None
-        for datum, part, generator in self._pieces(device):
-            piece = [a[datum, part] if isinstance(a, Tensor) else a for a in moved]
+        for index, generator in self._pieces(tensor.device, particles):
+            piece = [a[index] if isinstance(a, Tensor) else a for a in moved]
             piece = func(*piece, **{**kwargs, "generator": generator})
-            if out is None:
-                rest = piece.shape[1:]
-                out = piece.new_empty(len(self.keys), self.num_particles, *rest)
-            out[datum, part] = piece
-        return out.movedim(0, self.axis)
+            out = piece.new_empty(tensor.shape) if out is None else out
+            out[index] = piece
+        return out.movedim(0, axis)
 
     def _multinomial(self, func: Any, args: tuple, kwargs: dict) -> Tensor:
-        """Rows are (particles, ..., data) with one draw each, or (..., data) with the particles as draws."""
+        """Categorical draws. The rows of probabilities were flattened from (particles, ..., data, ...), with one draw
+        each, or from (..., data, ...), with the particles as draws.
+        """
         probs, num_draws, *more = args
-        num_data, replacement = (
-            len(self.keys),
-            bool(more and more[0]) or kwargs.get("replacement", False),
-        )
-        if probs.dim() != 2 or num_data == 0 or probs.shape[0] % num_data:
+        replacement = bool(more and more[0]) or kwargs.get("replacement", False)
+        shape = probs.shape[:-1]
+        if self._flattened is not None and self._flattened[:2] == (probs.data_ptr(), probs.shape):
+            shape = self._flattened[2][:-1]
+        place = self._place(shape) if num_draws == 1 else None
+        if place is None and num_draws == self.num_particles and replacement:
+            place = self._data_axis(shape), False
+        if place is None or place[0] is None:
             return func(*args, **kwargs)
-        rows = probs.reshape(-1, num_data, probs.shape[-1])
-        as_rows = num_draws == 1 and rows.shape[0] % self.num_particles == 0
-        as_draws = not as_rows and num_draws == self.num_particles and replacement
-        if not (as_draws or as_rows):
-            return func(*args, **kwargs)
-        out = torch.empty((*rows.shape[:2], num_draws), dtype=torch.long, device=probs.device)
-        inner = rows.shape[0] // self.num_particles
-        for datum, part, generator in self._pieces(probs.device):
-            if as_rows:
-                chosen = slice(part.start * inner, part.stop * inner)
-                out[chosen, datum] = func(rows[chosen, datum], 1, True, generator=generator)
-            else:
-                size = part.stop - part.start
-                out[:, datum, part] = func(rows[:, datum], size, True, generator=generator)
-        return out.reshape(-1, num_draws)
+        axis, particles = place
+        rows = probs.reshape(*shape, -1).movedim(axis, 0)
+        out = torch.empty((*rows.shape[:-1], num_draws), dtype=torch.long, device=probs.device)
+        if particles or num_draws == 1:
+            for index, generator in self._pieces(probs.device, particles):
+                some = rows[index]
+                drawn = func(some.reshape(-1, rows.shape[-1]), 1, True, generator=generator)
+                out[index] = drawn.reshape(*some.shape[:-1], 1)
+        else:
+            for (datum, part), generator in self._pieces(probs.device):
+                some = rows[datum].reshape(-1, rows.shape[-1])
+                drawn = func(some, part.stop - part.start, True, generator=generator)
+                out[datum][..., part] = drawn.reshape(*rows.shape[1:-1], -1)
+        return out.movedim(0, axis).reshape(-1, num_draws)
+
+    def _data_axis(self, shape: Sequence[int]) -> int | None:
+        """The dimension of the data in a batch shape without particles, from which inner plates may be missing."""
+        found = [i for i, size in enumerate(shape[: self.axis]) if size == len(self.keys)]
+        return found[-1] if found else None

@@ -1,37 +1,56 @@
-"""The model's density of many particles by one compiled graph of fixed shape, tile after tile."""
+"""Score particles by one captured graph of fixed shape, tile after tile."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pyro.distributions import Normal
 from torch import Tensor
 
-from pyrovae.compilation.graphs import Engine
+from pyrovae.compilation import Compiled, Graph, pays_back
+from pyrovae.compilation import compile as compiled
 from pyrovae.particles import over_plates, score_values
 
-__all__ = ["Tiles"]
+__all__ = ["Tiles", "compiled_scorer"]
 
-CACHE = (
-    32 * 2**20
-)  # bytes that a tile's run may write on CPU: more, and what it writes leaves the cache
-_FULLNESS = 0.5  # of a tile's data; with fewer, padding would cost more than the graph saves
+CACHE = 32 * 2**20
+"""Bytes that the run of a tile may write on CPU, so that they stay in the cache."""
+
+_FULLNESS = 0.5  # share of a tile's data; with fewer, padding costs more than the graph saves
+
+
+def compiled_scorer(
+    model: Callable[..., Any],
+    shape: tuple[int, int],
+    bytes_per_particle: int,
+    device: torch.device,
+    *,
+    compile: bool | Literal["auto"],
+    total: int,
+) -> "Tiles | None":
+    """Tiles if they were asked for, or if ``compile="auto"`` and the work is large enough to pay for a compilation.
+
+    Arguments are those of :class:`Tiles`.
+    """
+    if compile == "auto" and not pays_back(bytes_per_particle * total):
+        return None
+    return Tiles(model, shape, bytes_per_particle, device, compile=compile, total=total)
 
 
 class Tiles:
     """Runs a model at given latent values as a captured graph.
 
-    All runs have one shape, particles by data, and are padded where less is left: so a single compilation serves
-    the whole of the work, and on CPU the tile is small enough for intermediate results to stay in the cache.
+    All runs have one shape, particles by data. Where less is left, the rest is padding. So the graph is compiled once
+    for all of the work. On CPU a tile is small enough for its intermediate results to stay in the cache.
 
     Args:
         model: A Pyro program of one latent site.
         shape: Data and particles of a piece of work.
-        bytes_per_particle: What one particle of one datum writes.
+        bytes_per_particle: Bytes that one particle of one datum writes.
         device: Where the model runs.
-        compile: Whether Inductor must compile; None decides by how often the graph will run.
-        total: Particles in all, those of every datum together.
+        compile: Whether Inductor compiles the graph. ``"auto"`` decides by how often the graph will run.
+        total: Particles of all data together.
     """
 
     def __init__(
@@ -41,7 +60,7 @@ class Tiles:
         bytes_per_particle: int,
         device: torch.device,
         *,
-        compile: bool | None,
+        compile: bool | Literal["auto"],
         total: int,
     ):
         self.model = model
@@ -50,18 +69,31 @@ class Tiles:
             pieces = math.ceil(most / max(1, CACHE // (bytes_per_particle * self.data)))
             most = math.ceil(most / min(pieces, most))
         self.particles = most
-        runs = math.ceil(total / (self.data * self.particles))
-        self.engine = Engine(model, compile="auto" if compile is None else compile, steps=runs)
+        self.compile: bool | Literal["auto"] = compile
+        self.runs = math.ceil(total / (self.data * self.particles))
+        self._functions: dict[Any, Compiled] = {}
 
-    def serve(self, num_data: int) -> bool:
-        """Whether so many data are worth a run."""
-        return self.engine.enabled and _FULLNESS * self.data <= num_data <= self.data
+    @property
+    def graphs(self) -> list[Graph]:
+        """The graphs captured so far."""
+        return [graph for function in self._functions.values() for graph in function.graphs]
+
+    @property
+    def compile_seconds(self) -> float:
+        """Time spent in Inductor."""
+        return sum(function.compile_seconds for function in self._functions.values())
+
+    def serves(self, num_data: int) -> bool:
+        """Whether a run pays for so many data."""
+        if not all(function.enabled for function in self._functions.values()):
+            return False
+        return _FULLNESS * self.data <= num_data <= self.data
 
     def log_p(self, name: str, value: Tensor, args: tuple[Tensor, ...], axis: int) -> Tensor | None:
-        """``(K, B)`` log p(x, z) at values ``(K, ..., B, *event)`` of a site, the data at ``axis``.
+        """``(K, B)`` log p(x, z) at values ``(K, ..., B, *event)`` of a site whose data lie at ``axis``.
 
-        None where the model makes no fixed graph, or draws sites of its own, which a graph would not take from the
-        data's streams.
+        None where the model gives no fixed graph, or draws random numbers. A graph would not take those from the
+        streams of the data.
         """
 
         def joint(value: Tensor, *args: Tensor) -> Tensor:
@@ -76,7 +108,7 @@ class Tiles:
         args: tuple[Tensor, ...],
         axis: int,
     ) -> Tensor | None:
-        """``(K, B)`` log weights of draws from a normal guide, of standard normal noise; else as :meth:`log_p`.
+        """``(K, B)`` log weights of draws from a normal guide, made of standard normal noise; None as in :meth:`log_p`.
 
         Args:
             normal: As :func:`~pyrovae.particles.encoded_normal` gives it.
@@ -97,30 +129,38 @@ class Tiles:
         self,
         key: Any,
         function: Callable[..., Tensor],
-        drawn: Tensor,
+        draws: Tensor,
         others: list[tuple[Tensor, int]],
         axis: int,
     ) -> Tensor | None:
-        """A function of draws ``(K, ..., B, *event)`` and of other tensors, with where their data lie, by tiles."""
+        """Apply a function of draws ``(K, ..., B, *event)`` and other tensors, tile by tile.
 
-        def without_gradients(*tensors: Tensor) -> tuple[Tensor]:
-            with torch.no_grad():
-                return (function(*tensors),)
+        ``others`` holds each further tensor with the dimension of its data.
+        """
 
-        num_data = drawn.shape[axis]
+        if key not in self._functions:
+            self._functions[key] = compiled(
+                torch.no_grad()(function),
+                settings=(self.model,),
+                random=False,
+                backend=self.compile,
+                calls=self.runs,
+            )
+        tiled = self._functions[key]
+        num_data = draws.shape[axis]
         filled = [_filled(tensor, place, self.data) for tensor, place in others]
         found = []
-        for part in drawn.split(self.particles):
+        for part in draws.split(self.particles):
             tile = _filled(_filled(part, axis, self.data), 0, self.particles)
-            graph = self.engine.graph(without_gradients, (tile, *filled), name=key)
-            if graph is None or graph.draws:
+            log_probs = tiled(tile, *filled)
+            if not tiled.enabled:
                 return None
-            found.append(graph(tile, *filled)[0][: len(part), :num_data].clone())
+            found.append(log_probs[: len(part), :num_data])
         return torch.cat(found)
 
 
 def _filled(tensor: Tensor, axis: int, size: int) -> Tensor:
-    """Made ``size`` long along an axis by repeating the last entry, in the plain layout."""
+    """The tensor, contiguous, made ``size`` long along an axis by repeating its last entry."""
     missing = size - tensor.shape[axis]
     if missing:
         last = tensor.narrow(axis, tensor.shape[axis] - 1, 1)

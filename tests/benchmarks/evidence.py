@@ -27,13 +27,13 @@ from pathlib import Path
 
 import torch
 from memory import growth
+from pyrovae.compilation.matmul import fastest_product
 from timing import Subprocess, alternate, machine, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyrovae import VAE, ImportanceSampling, log_marginal, nets
-from pyrovae.compilation.matmul import fastest_product
-from pyrovae.evidence.problem import prepare
+from pyrovae.evidence.inspection import inspect
 
 HERE = Path(__file__).parent
 LATENT, HIDDEN = 40, (300, 300)
@@ -163,19 +163,20 @@ def times(vae: VAE, x: Tensor, K: int, rounds: int, python: str | None, path: Pa
         ),
     }
     method = ImportanceSampling(num_particles=K, compile=True)
-    problem = prepare(vae.model, vae.guide, x)
+    inspection = inspect(vae.model, vae.guide, x)
+    with inspection.evaluating():
+        plan = method.plan(inspection)
+    sampler = inspection.sampler(plan.summed, plan.scorer)
 
     def compiled() -> None:  # as log_marginal does it; the graph is compiled in the warm-up
-        with problem.session():
-            method.run(problem)
+        with inspection.evaluating():
+            method.run(sampler, plan)
 
-    with problem.session():
-        problem.inspect()
     start = time.perf_counter()
     compiled()
     print(
         f"first compiled run {time.perf_counter() - start:.1f} s, "
-        f"of which Inductor {problem.tiles.engine.compile_seconds:.1f} s"
+        f"of which Inductor {plan.scorer.compile_seconds:.1f} s"
     )
     contenders["pyrovae, compiled"] = timed(compiled)
     if python:

@@ -1,18 +1,20 @@
 """Scoring particles by a captured graph gives the weights of the programs."""
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
 from pyrovae import VAE, ImportanceSampling, log_marginal, nets, posteriors
-from pyrovae.evidence.problem import prepare
+from pyrovae.evidence.inspection import inspect
 from pyrovae.evidence.tiles import CACHE, Tiles
 from pyrovae.testing import DiscreteMixture, LinearGaussian
 
 
-def problem_of(model, guide, x, nesting=1):
-    return prepare(model, guide, x, max_plate_nesting=nesting)
+def inspected(model, guide, x, nesting=1):
+    return inspect(model, guide, x, max_plate_nesting=nesting)
 
 
 def owners():
@@ -31,10 +33,10 @@ def owners():
     ]
 
 
-def tiles_of(problem, num_data, num_particles, bytes_per_particle=1):
+def tiles_of(inspection, num_data, num_particles, bytes_per_particle=1):
     shape = num_data, num_particles
     return Tiles(
-        problem.model, shape, bytes_per_particle, problem.device, compile=False, total=1000
+        inspection.model, shape, bytes_per_particle, inspection.device, compile=False, total=1000
     )
 
 
@@ -43,17 +45,15 @@ def tiles_of(problem, num_data, num_particles, bytes_per_particle=1):
     ("num_data", "particles_in_cache"), [(5, 100), (9, 100), (5, 3)], ids=["exact", "wide", "small"]
 )
 def test_graph_and_programs_weigh_alike(owner, x, num_data, particles_in_cache):
-    problem = problem_of(owner.model, owner.guide, x)
-    with problem.session():
-        encoded = problem.encode(slice(0, 5))
-        tiles = tiles_of(problem, num_data, 7, CACHE // (num_data * particles_in_cache))
+    inspection = inspected(owner.model, owner.guide, x)
+    with inspection.evaluating():
+        sampler = inspection.sampler().select(slice(0, 5))
+        tiles = tiles_of(inspection, num_data, 7, CACHE // (num_data * particles_in_cache))
         for start in (0, 128):
-            expected = encoded.draw(7, start).log_weights
-            problem.tiles = tiles
-            torch.testing.assert_close(
-                encoded.log_weights(7, start), expected, rtol=1e-12, atol=1e-12
-            )
-        assert len(tiles.engine.graphs) == 1
+            expected = sampler.draw(7, start).log_weights
+            found = replace(sampler, scorer=tiles).log_weights(7, start)
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        assert len(tiles.graphs) == 1
         assert tiles.particles == min(7, particles_in_cache)
 
 
@@ -69,25 +69,25 @@ def test_plates_between_particles_and_data():
                 "z", dist.Normal(0.3 * x.T.unsqueeze(-1).expand(3, len(x), 2), 0.7).to_event(1)
             )
 
-    problem = problem_of(model, guide, torch.randn(5, 3, dtype=torch.float64), nesting=2)
-    with problem.session():
-        encoded = problem.encode(slice(0, 5))
-        expected = encoded.draw(7).log_weights
-        problem.tiles = tiles_of(problem, 6, 4)
-        torch.testing.assert_close(encoded.log_weights(7), expected, rtol=1e-12, atol=1e-12)
-    assert len(problem.tiles.engine.graphs) == 1
+    inspection = inspected(model, guide, torch.randn(5, 3, dtype=torch.float64), nesting=2)
+    with inspection.evaluating():
+        sampler = inspection.sampler().select(slice(0, 5))
+        expected = sampler.draw(7).log_weights
+        tiles = tiles_of(inspection, 6, 4)
+        found = replace(sampler, scorer=tiles).log_weights(7)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert len(tiles.graphs) == 1
 
 
 def test_few_data_are_not_padded_to_a_wide_tile():
     oracle = LinearGaussian(shift=0.4)
-    problem = problem_of(oracle.model, oracle.guide, oracle.sample(4))
-    tiles = tiles_of(problem, 9, 7)
-    assert [n for n in range(12) if tiles.serve(n)] == [5, 6, 7, 8, 9]
-    with problem.session():
-        problem.tiles = tiles
-        encoded = problem.encode(slice(0, 4))
-        assert torch.equal(encoded.log_weights(7), encoded.draw(7).log_weights)
-    assert not tiles.engine.graphs
+    inspection = inspected(oracle.model, oracle.guide, oracle.sample(4))
+    tiles = tiles_of(inspection, 9, 7)
+    assert [n for n in range(12) if tiles.serves(n)] == [5, 6, 7, 8, 9]
+    with inspection.evaluating():
+        sampler = replace(inspection.sampler(), scorer=tiles).select(slice(0, 4))
+        assert torch.equal(sampler.log_weights(7), sampler.draw(7).log_weights)
+    assert not tiles.graphs
 
 
 def test_a_model_with_draws_of_its_own_keeps_the_streams():
@@ -100,12 +100,12 @@ def test_a_model_with_draws_of_its_own_keeps_the_streams():
             noise = 0.1 * torch.randn_like(z)
             pyro.sample("x", dist.Normal((z + noise) @ oracle.weight.T, 1.0).to_event(1), obs=x)
 
-    problem = problem_of(model, oracle.guide, x)
-    with problem.session():
-        encoded = problem.encode(slice(0, 4))
-        expected = encoded.draw(9).log_weights
-        problem.tiles = tiles_of(problem, 4, 9)
-        assert torch.equal(encoded.log_weights(9), expected)
+    inspection = inspected(model, oracle.guide, x)
+    with inspection.evaluating():
+        sampler = inspection.sampler().select(slice(0, 4))
+        expected = sampler.draw(9).log_weights
+        sampler = replace(sampler, scorer=tiles_of(inspection, 4, 9))
+        assert torch.equal(sampler.log_weights(9), expected)
 
 
 @pytest.mark.slow

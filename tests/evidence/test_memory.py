@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pyrovae import VAE, likelihoods, nets
-from pyrovae.evidence.problem import prepare
+from pyrovae.evidence.inspection import inspect
+from pyrovae.evidence.plan import plan
 from pyrovae.evidence.streams import BLOCK
 from pyrovae.testing import LinearGaussian
 
@@ -23,8 +24,8 @@ PREAMBLE = """
 import gc, json, sys
 import torch
 import pyrovae as pv
-import pyrovae.evidence.problem
-from pyrovae.evidence.problem import prepare
+import pyrovae.evidence.plan
+from pyrovae.evidence.inspection import inspect
 
 torch.manual_seed(0)
 vae = pv.VAE(196, 4, encoder=pv.nets.MLP(64), decoder=pv.nets.MLP(64))
@@ -68,9 +69,10 @@ def run(K):
     return lambda: pv.log_marginal(vae.model, vae.guide, x, num_particles=K, memory_budget=2**24)
 run(1000)()
 found = {"1000": growth(run(1000)), "50000": growth(run(50_000))}
-problem = prepare(vae.model, vae.guide, x)
-with problem.session():
-    found["at once"] = growth(lambda: problem.encode(slice(0, 5)).draw(50_000).log_weights)
+inspection = inspect(vae.model, vae.guide, x)
+with inspection.evaluating():
+    sampler = inspection.sampler().select(slice(0, 5))
+    found["at once"] = growth(lambda: sampler.draw(50_000).log_weights)
 """)
     assert found["at once"] > 200  # the measure sees what there is
     assert found["50000"] < found["1000"] + 16
@@ -91,7 +93,7 @@ def run(num, budget=2**25):
     return lambda: pv.log_marginal(vae.model, vae.guide, x, method={method}, memory_budget=budget)
 run(2)()
 found = {{"few": growth(run({num})), "many": growth(run({2 * num}))}}
-pyrovae.evidence.problem._CACHED = 2**40  # on CPU, pieces of importance sampling are small besides
+pyrovae.evidence.plan.CACHED = 2**40  # on CPU, pieces of importance sampling are small besides
 found["no limit"] = growth(run({2 * num}, 2**40))
 """)
     assert found["no limit"] > 128
@@ -106,13 +108,13 @@ def test_pieces_hold_to_the_budget(budget, num_particles):
     vae = VAE(30, 4, likelihood=likelihoods.Gaussian(), encoder=nets.MLP(8), decoder=nets.MLP(8))
     oracle = LinearGaussian()
     for owner, x in ((vae, torch.zeros(50, 30)), (oracle, oracle.sample(50))):
-        problem = prepare(owner.model, owner.guide, x, memory_budget=budget)
-        with problem.session():
-            problem.inspect()
-        num_data, particles = problem.pieces(num_particles)
+        inspection = inspect(owner.model, owner.guide, x, memory_budget=budget)
+        with inspection.evaluating():
+            work = plan(inspection, num_particles)
+        num_data, particles = work.num_data, work.num_particles
         assert num_data >= 1
         assert particles == num_particles or particles % BLOCK == 0
-        taken = num_data * particles * problem.bytes_per_particle
+        taken = num_data * particles * work.bytes_per_particle
         assert taken <= budget or (
             num_data == 1 and particles <= BLOCK
         )  # the least that streams can be cut to
@@ -121,11 +123,7 @@ def test_pieces_hold_to_the_budget(budget, num_particles):
 def test_a_particle_takes_what_its_tensors_take():
     """Logits and a few tensors of their size are made for each particle: neither less is reckoned nor many times it."""
     vae = VAE(1000, 2, encoder=nets.MLP(4), decoder=nets.MLP(4))
-    problem = prepare(
-        vae.model,
-        vae.guide,
-        torch.zeros(5, 1000),
-    )
-    with problem.session():
-        problem.inspect()
-    assert 3 * 4000 <= problem.bytes_per_particle <= 20 * 4000
+    inspection = inspect(vae.model, vae.guide, torch.zeros(5, 1000))
+    with inspection.evaluating():
+        work = plan(inspection, 1)
+    assert 3 * 4000 <= work.bytes_per_particle <= 20 * 4000

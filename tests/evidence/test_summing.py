@@ -11,7 +11,8 @@ import torch
 import pyrovae as pv
 from pyrovae import likelihoods, posteriors, priors
 from pyrovae.evidence import AIS, ImportanceSampling, bdmc, convergence
-from pyrovae.evidence.problem import prepare
+from pyrovae.evidence.inspection import inspect
+from pyrovae.evidence.plan import plan
 from pyrovae.models import ClusteringVAE
 from pyrovae.testing import DiscreteMixture
 
@@ -101,17 +102,11 @@ class Clusters:
         )
 
 
-def inspected(owner, x, enumerate="auto", **options):
-    problem = prepare(
-        owner.model,
-        owner.guide,
-        x,
-        memory_budget=options.pop("memory_budget", None),
-        max_plate_nesting=options.pop("max_plate_nesting", 1),
-    )
-    with problem.session():
-        problem.inspect(enumerate=enumerate)
-    return problem
+def planned(owner, x, enumerate="auto", **options):
+    """The inspection and the plan of a single particle."""
+    inspection = inspect(owner.model, owner.guide, x, **options)
+    with inspection.evaluating():
+        return inspection, plan(inspection, 1, enumerate=enumerate)
 
 
 # --- exact, where nothing else is latent --------------------------------------------------------------------------
@@ -250,7 +245,7 @@ def test_several_elements_in_one_site(inner, with_z):
     if with_z:
         scores = (evidence.log_marginal - owner.log_prob(x)) / evidence.standard_error
         assert float(abs(scores).max()) < 4
-        assert inspected(owner, x, **options).summed.wide
+        assert planned(owner, x, **options)[1].summed.wide
     else:
         np.testing.assert_allclose(evidence.log_marginal, owner.log_prob(x), rtol=1e-12)
 
@@ -263,14 +258,13 @@ def test_several_elements_in_one_site(inner, with_z):
 def test_weights_are_ratios_of_marginal_densities(order, broadcast):
     owner = Clusters(order, broadcast=broadcast)
     x = owner.sample(6)
-    problem = inspected(owner, x)
-    assert problem.summed.wide == broadcast
-    assert problem.notes == {"summed": {"c": 3}}
-    with problem.session():
-        for drawn in (
-            problem.encode(slice(0, 6)).draw(50),
-            problem.encode(slice(0, 6)).draw_prior(50),
-        ):
+    inspection, work = planned(owner, x)
+    assert work.summed.wide == broadcast
+    assert work.notes == {"summed": {"c": 3}}
+    with inspection.evaluating():
+        sampler = inspection.sampler(work.summed).select(slice(0, 6))
+        prior = {name: site.value for name, site in sampler.draw_prior(50).latents.items()}
+        for drawn in (sampler.draw(50), sampler.score(prior)):
             z = drawn.latents["z"].value
             torch.testing.assert_close(drawn.log_p, owner.log_joint(x, z), rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(drawn.log_q, owner.log_guide(x, z), rtol=1e-12, atol=1e-12)
@@ -290,10 +284,10 @@ class Folding(Clusters):
 def test_programs_that_broadcast_wrongly_are_found_out():
     owner = Folding()
     x = owner.sample(6)
-    problem = inspected(owner, x)
-    assert not problem.summed.wide
-    with problem.session():
-        drawn = problem.encode(slice(0, 6)).draw(3)
+    inspection, work = planned(owner, x)
+    assert not work.summed.wide
+    with inspection.evaluating():
+        drawn = inspection.sampler(work.summed).select(slice(0, 6)).draw(3)
     z = drawn.latents["z"].value
     torch.testing.assert_close(drawn.log_p, owner.log_joint(x, z), rtol=1e-12, atol=1e-12)
 
@@ -319,7 +313,7 @@ def test_values_may_be_summed_some_at_a_time():
         whole = pv.log_marginal(owner.model, owner.guide, x, num_particles=200)
         cut = pv.log_marginal(owner.model, owner.guide, x, num_particles=200, memory_budget=200_000)
         np.testing.assert_allclose(cut.log_marginal, whole.log_marginal, rtol=1e-10)
-        assert inspected(owner, x, memory_budget=200_000).summed.chunk < 20
+        assert planned(owner, x, memory_budget=200_000)[1].summed.chunk < 20
 
 
 def test_order_and_company_of_the_data_change_nothing():

@@ -274,7 +274,7 @@ def test_training_is_captured(estimator, pictures):
         for _ in range(3):
             step(pictures)
         steps.append(step)
-    assert steps[0].engine.reason is None, steps[0].engine.reason
+    assert steps[0].compiled.reason is None, steps[0].compiled.reason
     for a, b in zip(owner.parameters(), twin.parameters(), strict=True):
         assert_close(a, b, rtol=1e-10, atol=1e-10)
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrovae.distributions.given_total import GivenTotal
+from pyrovae.evidence.inspection import check_arguments, evaluating, inspect
 from pyrovae.evidence.methods.ais import AIS
 from pyrovae.evidence.methods.base import Estimate, Method, check_count
-from pyrovae.evidence.problem import prepare
 from pyrovae.evidence.result import Evidence
 from pyrovae.particles import simulate
 from pyrovae.programs import Program, evaluation_mode, modules_of
@@ -21,8 +23,8 @@ class Sandwich:
     """Two estimates of log p(x) for the same simulated data, in nats per datum.
 
     Attributes:
-        below, above: Evidence whose estimates lie below and above the truth in expectation. Errors of the latter count
-            the exact draw, which its particles share, by the gap's spread over data.
+        below, above: Evidence whose estimates lie below and above the truth in expectation. All particles of a datum
+            share one exact draw in the latter, so its errors are widened to the spread of the gap over data.
         data: The simulated data.
     """
 
@@ -41,13 +43,13 @@ class Sandwich:
 
     @property
     def gap(self) -> Any:
-        """``datum``: upper less lower. Its mean bounds the mean error of either, up to chance."""
+        """``datum``: upper minus lower. Its mean bounds the mean error of either side, up to chance."""
         return self.upper - self.lower
 
     def interval(self, prob: float = 0.95) -> tuple[float, float]:
-        """Ends between which the mean of log p(x) over these very data lies, at least as often as ``prob`` says.
+        """An interval for the mean of log p(x) over these very data, which holds it with probability ``prob`` or more.
 
-        They are the outer ends of both sides' intervals, :meth:`Evidence.interval`.
+        Its ends are the outer ends of both sides' intervals, :meth:`Evidence.interval`.
         """
         return self.below.interval(prob)[0], self.above.interval(prob)[1]
 
@@ -84,29 +86,40 @@ def bdmc(
     max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> Sandwich:
-    """How far a method's estimates are off, on data that the model itself draws.
+    """Bound the error of a method from both sides, on data that the model itself draws.
 
     For data drawn from the model, the latent values that they came from are exact draws from the posterior. With
-    them the method also runs backwards, which gives an upper bound in expectation; between both lies log p(x). What
-    the gap says of held-out data depends on how alike they are to the model's.
+    these the method also runs in reverse, which gives an upper bound in expectation. log p(x) lies between both
+    bounds. The gap tells about held-out data as far as these are like the model's data.
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
-        num_data: Data to simulate.
+        num_data: Number of data to simulate.
         method: :class:`AIS` (the default), or :class:`ImportanceSampling`.
-        data: Arguments of the programs as in :func:`log_marginal`, of which the first ``num_data`` serve: observed ones
-            for their shape, others (labels, covariates, masks) as they are. Not needed where the model belongs to a
-            module that has ``sample(num_data)``, as a :class:`~pyrovae.VAE`.
+        data: Arguments of the programs as in :func:`log_marginal`; the first ``num_data`` are used. Observed ones give
+            only their shape, others (labels, covariates, masks) are used as they are. Not needed where the model
+            belongs to a module that has ``sample(num_data)``, as a :class:`~pyrovae.VAE`.
         seed, memory_budget, device, max_plate_nesting, progress: As :func:`log_marginal`.
 
     Raises:
-        TypeError: If the method is none, or has no reverse.
+        TypeError: If the method cannot run in reverse.
         ValueError: As :func:`log_marginal`; if the model observes something else than its arguments; if there are
             fewer data than ``num_data``.
 
     References:
-        Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al., 2015); On the Quantitative
-        Analysis of Decoder-Based Generative Models (Wu et al., 2017).
+        - Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al., 2015),
+          `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
+        - On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017),
+          `arXiv:1611.04273 <https://arxiv.org/abs/1611.04273>`_.
+
+    Examples:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian(shift=0.3)
+        >>> method = pv.ImportanceSampling(200)
+        >>> sandwich = pv.bdmc(oracle.model, oracle.guide, num_data=20, method=method)
+        >>> low, high = sandwich.interval()
+        >>> bool(low < oracle.log_prob(sandwich.data[0]).mean() < high)
+        True
     """
     num_data = check_count("num_data", num_data)
     method = AIS() if method is None else method
@@ -116,35 +129,56 @@ def bdmc(
         raise ValueError(
             "A sandwich needs the same effort on both sides: leave target_standard_error out."
         )
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "memory_budget": memory_budget,
-        "device": device,
-        "max_plate_nesting": max_plate_nesting,
-        "progress": progress,
-    }
-    template = prepare(model, guide, _template(model, data, num_data), **settings)
-    with template.session():
+    with evaluating(model, guide, device=device):
+        args, place = check_arguments(model, guide, _template(model, data, num_data), device)
         torch.manual_seed(seed)
-        drawn, latents = simulate(model, template.rows(slice(0, num_data)))
-    problem = prepare(model, guide, drawn, **settings)
-    with problem.session():
-        below = method.evaluate(problem)
-        above = method.run_reverse(problem, latents)  # type: ignore[attr-defined]
-        above.notes |= problem.notes
+        rows = tuple(arg[:num_data].to(place) for arg in args)
+        with _RefuseTotals():
+            drawn, latents = simulate(model, rows)
+    inspection = inspect(
+        model,
+        guide,
+        drawn,
+        seed=seed,
+        memory_budget=memory_budget,
+        device=device,
+        max_plate_nesting=max_plate_nesting,
+        progress=progress,
+    )
+    with inspection.evaluating():
+        plan = method.plan(inspection)
+        sampler = inspection.sampler(plan.summed, plan.scorer)
+        below, above = method.run(sampler, plan), method.run_reverse(sampler, plan, latents)
+    for estimate in (below, above):
+        estimate.notes |= plan.notes
     _count_exact_draw(below, above)
     lower, upper = (
-        Evidence.of(estimate, method, problem, bound=bound)
+        Evidence.of(estimate, method, inspection, bound=bound)
         for estimate, bound in ((below, "lower"), (above, "upper"))
     )
     return Sandwich(lower, upper, drawn)
 
 
+class _RefuseTotals(Messenger):
+    """Refuses likelihoods that read their exposure off the datum that they score."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        while hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if isinstance(fn, GivenTotal):
+            raise ValueError(
+                f"The likelihood of site '{msg['name']}' has exposure='total'. Its counts would be simulated at a "
+                "typical total, but scored at the total that comes out, so the simulated latent values are no draws "
+                "from the posterior. Take a likelihood without exposure, or a model that is given the exposure as data."
+            )
+
+
 def _count_exact_draw(below: Estimate, above: Estimate) -> None:
     """Widen the errors of the upper side to the spread of the gap over data.
 
-    All particles of a datum share one exact draw, so their own spread does not tell what another draw would have
-    given; the gap's spread over data holds that, and what data differ by.
+    All particles of a datum share one exact draw, so their spread does not show what another draw would have given.
+    The spread of the gap over data includes that.
     """
     gap = above.columns["log_marginal"] - below.columns["log_marginal"]
     spread = gap.std(ddof=1) if len(gap) > 1 else math.inf

@@ -1,4 +1,4 @@
-"""Evidence of a part of x, and what the rest of it may be."""
+"""Evidence of the observed part of x, and draws of the missing part."""
 
 import math
 from functools import partial
@@ -6,17 +6,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pyro.distributions import Independent, MaskedDistribution
+from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Independent
 
+from pyrovae.evidence.inspection import in_pieces, inspect
 from pyrovae.evidence.methods.base import check_count
-from pyrovae.evidence.problem import finite_log_weights, prepare
-from pyrovae.evidence.streams import DatumStreams, further
+from pyrovae.evidence.plan import plan
+from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.particles import predict
 from pyrovae.programs import Program
 from pyrovae.weights import ess
+
+_RESAMPLING = 31  # the random stream of draws by weight
 
 __all__ = ["Imputation", "impute", "observe_part"]
 
@@ -32,7 +36,7 @@ class _Part(Messenger):
         if not msg["is_observed"] or site_is_subsample(msg):
             return
         fn, rank = msg["fn"], len(msg["fn"].event_shape)
-        while isinstance(fn, Independent) or type(fn).__name__ == "Independent":
+        while isinstance(fn, Independent):
             fn = fn.base_dist
         if fn.event_shape:
             raise ValueError(
@@ -49,13 +53,13 @@ def observe_part(model: Program, guide: Program, *, fill: float = 0.0) -> tuple[
 
         evidence = pv.log_marginal(*observe_part(vae.model, vae.guide), (x, mask))
 
-    and a difference of two is conditional, :math:`\log p(x_m \mid x_o) = \log p(x) - \log p(x_o)`. Missing elements of
-    x may be any finite numbers in the likelihood's support; they change nothing. The guide, which has no way to be
-    told of a gap, sees ``fill`` there: it is no worse than a bad guide, which weights put right and k reports.
+    A difference of two is conditional, :math:`\log p(x_m \mid x_o) = \log p(x) - \log p(x_o)`. Missing elements of x
+    may be any finite numbers in the likelihood's support; they change nothing. The guide cannot be told of a gap, so
+    it sees ``fill`` there. It is then a worse guide: the weights still correct it, and Pareto k reports it.
 
     Args:
         model, guide: Programs of x alone, whose likelihood factorises over elements.
-        fill: What the guide sees in place of missing elements.
+        fill: Number that the guide sees in place of missing elements.
 
     Raises:
         ValueError: On use, if the mask has another shape than x, or the likelihood does not factorise.
@@ -84,12 +88,12 @@ def _check_mask(x: Tensor, mask: Tensor) -> None:
 
 
 class Imputation(NamedTuple):
-    """Draws of what is missing, given what is observed."""
+    """Draws of the missing elements given the observed ones."""
 
     draws: Tensor
     """``(S, B, *data_shape)``: observed elements as they were, missing ones drawn from p(x_m | x_o)."""
     ess: np.ndarray
-    """``(B,)``: effective sample size of the weights that they were drawn by."""
+    """``(B,)``: effective sample size of the weights by which they were drawn."""
 
 
 def impute(
@@ -108,15 +112,15 @@ def impute(
 ) -> Imputation:
     r"""Draw the missing elements of x from :math:`p(x_m \mid x_o)`, by sampling importance resampling.
 
-    Particles from the guide are weighed by :math:`p(x_o, z) / q(z)`, ``num_draws`` of them are drawn by their weights,
-    and x is drawn given each. With one observed site only.
+    Particles from the guide get the weights :math:`p(x_o, z) / q(z)`. ``num_draws`` of them are drawn by their weights,
+    and x is drawn given each. The model may observe one site only.
 
     Args:
         model, guide, fill: As :func:`observe_part`.
         x: ``(B, *data_shape)`` data; missing elements may be any finite numbers in the support.
         mask: Truth values of the same shape, true where x is observed.
         num_draws: S, draws for each datum.
-        num_particles: Particles K to draw from; their weights' ESS is in the result.
+        num_particles: Particles K to draw from. The result holds the ESS of their weights.
         seed, memory_budget, device, max_plate_nesting: As :func:`~pyrovae.evidence.log_marginal`.
 
     Raises:
@@ -124,56 +128,65 @@ def impute(
             sites; if no draw has a weight.
 
     References:
-        MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets (Mattei and Frellsen, 2019), section 4.
+        MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets (Mattei and Frellsen, 2019), section 4,
+        `arXiv:1812.02633 <https://arxiv.org/abs/1812.02633>`_.
     """
     check_count("num_draws", num_draws)
     check_count("num_particles", num_particles)
     programs = observe_part(model, guide, fill=fill)
-    problem = prepare(
+    inspection = inspect(
         *programs,
         (x, mask),
         seed=seed,
         memory_budget=memory_budget,
         device=device,
         max_plate_nesting=max_plate_nesting,
-        progress=False,
     )
-    axis, draws, sizes = max_plate_nesting, [], []
-    with problem.session():
-        problem.inspect()
-        num_data, size = problem.pieces(num_particles)
-        for start in range(0, problem.num_data, num_data):
-            encoded = problem.encode(np.arange(start, min(start + num_data, problem.num_data)))
-            values: dict[str, list[Tensor]] = {}
-            log_w = []
-            for first in range(0, num_particles, size):
-                particles = encoded.draw(min(size, num_particles - first), first)
-                log_w.append(finite_log_weights(particles.log_weights).double())
-                for name, site in particles.latents.items():
-                    values.setdefault(name, []).append(site.value)
-            weights = torch.cat(log_w)  # (K, B)
-            _check_weights(weights, start)
-            with DatumStreams(further(encoded.keys, 31), num_draws, axis=axis):
-                chosen = torch.multinomial(weights.softmax(0).T, num_draws, True)  # (B, S)
-                picked = {
-                    name: _pick(torch.cat(parts), chosen, axis) for name, parts in values.items()
-                }
-                found = predict(model, picked, encoded.args[:1], max_plate_nesting=axis)
-            if len(found) != 1:
-                raise ValueError(f"impute fills one observed site, found {list(found)}.")
-            known, seen = encoded.args[1].bool(), encoded.args[0]
-            (sample,) = found.values()
-            draws.append(torch.where(known, seen, sample.reshape(num_draws, *seen.shape)).cpu())
-            sizes.append(ess(weights).cpu().numpy())
+    draws, sizes = [], []
+    with inspection.evaluating():
+        work = plan(inspection, num_particles)
+        for index in in_pieces(inspection.num_data, work.num_data):
+            some = inspection.sampler().select(index)
+            log_w, values = _weigh(some, num_particles, work.num_particles)
+            _check_weights(log_w, index[0])
+            draws.append(_resample(model, some, log_w, values, num_draws).cpu())
+            sizes.append(ess(log_w).cpu().numpy())
     return Imputation(torch.cat(draws, 1), np.concatenate(sizes))
+
+
+def _weigh(sampler: Sampler, num_particles: int, size: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """``(K, B)`` log weights, and the values of each site that they belong to."""
+    values: dict[str, list[Tensor]] = {}
+    log_w = []
+    for first in range(0, num_particles, size):
+        particles = sampler.draw(min(size, num_particles - first), first)
+        log_w.append(check_log_weights(particles.log_weights).double())
+        for name, site in particles.latents.items():
+            values.setdefault(name, []).append(site.value)
+    return torch.cat(log_w), {name: torch.cat(parts) for name, parts in values.items()}
+
+
+def _resample(
+    model: Program, sampler: Sampler, log_w: Tensor, values: dict[str, Tensor], num_draws: int
+) -> Tensor:
+    """``(S, B, *data_shape)``: x given particles that are drawn by their weights."""
+    axis, (seen, mask) = sampler.max_plate_nesting, sampler.args
+    with sampler.streams(num_draws, salt=_RESAMPLING):
+        chosen = torch.multinomial(log_w.softmax(0).T, num_draws, True)  # (B, S)
+        picked = {name: _pick(value, chosen, axis) for name, value in values.items()}
+        found = predict(model, picked, (seen,), max_plate_nesting=axis)
+    if len(found) != 1:
+        raise ValueError(f"impute fills one observed site, found {list(found)}.")
+    (sample,) = found.values()
+    return torch.where(mask.bool(), seen, sample.reshape(num_draws, *seen.shape))
 
 
 def _check_weights(log_w: Tensor, start: int) -> None:
     empty = (log_w.max(0).values == -math.inf).nonzero().flatten()
     if len(empty):
         raise ValueError(
-            f"None of the {len(log_w)} draws explains what is observed of datum {start + int(empty[0])}: their weights "
-            "are all zero. Take more particles, or look at that datum."
+            f"None of the {len(log_w)} draws explains what is observed of datum {start + int(empty[0])}: all of their "
+            "weights are zero. Take more particles, or check that datum."
         )
 
 

@@ -1,18 +1,22 @@
-"""How an importance estimate rises with K, and where it may end."""
+"""How an importance estimate rises with K, and its extrapolated limit."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from pyrovae.evidence.inspection import in_pieces, inspect
 from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.methods.importance import ImportanceSampling
-from pyrovae.evidence.problem import finite_log_weights, prepare
+from pyrovae.evidence.plan import plan
 from pyrovae.programs import Program
 from pyrovae.weights import RunningWeights, log_mean_exp
 
 if TYPE_CHECKING:
     import xarray
+
+_FLOAT_BYTES = 8
 
 __all__ = ["Convergence", "convergence"]
 
@@ -20,8 +24,8 @@ __all__ = ["Convergence", "convergence"]
 class Convergence:
     """Mean importance estimates by K, from one set of particles, and their extrapolation.
 
-    ``dataset`` holds over ``num_particles``: ``mean``, the mean over data of the estimate with so many particles (a
-    lower bound in expectation that rises with K), and ``debiased``, ``debiased_twice``, the jackknife's.
+    ``dataset`` holds over ``num_particles``: ``mean``, the mean over data of the estimate with K particles, a lower
+    bound in expectation that rises with K; and ``debiased``, ``debiased_twice``, the jackknife of it.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
@@ -30,8 +34,8 @@ class Convergence:
     def extrapolate(self) -> tuple[float, float]:
         r"""The limit L and the exponent a of :math:`L - c K^{-a}` through the estimates of the three largest K.
 
-        For weights of finite variance a is 1; a small exponent tells of heavy tails, and then the limit of a short
-        ladder is a guess. ``nan`` where the three do not rise by less and less.
+        For weights of finite variance a is 1. A small exponent is a sign of heavy tails, and the limit is then a
+        guess. Both are ``nan`` where the three estimates do not rise by less and less.
 
         Raises:
             ValueError: If the last three K are not in equal ratios.
@@ -39,7 +43,7 @@ class Convergence:
         counts = self.dataset["num_particles"].values[-3:].astype(float)
         if len(counts) < 3 or abs(counts[2] * counts[0] / counts[1] ** 2 - 1) > 0.05:
             raise ValueError(
-                f"The extrapolation takes three K in equal ratios, such as 500, 1000, 2000; found {counts}."
+                f"The extrapolation needs three K in equal ratios, such as 500, 1000, 2000; found {counts}."
             )
         first, second, third = self.dataset["mean"].values[-3:]
         early, late = second - first, third - second
@@ -90,21 +94,20 @@ def convergence(
 ) -> Convergence:
     """Importance estimates at several K.
 
-    For each K the particles of the largest are cut into as many disjoint sets of K as there are, and the sets'
-    estimates averaged: the mean at K = 1 is the ELBO, and small K cost nothing beside the largest.
+    The particles of the largest K are split into disjoint sets of each smaller K, and the estimates of the sets are
+    averaged. So the mean at K = 1 is the ELBO, and only the largest K costs time.
 
     Args:
-        num_particles: The values of K, rising.
+        num_particles: The values of K, in rising order.
         model, guide, data, seed, memory_budget, device, max_plate_nesting: As
             :func:`~pyrovae.evidence.log_marginal`.
     """
-    import torch
     import xarray
 
     counts = [check_count("num_particles", count) for count in num_particles]
     if not counts or sorted(set(counts)) != counts:
         raise ValueError(f"num_particles must rise, found {list(num_particles)}.")
-    problem = prepare(
+    inspection = inspect(
         model,
         guide,
         data,
@@ -112,24 +115,15 @@ def convergence(
         memory_budget=memory_budget,
         device=device,
         max_plate_nesting=max_plate_nesting,
-        progress=False,
     )
-    most, sums = (
-        counts[-1],
-        {name: np.zeros(len(counts)) for name in ("mean", "debiased", "debiased_twice")},
-    )
-    with problem.session():
-        problem.inspect()
-        size, piece = problem.pieces(most, per_datum=8 * 4 * most)
-        for start in range(0, problem.num_data, size):
-            encoded = problem.encode(np.arange(start, min(start + size, problem.num_data)))
-            parts = [
-                finite_log_weights(
-                    encoded.draw(min(piece, most - first), first).log_weights
-                ).double()
-                for first in range(0, most, piece)
-            ]
-            log_w = torch.cat(parts)  # (K, B)
+    most = counts[-1]
+    sums = {name: np.zeros(len(counts)) for name in ("mean", "debiased", "debiased_twice")}
+    with inspection.evaluating():
+        work = plan(inspection, most, bytes_per_datum=_FLOAT_BYTES * 4 * most)
+        for index in in_pieces(inspection.num_data, work.num_data):
+            some = inspection.sampler().select(index)
+            chunks = [part.double() for part in some.weight_chunks(most, work.num_particles)]
+            log_w = torch.cat(chunks)  # (K, B)
             for i, count in enumerate(counts):
                 sets = log_w[: most // count * count].reshape(most // count, count, -1)
                 sums["mean"][i] += float(log_mean_exp(sets, dim=1).mean(0).sum())
@@ -137,7 +131,7 @@ def convergence(
                 running.update(log_w[:count])
                 sums["debiased"][i] += float(running.jackknife(1).sum())
                 sums["debiased_twice"][i] += float(running.jackknife(2).sum())
-    columns = {name: ("num_particles", total / problem.num_data) for name, total in sums.items()}
+    columns = {name: ("num_particles", total / inspection.num_data) for name, total in sums.items()}
     method = ImportanceSampling(most)
     return Convergence(
         xarray.Dataset(

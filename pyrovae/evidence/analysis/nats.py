@@ -1,4 +1,4 @@
-"""Where the nats go: the ELBO taken apart, and what lies between it and log p(x)."""
+"""Split the ELBO into its parts, and its distance to log p(x)."""
 
 import math
 from collections.abc import Mapping
@@ -9,9 +9,11 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pyrovae.evidence.inspection import Inspection, in_pieces, inspect
 from pyrovae.evidence.methods.base import Method, check_count
-from pyrovae.evidence.problem import Encoded, Problem, prepare
-from pyrovae.particles import guide_log_prob
+from pyrovae.evidence.plan import Plan, plan
+from pyrovae.evidence.sampler import Sampler
+from pyrovae.particles import Particles, guide_log_prob, over_plates
 from pyrovae.programs import Program
 
 if TYPE_CHECKING:
@@ -20,16 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["Nats", "rate_distortion", "where_the_nats_go"]
 
 ACTIVE = 0.01
+"""Activity above which a latent element counts as active."""
 
 
 class Nats:
     r"""The parts of the ELBO and of its distance to log p(x), in nats.
 
-    ``dataset`` holds over ``datum``: ``elbo``, ``reconstruction`` and ``kl`` (with elbo = reconstruction - kl),
-    ``mutual_information`` and ``marginal_kl`` (with kl = their sum, up to the Monte Carlo error that both share), and
-    where a method was given ``log_marginal``, ``inference_gap`` (log p(x) - elbo), and with refinement
-    ``amortization_gap`` and ``approximation_gap``, which add up to it. Over ``unit``: ``activity``, the variance over
-    data of the mean of each latent element under the guide.
+    ``dataset`` holds over ``datum``: ``elbo``, ``reconstruction`` and ``kl``, with elbo = reconstruction - kl;
+    ``mutual_information`` and ``marginal_kl``, with kl = mutual_information + marginal_kl; and where a method was
+    given ``log_marginal`` and ``inference_gap`` = log_marginal - elbo. With refinement there are also
+    ``amortization_gap`` and ``approximation_gap``, which add up to the inference gap. All parts are estimated from
+    the same draws. Over ``unit`` it holds ``activity``: the variance over data of the guide's mean of each latent
+    element, without the Monte Carlo noise of that mean.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
@@ -55,7 +59,12 @@ class Nats:
 
     @property
     def active_units(self) -> int:
-        """Latent elements whose activity is above 0.01 (Burda et al., 2016, section 5.2)."""
+        """Number of latent elements whose activity is above 0.01.
+
+        References:
+            Importance Weighted Autoencoders (Burda et al., 2016), section 5.2,
+            `arXiv:1509.00519 <https://arxiv.org/abs/1509.00519>`_.
+        """
         return int((self.dataset["activity"] > ACTIVE).sum())
 
     def __repr__(self) -> str:
@@ -83,34 +92,36 @@ def where_the_nats_go(
     max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> Nats:
-    r"""Take the ELBO apart, and with a method also its distance to log p(x).
+    r"""Split the ELBO into its parts, and with a method also its distance to log p(x).
 
     .. math:: \mathrm{ELBO} = \mathbb E_q \log p(x \mid z) - \mathrm{KL}, \qquad
               \overline{\mathrm{KL}} = I_q(n; z) + \mathrm{KL}\Big(\frac1N \sum_n q(z \mid x_n) \,\Big\|\, p(z)\Big)
 
-    with :math:`I_q` the information that z, all latent sites together, carries on which datum it came from, at most
-    log N; it is exact for these N data as an empirical distribution. It takes the density of each draw under the guide
-    of every datum, so the work grows with the square of N; N of a few thousand are enough. A guide with auxiliary sites
-    has no density of z: mutual information is ``nan`` there.
+    Here :math:`I_q` is the information that z, all latent sites together, carries about which datum it came from. It
+    is at most log N, and describes the empirical distribution of these N data. It needs the density of each draw under
+    the guide of every datum, so the work grows with :math:`K N^2`: take a few thousand data. A guide with auxiliary
+    sites has no known density of z, so mutual information is ``nan`` there.
 
     Args:
         model, guide, data, seed, memory_budget, device, max_plate_nesting, progress: As
             :func:`~pyrovae.evidence.log_marginal`.
-        num_particles: Draws from the guide for each datum.
+        num_particles: Draws K from the guide for each datum.
         method: How to estimate log p(x). ``ImportanceSampling(5000, refine_steps=200)`` also splits the inference gap
-            into amortisation (what a Gaussian fitted to each datum gains) and approximation (the rest).
+            into amortisation (the gain of a Gaussian fitted to each datum) and approximation (the rest).
 
     Raises:
-        ValueError: As log_marginal.
+        ValueError: As :func:`~pyrovae.evidence.log_marginal`.
 
     References:
-        ELBO Surgery: Yet Another Way to Carve Up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016),
-        equations 6 to 8; Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), equations 3 to 5.
+        - ELBO Surgery: Yet Another Way to Carve Up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016),
+          equations 6 to 8.
+        - Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), equations 3 to 5,
+          `arXiv:1801.03558 <https://arxiv.org/abs/1801.03558>`_.
     """
     import xarray
 
     check_count("num_particles", num_particles)
-    problem = prepare(
+    inspection = inspect(
         model,
         guide,
         data,
@@ -120,13 +131,10 @@ def where_the_nats_go(
         max_plate_nesting=max_plate_nesting,
         progress=progress,
     )
-    with problem.session():
-        problem.inspect()
-        columns, activity = _elbo(problem, num_particles)
-        columns["mutual_information"] = _mutual_information(problem)
-        columns["marginal_kl"] = columns["kl"] - columns["mutual_information"]
+    with inspection.evaluating():
+        columns, activity = _take_apart(inspection, num_particles)
         if method is not None:
-            found = method.evaluate(problem).columns
+            found = method.evaluate(inspection).columns
             columns["log_marginal"] = found["log_marginal"]
             columns["inference_gap"] = found["log_marginal"] - columns["elbo"]
             if "refinement_gain" in found:
@@ -138,100 +146,120 @@ def where_the_nats_go(
                 **{name: ("datum", column) for name, column in columns.items()},
                 "activity": ("unit", activity),
             },
-            attrs={"data": problem.fingerprint, "num_particles": num_particles, "seed": seed},
+            attrs={"data": inspection.fingerprint, "num_particles": num_particles, "seed": seed},
         )
     )
 
 
-def _elbo(problem: Problem, num_particles: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    size, _ = problem.pieces(num_particles)
-    parts: list[tuple[Tensor, Tensor]] = []
+def _take_apart(
+    inspection: Inspection, num_particles: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns over data, and the activity of each latent element, all from the same draws."""
+    work = plan(inspection, num_particles)
+    everyone = inspection.sampler().select(np.arange(inspection.num_data))
+    parts: list[tuple[Tensor, ...]] = []
     centres: list[Tensor] = []
-    for first in range(0, problem.num_data, size):
-        particles = problem.encode(np.arange(first, min(first + size, problem.num_data))).draw(
-            num_particles
-        )
-        kl = (particles.log_q - particles.log_prior).double().mean(0)
-        parts.append((particles.log_likelihood.double().mean(0), kl))
-        axis = problem.max_plate_nesting
-        means = [
-            site.value.double().mean(0).movedim(axis - 1, 0) for site in particles.latents.values()
-        ]
-        centres.append(torch.cat([mean.reshape(len(mean), -1) for mean in means], 1))
-    reconstruction, kl = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
-    activity = torch.cat(centres).var(0, correction=0).cpu().numpy()
-    return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}, activity
-
-
-def _mutual_information(problem: Problem) -> np.ndarray:
-    """``(B,)``: log q(z_n | x_n) - log mean_m q(z_n | x_m) for one draw z_n of each datum, averaged over 4 draws.
-
-    z_n is all latent sites together: their densities given datum m are those of a guide of m replayed at n's draw.
-    """
-    num_draws, axis, num_data = 4, problem.max_plate_nesting, problem.num_data
-    size, _ = problem.pieces(num_draws)
-    parts = [
-        problem.encode(np.arange(first, min(first + size, num_data))).draw(num_draws)
-        for first in range(0, num_data, size)
-    ]
-    if parts[0].auxiliary:  # the guide's density of z alone is not known
-        return np.full(num_data, math.nan)
-    own = torch.cat([part.log_q for part in parts], 1).double()
-    # (S, B, ..., *event) of each site
-    values = {
-        name: torch.cat([part.latents[name].value.movedim(axis, 1) for part in parts], 1)
-        for name in parts[0].latents
+    noise: list[Tensor] = []
+    for index in in_pieces(
+        inspection.num_data, work.num_data, progress=work.progress, label="where_the_nats_go"
+    ):
+        particles = inspection.sampler().select(index).draw(num_particles)
+        log_q = particles.log_q.double()
+        kl = (log_q - particles.log_prior.double()).mean(0)
+        mixture = _log_mixture(everyone, particles, work)
+        information = (log_q - mixture).mean(0)
+        parts.append((particles.log_likelihood.double().mean(0), kl, information))
+        centre, error = _centres(particles, inspection.max_plate_nesting)
+        centres.append(centre)
+        noise.append(error)
+    reconstruction, kl, information = (
+        torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)
+    )
+    # The variance of means of draws also holds their Monte Carlo noise, which is taken away.
+    spread = torch.cat(centres).var(0, correction=0)
+    excess = torch.cat(noise).mean(0) * (1 - 1 / inspection.num_data)
+    columns = {
+        "elbo": reconstruction - kl,
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "mutual_information": information,
+        "marginal_kl": kl - information,
     }
-    encoded = problem.encode(np.arange(num_data))
-    width = 8 * 4 * sum(math.prod(value.shape[2:]) for value in values.values())
-    each = width if encoded.trace is not None else max(width, problem.bytes_per_particle)
-    rows = max(1, problem.memory_budget // (each * num_data))
-    total = torch.zeros(num_data, dtype=torch.float64, device=own.device)
-    for s in range(num_draws):
-        mixed = []
-        for first in range(0, num_data, rows):
-            asked = {
-                name: value[s, first : first + rows].unsqueeze(axis)
-                for name, value in values.items()
-            }
-            mixed.append(_under_all(problem, encoded, asked).logsumexp(1))
-        total += own[s] - torch.cat(mixed) + math.log(num_data)
-    return (total / num_draws).cpu().numpy()
+    return columns, (spread - excess).clamp_min(0).cpu().numpy()
 
 
-def _under_all(problem: Problem, encoded: Encoded, values: dict[str, Tensor]) -> Tensor:
-    """``(R, B)``: log q of R draws ``(R, ..., 1, *event)`` given each datum."""
-    axis, num_data = problem.max_plate_nesting, problem.num_data
-    if encoded.trace is not None:
+def _centres(particles: Particles, axis: int) -> tuple[Tensor, Tensor]:
+    """``(B, D)``: the guide's mean of each latent element, and the variance of that mean's own error."""
+    means = []
+    for site in particles.latents.values():
+        mean = _mean_of(site.posterior, site.value).double().movedim(axis, 1)
+        means.append(mean.reshape(*mean.shape[:2], -1))
+    joined = torch.cat(means, -1)  # (K, B, D)
+    num = len(joined)
+    return joined.mean(0), joined.var(0, correction=min(1, num - 1)) / num
+
+
+def _mean_of(distribution: Any, draws: Tensor) -> Tensor:
+    """The distribution's exact mean in the shape of ``draws``; where there is none, the draws."""
+    try:
+        mean = distribution.mean
+    except (AttributeError, NotImplementedError):
+        return draws
+    if mean.dtype != draws.dtype or not bool(mean.isfinite().all()):
+        return draws
+    return mean.expand(draws.shape)
+
+
+def _log_mixture(everyone: Sampler, particles: Particles, work: Plan) -> Tensor:
+    """``(K, B)``: log of the mean over all data m of q(z | x_m), at each particle z.
+
+    z is all latent sites together: their density given datum m is that of the guide of m, replayed at z.
+    """
+    num, num_data = particles.num_particles, particles.num_data
+    if particles.auxiliary:  # the guide's density of z alone is not known
+        return torch.full((num, num_data), math.nan, dtype=torch.float64, device=everyone.device)
+    axis = everyone.max_plate_nesting
+    # (K * B, ..., *event) of each site
+    rows = {
+        name: site.value.movedim(axis, 1).flatten(0, 1) for name, site in particles.latents.items()
+    }
+    width = 8 * 4 * sum(math.prod(value.shape[1:]) for value in rows.values())
+    each = width if everyone.encoded is not None else max(width, work.bytes_per_particle)
+    size = max(1, work.memory_budget // (each * len(everyone)))
+    found = []
+    for index in in_pieces(num * num_data, size):
+        some = {
+            name: value[index[0] : index[-1] + 1].unsqueeze(axis) for name, value in rows.items()
+        }
+        found.append(_under_all(everyone, some).logsumexp(1))
+    return torch.cat(found).reshape(num, num_data) - math.log(len(everyone))
+
+
+def _under_all(everyone: Sampler, values: dict[str, Tensor]) -> Tensor:
+    """``(R, N)``: log q of R draws ``(R, ..., 1, *event)`` given each of N data."""
+    axis, num_data = everyone.max_plate_nesting, len(everyone)
+    if everyone.encoded is not None:
         ((name, value),) = values.items()
-        site = encoded.trace.nodes[name]
-        return _own(scale_and_mask(site["fn"].log_prob(value), mask=site["mask"]), axis)
+        site = everyone.encoded.nodes[name]
+        log_prob = scale_and_mask(site["fn"].log_prob(value), mask=site["mask"])
+        return over_plates(log_prob.double())
     repeated = {}
     for name, value in values.items():
         shape = list(value.shape)
         shape[axis] = num_data
         repeated[name] = value.expand(shape)
-    return guide_log_prob(problem.guide, repeated, encoded.args, max_plate_nesting=axis).double()
-
-
-def _own(log_prob: Tensor, axis: int) -> Tensor:
-    """``(K, B)`` of a batch ``(K, ..., B)``."""
-    return (
-        log_prob.double()
-        .movedim(axis, 1)
-        .reshape(log_prob.shape[0], log_prob.shape[axis], -1)
-        .sum(-1)
-    )
+    guide, args = everyone.guide, everyone.args
+    return guide_log_prob(guide, repeated, args, max_plate_nesting=axis).double()
 
 
 def rate_distortion(runs: Mapping[float, Nats]) -> "xarray.Dataset":
-    """The curve of models trained at several beta: rate (mean KL) and distortion (minus mean reconstruction).
+    """Rate (mean KL) and distortion (minus mean reconstruction) of models trained at several beta.
 
     Args:
-        runs: What :func:`where_the_nats_go` found, by the beta that each model was trained at.
+        runs: Results of :func:`where_the_nats_go`, by the beta at which each model was trained.
 
     References:
-        Fixing a Broken ELBO (Alemi et al., 2018), section 2.
+        Fixing a Broken ELBO (Alemi et al., 2018), section 2, `arXiv:1711.00464 <https://arxiv.org/abs/1711.00464>`_.
     """
     import xarray
 

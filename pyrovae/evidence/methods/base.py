@@ -1,8 +1,8 @@
-"""The contract of an evidence method: a problem in, an estimate for each datum out."""
+"""The contract of an evidence method: a sampler and a plan in, an estimate for each datum out."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,61 +10,70 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.problem import Problem, finite_log_weights
-from pyrovae.evidence.summing import Enumerate
+from pyrovae.evidence.inspection import Inspection, in_pieces
+from pyrovae.evidence.plan import Plan
+from pyrovae.evidence.sampler import Sampler
 from pyrovae.weights import RunningWeights
+
+__all__ = ["Estimate", "Method", "check_count", "estimate_pieces"]
 
 
 @dataclass
 class Estimate:
-    """What a method found: a dictionary of ``(B,)`` columns, and notes about the run as a whole.
+    """What a method found: ``(B,)`` columns by name, and notes about the run as a whole.
 
-    Every estimate has ``log_marginal``, ``standard_error``, ``ess``, ``pareto_k``, ``num_particles``,
-    ``debiased`` and ``unseen``; methods add their own.
+    Every estimate has the columns ``log_marginal``, ``standard_error``, ``ess``, ``pareto_k``, ``num_particles``,
+    ``debiased``, ``debiased_twice`` and ``unseen``. Methods add their own.
     """
 
     columns: dict[str, np.ndarray]
     notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_weights(cls, running: RunningWeights, **more: Tensor) -> "Estimate":
-        """The columns that follow from importance weights."""
-        pareto_k, unseen = running.pareto_tail()
-        found = {
-            "log_marginal": running.log_mean_exp,
-            "standard_error": running.standard_error,
-            "ess": running.ess,
-            "pareto_k": pareto_k,
-            "num_particles": running.count,
-            "debiased": running.jackknife(1),
-            "debiased_twice": running.jackknife(2),
-            "unseen": unseen,
-            **more,
-        }
-        return cls({name: column.detach().cpu().numpy() for name, column in found.items()})
+    def of_columns(cls, columns: dict[str, Tensor]) -> "Estimate":
+        """From tensors on any device."""
+        return cls({name: column.detach().cpu().numpy() for name, column in columns.items()})
 
     @classmethod
-    def exact(cls, problem: Problem) -> "Estimate":
-        """log p(x) itself, where every latent site is summed out; the error is that of rounding."""
-        num_data, _ = problem.pieces(1)
-        parts = []
-        for first in range(0, problem.num_data, num_data):
-            index = np.arange(first, min(first + num_data, problem.num_data))
-            found = finite_log_weights(problem.encode(index).draw(1).log_weights)[0]
+    def of_weights(cls, running: RunningWeights, **more: Tensor) -> "Estimate":
+        """The columns that follow from importance weights, and ``more``."""
+        pareto_k, unseen = running.pareto_tail()
+        return cls.of_columns(
+            {
+                "log_marginal": running.log_mean_exp,
+                "standard_error": running.standard_error,
+                "ess": running.ess,
+                "pareto_k": pareto_k,
+                "num_particles": running.count,
+                "debiased": running.jackknife(1),
+                "debiased_twice": running.jackknife(2),
+                "unseen": unseen,
+                **more,
+            }
+        )
+
+    @classmethod
+    def exact(cls, sampler: Sampler, plan: Plan) -> "Estimate":
+        """log p(x) itself, where every latent site is summed out. Its error is the rounding error."""
+
+        def one_weight(some: Sampler) -> Estimate:
+            found = some.log_weights(1)[0]
             log_p, eps = found.double(), torch.finfo(found.dtype).eps
             one, zero = torch.ones_like(log_p), torch.zeros_like(log_p)
-            columns = {
-                "log_marginal": log_p,
-                "standard_error": eps * log_p.abs().clamp_min(1.0),
-                "ess": one,
-                "pareto_k": torch.full_like(log_p, -math.inf),
-                "num_particles": one.long(),
-                "debiased": log_p,
-                "debiased_twice": log_p,
-                "unseen": zero,
-            }
-            parts.append(cls({name: column.cpu().numpy() for name, column in columns.items()}))
-        return cls.join(parts)
+            return cls.of_columns(
+                {
+                    "log_marginal": log_p,
+                    "standard_error": eps * log_p.abs().clamp_min(1.0),
+                    "ess": one,
+                    "pareto_k": torch.full_like(log_p, -math.inf),
+                    "num_particles": one.long(),
+                    "debiased": log_p,
+                    "debiased_twice": log_p,
+                    "unseen": zero,
+                }
+            )
+
+        return estimate_pieces(sampler, plan, one_weight, size=plan.cut(1)[0])
 
     @classmethod
     def join(cls, parts: "Sequence[Estimate]") -> "Estimate":
@@ -79,60 +88,72 @@ class Estimate:
         return cls(columns, notes)
 
 
-class Method(ABC):
-    """Base of the methods: a new one writes :meth:`run` and :meth:`settings`.
+def estimate_pieces(
+    sampler: Sampler,
+    plan: Plan,
+    work: Callable[..., Estimate],
+    values: dict[str, Tensor] | None = None,
+    *,
+    size: int | None = None,
+    label: str = "",
+) -> Estimate:
+    """Apply ``work`` to the data piece by piece, and join the estimates.
 
-    ``bound`` says on which side of log p(x) its estimates lie in expectation: ``"lower"`` or ``"upper"``.
+    Args:
+        sampler: All data.
+        plan: Says how many data are one piece, unless ``size`` does.
+        work: From the sampler of a piece, and its ``values`` where there are any, to an estimate.
+        values: By site, ``(B, *event)`` values.
+        label: Name of the progress bar.
+    """
+    parts = []
+    for index in in_pieces(
+        len(sampler), size or plan.num_data, progress=plan.progress, label=label
+    ):
+        given = [] if values is None else [{name: v[index] for name, v in values.items()}]
+        parts.append(work(sampler.select(index), *given))
+    return Estimate.join(parts)
+
+
+class Method(ABC):
+    """Base class of the methods. A new one writes :meth:`plan`, :meth:`run` and :meth:`settings`.
+
+    ``bound`` is the side of log p(x) on which the estimates lie in expectation: ``"lower"`` or ``"upper"``.
     """
 
     bound = "lower"
-    needs_density = True
-    """Whether it draws from the guide and weighs by its density; AIS from the prior does not."""
-    enumerate: Enumerate = False
-    """Whether the particles that :meth:`run` meets have their discrete sites summed out."""
-    num_draws = 1
-    """The most particles for a datum."""
 
-    def evaluate(self, problem: Problem) -> "Estimate":
-        """Look at the problem, :meth:`run`, and note what became of discrete sites."""
-        problem.inspect(
-            density=self.needs_density, enumerate=self.enumerate, num_draws=self.num_draws
-        )
-        estimate = self.run(problem)
-        return Estimate(estimate.columns, problem.notes | estimate.notes)
+    def evaluate(self, inspection: Inspection) -> Estimate:
+        """Plan and :meth:`run`. The estimate's notes tell what became of discrete sites."""
+        plan = self.plan(inspection)
+        estimate = self.run(inspection.sampler(plan.summed, plan.scorer), plan)
+        return Estimate(estimate.columns, plan.notes | estimate.notes)
 
     @abstractmethod
-    def run(self, problem: Problem) -> Estimate:
-        """Estimates for all data of the problem, inside :meth:`Problem.session`."""
+    def plan(self, inspection: Inspection) -> Plan:
+        """What this method needs of :func:`~pyrovae.evidence.plan.plan`."""
+
+    @abstractmethod
+    def run(self, sampler: Sampler, plan: Plan) -> Estimate:
+        """Estimates for all data of the sampler, inside :func:`~pyrovae.evidence.inspection.evaluating`."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What identifies the run: names and values that a file can hold."""
+        """Names and values that identify the run and that a file can hold."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings().items())})"
 
-    def bar(self, problem: Problem) -> Any:
-        """A progress bar over the data, silent unless asked for."""
-        from tqdm import tqdm
-
-        return tqdm(
-            total=problem.num_data,
-            desc=type(self).__name__,
-            unit="datum",
-            disable=not problem.progress,
-        )
-
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """The value, once it is an integer of at least ``least``."""
+    """The value, if it is an integer of at least ``least``.
+
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it is smaller.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, found {value!r}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, found {value}.")
     return int(value)
-
-
-def on(problem: Problem, values: Any) -> Tensor:
-    """Numbers as a tensor on the problem's device."""
-    return torch.as_tensor(values, device=problem.device)

@@ -261,3 +261,47 @@ def test_auxiliary_sites_leave_the_information_unknown():
     nats = where_the_nats_go(oracle.model, guide, oracle.sample(5), num_particles=4)
     assert nats.mutual_information.isnull().all()
     assert nats.kl.notnull().all()
+
+
+# --- without Monte Carlo noise ------------------------------------------------------------------------------------
+
+
+def collapsed_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(10), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(z, 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(torch.zeros_like(x), 1.0), obs=x)
+
+
+def collapsed_codes(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("c", dist.Categorical(x.new_full((8,), 1 / 8)))
+        pyro.sample("x", dist.Normal(torch.zeros_like(x), 1.0), obs=x)
+
+
+@pytest.mark.parametrize("program", [collapsed_model, collapsed_codes])
+def test_a_guide_that_is_the_prior_has_no_active_units(program):
+    """Means of 64 draws vary over data by a 64th of the prior's variance, which is no activity.
+
+    The means are known for z, but not for y, whose mean is z, nor for codes, which have none.
+    """
+    x = torch.randn(300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    nats = where_the_nats_go(program, pyro.poutine.block(program, hide=["x"]), x, num_particles=64)
+    assert nats.active_units == 0
+    if program is collapsed_model:
+        assert (nats.activity[:10] == 0).all()
+
+
+def test_marginal_kl_of_each_datum_against_quadrature():
+    oracle = LinearGaussian(latent_dim=1, noise=0.5)
+    x = oracle.sample(40)
+    nats = where_the_nats_go(oracle.model, oracle.guide, x, num_particles=256)
+    grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    with torch.no_grad():
+        q = Normal(x @ oracle.gain.T + oracle.offset, oracle.log_scale.exp())
+        log_q = q.log_prob(grid)  # (40, 4001)
+        log_mixture = log_q.logsumexp(0) - math.log(40)
+        log_prior = Normal(0.0, 1.0).log_prob(grid)
+        truth = (log_q.exp() * (log_mixture - log_prior)).sum(1) * (grid[1] - grid[0])
+    # 256 draws of log q(z) - log p(z), which varies by a few tenths of a nat within a datum.
+    np.testing.assert_allclose(nats.marginal_kl, truth, atol=0.1)

@@ -12,7 +12,7 @@ from scipy import stats
 
 import pyrovae as pv
 from pyrovae import likelihoods, posteriors
-from pyrovae.evidence.problem import prepare
+from pyrovae.evidence.inspection import inspect
 from pyrovae.handlers import KLScale
 from pyrovae.testing import DiscreteMixture, LinearGaussian, quadrature
 
@@ -23,10 +23,9 @@ def exact(oracle, x) -> np.ndarray:
 
 def weights_of(oracle, x, num_particles, seed=0):
     """All log weights (K, B) that an evidence run with these settings meets."""
-    problem = prepare(oracle.model, oracle.guide, x, seed=seed)
-    with problem.session():
-        problem.inspect()
-        return problem.encode(slice(None)).draw(num_particles).log_weights
+    inspection = inspect(oracle.model, oracle.guide, x, seed=seed)
+    with inspection.evaluating():
+        return inspection.sampler().select(slice(None)).draw(num_particles).log_weights
 
 
 # --- right -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,217 @@
+"""Decide how the work is done: sizes of pieces, what is summed, and whether a graph scores particles."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyrovae.evidence.inspection import MEBIBYTE, Inspection
+from pyrovae.evidence.sampler import Sampler
+from pyrovae.evidence.streams import BLOCK
+from pyrovae.evidence.summing import Enumerate, choose_summed, describe_summed
+from pyrovae.evidence.tiles import Tiles, compiled_scorer
+from pyrovae.particles import Particles, SummedSites, draw
+
+__all__ = ["Plan", "plan"]
+
+CACHED = 64 * MEBIBYTE
+"""Bytes that a piece of uncompiled work may write on CPU. With more, programs wait for main memory."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a method works through the data.
+
+    Attributes:
+        num_data, num_particles: Data and particles of each in one piece of work.
+        bytes_per_particle: Estimated bytes for one particle of one datum.
+        memory_budget: Bytes that one piece of work may take.
+        seed: Seed of all random numbers.
+        device: Where the programs run.
+        progress: Whether to show a progress bar.
+        summed: Discrete sites that are summed out, and how many of their values at a time.
+        exact: Whether no site is left to draw, so that a single weight is p(x).
+        scorer: Computes log weights by a compiled graph, or None.
+        notes: What a result should tell about discrete sites.
+    """
+
+    num_data: int
+    num_particles: int
+    bytes_per_particle: int
+    memory_budget: int
+    seed: int
+    device: torch.device
+    progress: bool
+    summed: SummedSites | None = None
+    exact: bool = False
+    scorer: Tiles | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def cut(self, num_particles: int, bytes_per_datum: int = 0) -> tuple[int, int]:
+        """Data and particles of a piece that holds up to ``num_particles`` of each datum."""
+        most = _most_data(self.memory_budget, bytes_per_datum)
+        return _cut(self.memory_budget, self.bytes_per_particle, num_particles, most)
+
+
+def plan(
+    inspection: Inspection,
+    num_particles: int,
+    *,
+    bytes_per_datum: int = 0,
+    enumerate: Enumerate = False,
+    most_particles: int = 1,
+    density: bool = True,
+    compile: bool | Literal["auto"] = False,
+    in_cache: bool = False,
+) -> Plan:
+    """Plan the work, inside :func:`~pyrovae.evidence.inspection.evaluating`.
+
+    Args:
+        inspection: Programs and data.
+        num_particles: Particles of a datum that a piece may hold.
+        bytes_per_datum: Bytes that are held for each datum besides.
+        enumerate: Whether discrete sites are summed out; ``"auto"`` if that costs little.
+        most_particles: The most particles that a datum may get.
+        density: Whether the guide must have a density.
+        compile: Whether a compiled graph scores the particles; ``"auto"`` if that pays.
+        in_cache: Whether pieces are small on CPU where programs run as they are.
+
+    Raises:
+        ValueError: If the guide lacks a density or a site that must be drawn, or if discrete sites must be summed
+            and cannot be.
+    """
+    if density and inspection.points:
+        raise ValueError(
+            f"The guide's site '{inspection.points[0]}' is a Delta. A point has no density over z, so there are no "
+            "weights and no evidence. Train a guide with a density (posteriors.DiagonalNormal), or use "
+            'AIS(start="prior") with such a guide.'
+        )
+    summed, exact, notes = _sum_out(inspection, enumerate, most_particles)
+    if set(inspection.completed) - set(summed.values if summed else ()):
+        one = inspection.sampler().select(slice(0, 1))
+        draw(  # raises, and its message names what the guide lacks
+            one.model, one.guide, 1, one.args, max_plate_nesting=one.max_plate_nesting
+        )
+    size = _bytes_per_particle(inspection.sampler(summed), exact)
+    budget, num_data = inspection.memory_budget, inspection.num_data
+    most = _most_data(budget, bytes_per_datum)
+    data, particles = _cut(budget, size, num_particles, most)
+    scorer = None
+    if compile and not exact:
+        data = math.ceil(num_data / math.ceil(num_data / data))  # pieces of nearly one size
+        scorer = compiled_scorer(
+            inspection.model,
+            (data, particles),
+            size,
+            inspection.device,
+            compile=compile,
+            total=num_particles * num_data,
+        )
+    if in_cache and scorer is None and inspection.device.type == "cpu":
+        data, particles = _cut(min(budget, CACHED), size, num_particles, most)
+    return Plan(
+        num_data=data,
+        num_particles=particles,
+        bytes_per_particle=size,
+        memory_budget=budget,
+        seed=inspection.seed,
+        device=inspection.device,
+        progress=inspection.progress,
+        summed=summed,
+        exact=exact,
+        scorer=scorer,
+        notes=notes,
+    )
+
+
+def _most_data(budget: int, bytes_per_datum: int) -> float:
+    return max(1, budget // bytes_per_datum) if bytes_per_datum else math.inf
+
+
+def _cut(
+    budget: int, bytes_per_particle: int, num_particles: int, most_data: float
+) -> tuple[int, int]:
+    """Data and particles of a piece. Particles are few or a multiple of ``BLOCK``, as the streams need it."""
+    rows = max(1, budget // bytes_per_particle)
+    particles = min(num_particles, 4 * BLOCK)
+    if rows < particles:
+        particles = min(num_particles, max(BLOCK, rows // BLOCK * BLOCK))
+    return int(min(max(1, rows // particles), most_data)), particles
+
+
+def _sum_out(
+    inspection: Inspection, enumerate: Enumerate, most_particles: int
+) -> tuple[SummedSites | None, bool, dict[str, Any]]:
+    """The sites that are summed out, whether no other is left, and notes about both."""
+    if enumerate is False or not any(inspection.supports):
+        return None, False, {}
+    summed, drawn = choose_summed(
+        inspection.supports,
+        enumerate,
+        completed=inspection.completed,
+        num_latents=len(inspection.latents),
+        num_draws=most_particles,
+    )
+    exact = summed is not None and set(summed.values) == set(inspection.latents)
+    notes = describe_summed(summed, drawn, exact)
+    if summed is None:
+        return None, False, notes
+    summed = replace(summed, wide=_broadcasts(inspection.sampler(summed)))
+    one = _bytes_per_particle(inspection.sampler(summed.first(1)), exact)
+    least = 1 if exact else BLOCK  # particles of the smallest piece of work
+    chunk = max(1, min(summed.num_values, inspection.memory_budget // (least * one)))
+    return replace(summed, chunk=chunk), exact, notes
+
+
+def _broadcasts(sampler: Sampler) -> bool:
+    """Whether the programs broadcast over a further dimension, of the summed values, as a trial shows."""
+    assert sampler.summed is not None
+    some, trial = sampler.select(slice(0, 2)), sampler.summed.first(8)
+
+    def weigh(wide: bool) -> Particles:
+        return replace(some, summed=replace(trial, wide=wide)).draw(3)
+
+    expected = weigh(False)
+    try:
+        found = weigh(True)
+    except Exception:  # whatever a program raises that was not written for it
+        return False
+    close = torch.finfo(expected.log_p.dtype).eps ** 0.5
+    return all(
+        torch.allclose(getattr(expected, name), getattr(found, name), rtol=close, atol=close)
+        for name in ("log_p", "log_q", "log_prior")
+    )
+
+
+def _bytes_per_particle(sampler: Sampler, exact: bool) -> int:
+    num_data, num_particles = (1, 1) if exact else (min(4, len(sampler)), 8)
+    some = sampler.select(slice(0, num_data))
+    some.encoded  # noqa: B018
+    with _CountBytes() as counter:
+        some.draw(num_particles).log_weights  # noqa: B018
+    return max(1, math.ceil(counter.total / (num_data * num_particles)))
+
+
+class _CountBytes(TorchDispatchMode):
+    """Adds up the bytes of all tensors made while active, except views."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise torch loads its compiler, which takes seconds
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not any(result.alias_info is not None for result in func._schema.returns):
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(tensor, Tensor):
+                    self.total += tensor.numel() * tensor.element_size()
+        return out

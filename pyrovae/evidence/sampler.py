@@ -1,0 +1,227 @@
+"""Draw and score particles of some data, each datum from its own random stream."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyrovae.evidence.streams import DatumStreams, further
+from pyrovae.evidence.tiles import Tiles
+from pyrovae.particles import (
+    Particles,
+    SummedSites,
+    draw,
+    draw_encoded,
+    draw_latent,
+    draw_prior,
+    draw_summed,
+    encode,
+    encoded_normal,
+    score_values,
+    score_values_summed,
+)
+from pyrovae.programs import Program
+
+__all__ = ["DiagonalGuide", "Sampler", "repeat_values"]
+
+_PRIOR_STREAM = 21
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Particles of B data and their weights.
+
+    A sampler of all data is cheap. :meth:`select` gives the sampler of some of them, which runs the guide once when
+    it first needs it.
+
+    Attributes:
+        model, guide: The two programs.
+        args: Arguments of both programs, each with one leading dimension B.
+        keys: ``(B,)`` random streams of the data.
+        device: Where the programs run.
+        max_plate_nesting: Number of batch dimensions that the programs use themselves.
+        summed: Discrete sites that are summed out. Particles then hold the other sites only.
+        scorer: Computes log weights by a captured graph. Without one, the programs run as they are.
+    """
+
+    model: Program
+    guide: Program
+    args: tuple[Tensor, ...]
+    keys: np.ndarray
+    device: torch.device
+    max_plate_nesting: int = 1
+    summed: SummedSites | None = None
+    scorer: Tiles | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, index: Any) -> "Sampler":
+        """The sampler of some of these data: a slice, an integer array, or an integer tensor."""
+        args = tuple(arg[index].to(self.device) for arg in self.args)
+        keys = self.keys[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        guide = self.guide.select(index) if isinstance(self.guide, DiagonalGuide) else self.guide
+        return replace(self, guide=guide, args=args, keys=keys)
+
+    @cached_property
+    def encoded(self) -> Any:
+        """Trace of one run of the guide, or None for a guide that must run for every particle."""
+        return encode(self.guide, self.args)
+
+    def streams(
+        self, num_particles: int, start: int = 0, *, salt: int | None = None
+    ) -> DatumStreams:
+        """Random numbers of particles ``start`` to ``start + num_particles``; another ``salt``, other numbers."""
+        keys = self.keys if salt is None else further(self.keys, salt)
+        return DatumStreams(keys, num_particles, start, axis=self.max_plate_nesting)
+
+    def draw(
+        self, num_particles: int, start: int = 0, *, streams: DatumStreams | None = None
+    ) -> Particles:
+        """Draw particles from the guide and score them under both programs."""
+        encoded = self.encoded  # before the streams are active, since that run draws too
+        with streams or self.streams(num_particles, start):
+            if self.summed is not None:
+                return self._draw_summed(num_particles, self.summed, from_prior=False)
+            common: dict[str, Any] = {"max_plate_nesting": self.max_plate_nesting}
+            if encoded is None:
+                return draw(self.model, self.guide, num_particles, self.args, **common)
+            return draw_encoded(self.model, encoded, num_particles, self.args, **common)
+
+    def draw_prior(
+        self, num_particles: int, start: int = 0, *, streams: DatumStreams | None = None
+    ) -> Particles:
+        """Draw particles from the model's prior; ``log_q`` is ``log_prior``."""
+        with streams or self.streams(num_particles, start, salt=_PRIOR_STREAM):
+            if self.summed is not None:
+                return self._draw_summed(num_particles, self.summed, from_prior=True)
+            return draw_prior(
+                self.model, num_particles, self.args, max_plate_nesting=self.max_plate_nesting
+            )
+
+    def _draw_summed(
+        self, num_particles: int, summed: SummedSites, *, from_prior: bool
+    ) -> Particles:
+        return draw_summed(
+            self.model,
+            None if from_prior else self.guide,
+            num_particles,
+            summed,
+            self.args,
+            num_data=len(self),
+            encoded=None if from_prior else self.encoded,
+            max_plate_nesting=self.max_plate_nesting,
+        )
+
+    def score(self, values: dict[str, Tensor], *, guide: bool = True) -> Particles:
+        """Score values ``(K, B, *event)`` of each site that is drawn; gradients flow to them.
+
+        Args:
+            guide: Whether to score them under the guide too. Without, ``log_q`` is ``log_prior``.
+        """
+        programs = self.model, self.guide if guide else None
+        common: dict[str, Any] = {
+            "encoded": self.encoded if guide else None,
+            "max_plate_nesting": self.max_plate_nesting,
+        }
+        if self.summed is None:
+            return score_values(*programs, values, self.args, **common)
+        sizes = {"num_particles": len(next(iter(values.values()))), "num_data": len(self)}
+        return score_values_summed(*programs, values, self.summed, self.args, **sizes, **common)
+
+    def log_weights(self, num_particles: int, start: int = 0) -> Tensor:
+        """``(K, B)`` log weights of :meth:`draw`, from the scorer where there is one.
+
+        Raises:
+            ValueError: If one is NaN or plus infinity.
+        """
+        found = None
+        scorable = self.scorer is not None and self.summed is None and self.scorer.serves(len(self))
+        if scorable and self.encoded is not None:
+            found = self._score_by_graph(self.scorer, num_particles, start)
+        if found is None:
+            found = self.draw(num_particles, start).log_weights
+        return check_log_weights(found)
+
+    def weight_chunks(self, num_particles: int, size: int, start: int = 0) -> Iterator[Tensor]:
+        """:meth:`log_weights` of so many particles, at most ``size`` of them at a time."""
+        for first in range(0, num_particles, size):
+            yield self.log_weights(min(size, num_particles - first), start + first)
+
+    def _score_by_graph(self, scorer: Tiles, num_particles: int, start: int) -> Tensor | None:
+        axis, streams = self.max_plate_nesting, self.streams(num_particles, start)
+        if (normal := encoded_normal(self.encoded)) is not None:
+            _, loc, _, event_dim = normal
+            singleton = (1,) * (axis + event_dim - loc.dim())
+            noise = streams.normal(loc.expand(num_particles, *singleton, *loc.shape))
+            return scorer.log_weights(normal, noise, self.args, axis)
+        with streams:
+            name, value, log_q = draw_latent(self.encoded, num_particles, max_plate_nesting=axis)
+        log_p = scorer.log_p(name, value, self.args, axis)
+        return None if log_p is None else log_p - log_q
+
+
+class DiagonalGuide:
+    """A guide for given data: a diagonal normal for each latent site of each datum.
+
+    Args:
+        locs, scales: By site, ``(..., B, *event)``.
+        event_dims: By site, the number of event dimensions.
+    """
+
+    def __init__(
+        self, locs: dict[str, Tensor], scales: dict[str, Tensor], event_dims: dict[str, int]
+    ):
+        self.locs, self.scales, self.event_dims = locs, scales, event_dims
+
+    def select(self, index: Any) -> "DiagonalGuide":
+        """The guide of some of the data."""
+
+        def pick(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            axes = {name: t.dim() - self.event_dims[name] - 1 for name, t in tensors.items()}
+            return {
+                name: t.movedim(axes[name], 0)[index].movedim(0, axes[name])
+                for name, t in tensors.items()
+            }
+
+        return DiagonalGuide(pick(self.locs), pick(self.scales), self.event_dims)
+
+    def __call__(self, *args: Tensor) -> None:
+        with pyro.plate("_refined", len(args[0]), dim=-1):
+            for name, loc in self.locs.items():
+                normal = dist.Normal(loc, self.scales[name], validate_args=False)
+                pyro.sample(name, normal.to_event(self.event_dims[name]))
+
+
+def repeat_values(
+    values: dict[str, Tensor], like: Particles, num_particles: int
+) -> dict[str, Tensor]:
+    """One value ``(B, *event)`` of each site, repeated for all particles in the layout of drawn ones."""
+    repeated = {}
+    for name, site in like.latents.items():
+        shape = site.value.shape[1:]
+        value = values[name].to(device=site.value.device, dtype=site.value.dtype)
+        repeated[name] = value.reshape(1, *shape).expand(num_particles, *shape).clone()
+    return repeated
+
+
+def check_log_weights(log_w: Tensor) -> Tensor:
+    """The log weights.
+
+    Raises:
+        ValueError: If one is NaN or plus infinity.
+    """
+    if not bool((log_w < math.inf).all()):
+        count = int((~(log_w < math.inf)).sum())
+        raise ValueError(
+            f"{count} of {log_w.numel()} log weights are NaN or infinite: the programs give no density there. "
+            "Check that training did not diverge, and that the data are on the scale of the training data."
+        )
+    return log_w

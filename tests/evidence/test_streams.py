@@ -1,0 +1,156 @@
+"""A datum's evidence depends on the datum and the seed alone: for every prior, posterior and method.
+
+Order, other data, memory and copies of the data change nothing but the last digits. Models are in float64: how a sum
+is rounded does depend on how many data are scored at once, and HMC can turn a difference of the last float32 digit
+into another path of a chain.
+"""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae import nets, posteriors, priors
+from pyrovae.evidence import AIS, ImportanceSampling
+from pyrovae.evidence.streams import DatumStreams
+
+PAIRS = {
+    "normal": (priors.StandardNormal(), posteriors.DiagonalNormal()),
+    "full-rank": (priors.GaussianMixture(num_components=2), posteriors.FullRankNormal()),
+    "low-rank": (priors.Laplace(), posteriors.LowRankNormal(rank=1)),
+    "mixture": (priors.StudentT(), posteriors.Mixture(num_components=2)),
+    "flows": (
+        priors.Flow(num_transforms=2, hidden=(8,)),
+        posteriors.Flow(num_transforms=1, hidden=(8,), context=4),
+    ),
+    "coupling": (
+        priors.Flow(num_transforms=2, hidden=(8,), coupling=True),
+        posteriors.DiagonalNormal(),
+    ),
+    "vamp": (priors.Vamp(num_components=3), posteriors.DiagonalNormal()),
+    "sphere": (priors.HypersphericalUniform(), posteriors.PowerSpherical()),
+    "one-hot": (priors.Categorical(num_categories=2), posteriors.Categorical(num_categories=2)),
+    "simplex": (
+        priors.RelaxedCategorical(num_categories=2),
+        posteriors.RelaxedCategorical(num_categories=2),
+    ),
+}
+METHODS = {
+    "importance": ImportanceSampling(150, enumerate=False),
+    "summed": ImportanceSampling(20),
+    "adaptive": ImportanceSampling(
+        20, target_standard_error=0.1, max_particles=300, enumerate=False
+    ),
+    "defensive": ImportanceSampling(150, prior_share=0.3, enumerate=False),
+    "refined": ImportanceSampling(20, refine_steps=5),
+    "ais": AIS(4, 3, num_leapfrog=2),
+    "ais-guide": AIS(4, 3, start="guide", schedule="adaptive", num_leapfrog=2),
+}
+REAL = {"normal", "full-rank", "low-rank", "mixture", "flows", "coupling", "vamp"}
+ANY = ("importance", "summed", "adaptive", "defensive")  # methods that need no gradient in z
+
+
+def cases():
+    """Every pair with importance sampling, and every method with one pair; the rest of the product is slow."""
+    for pair in PAIRS:
+        for method in METHODS:
+            if pair in REAL or method in ANY:
+                quick = method == "importance" or pair == ("one-hot" if method in ANY else "normal")
+                yield pytest.param(pair, method, marks=() if quick else pytest.mark.slow)
+
+
+def points() -> torch.Tensor:
+    codes = torch.arange(64)[:, None] >> torch.arange(6) & 1
+    return codes[[3, 62, 17, 40, 9, 31, 52]].double()
+
+
+def model_of(pair):
+    torch.manual_seed(0)
+    prior, posterior = PAIRS[pair]
+    options = {"encoder": nets.MLP(8), "decoder": nets.MLP(8)}
+    return pv.VAE(6, 4, prior=prior, posterior=posterior, **options).double()
+
+
+def changes_nothing(model, guide, x, method, **options):
+    def found(data, **more):
+        evidence = pv.log_marginal(model, guide, data, method=method, **options, **more)
+        return np.stack([evidence.log_marginal, evidence.num_particles])
+
+    whole, close = found(x), {"rtol": 1e-8, "atol": 1e-8}
+    np.testing.assert_allclose(found(x.flip(0))[:, ::-1], whole, err_msg="order", **close)
+    np.testing.assert_allclose(found(x, memory_budget=1), whole, err_msg="budget", **close)
+    some = found(torch.cat([x[1:4], x[1:4]]))
+    np.testing.assert_allclose(some[:, :3], whole[:, 1:4], err_msg="subset and copies", **close)
+
+
+@pytest.mark.parametrize(("pair", "method"), cases())
+def test_only_datum_and_seed_count(pair, method):
+    vae = model_of(pair)
+    changes_nothing(vae.model, vae.guide, points(), METHODS[method])
+
+
+def test_every_prior_and_posterior_is_there():
+    for part, family in enumerate((priors, posteriors)):
+        met = {type(pair[part]).__name__ for pair in PAIRS.values()}
+        variants = {name for name in family.__all__ if name[0].isupper() and name != "Delta"}
+        assert {name for name in variants if not name.startswith(family.__name__)} - met <= {
+            "Prior",
+            "Posterior",
+        }
+
+
+class Plates:
+    """Codes of many values in an inner plate, or as elements of one site, with another site before it or not."""
+
+    def __init__(self, inner: bool, before: bool):
+        self.inner, self.before = inner, before
+
+    def sites(self, x, logits):
+        if self.before:
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            logits = logits + 0.1 * z[..., None, None]
+        if not self.inner:
+            return pyro.sample("c", dist.Categorical(logits=logits).to_event(1)).double()
+        with pyro.plate("elements", 3, dim=-2):
+            rows = logits.movedim(-2, -3 if logits.dim() <= 3 else 1)
+            if logits.dim() > 3:
+                rows = logits.squeeze(1).movedim(-2, 1)
+            return pyro.sample("c", dist.Categorical(logits=rows)).double()
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            c = self.sites(x, x.new_zeros(len(x), 3, 50))
+            if not self.inner:
+                pyro.sample("x", dist.Normal(0.1 * c, 1.0).to_event(1), obs=x)
+                return
+            with pyro.plate("elements", 3, dim=-2):
+                pyro.sample("x", dist.Normal(0.1 * c, 1.0), obs=x.T)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            self.sites(x, x[:, :, None] * torch.linspace(-1, 1, 50, dtype=x.dtype))
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_codes_of_many_values(inner, before):
+    owner, nesting = Plates(inner, before), 2 if inner else 1
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    method = ImportanceSampling(150)
+    changes_nothing(owner.model, owner.guide, x, method, max_plate_nesting=nesting)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5,), (5, 4, 2)])
+def test_numbers_without_particles_belong_to_the_datum(shape):
+    """A program that runs for one particle at a time draws tensors that have no dimension of particles."""
+    keys = np.arange(5, dtype=np.uint64)
+    with DatumStreams(keys, 9):
+        whole = torch.randn(shape)
+        codes = torch.multinomial(torch.ones(5, 30), 1)
+    with DatumStreams(keys[::-1].copy(), 9):
+        assert torch.equal(torch.randn(shape).flip(0), whole)
+        assert torch.equal(torch.multinomial(torch.ones(5, 30), 1).flip(0), codes)
+    with DatumStreams(keys[2:3], 9):
+        assert torch.equal(torch.randn((1, *shape[1:])), whole[2:3])
