@@ -4,7 +4,7 @@ import copy
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pyrovae.programs import register_parameters
 __all__ = ["Model", "as_tensor", "check_shape", "check_size", "check_spaces", "join", "unbound"]
 
 _serial = itertools.count()
+T = TypeVar("T")
 
 
 class Model(Declared, nn.Module):
@@ -218,7 +219,7 @@ def check_size(name: str, value: Any) -> int:
     return value
 
 
-def unbound(part: Any, kind: type, default: type) -> Any:
+def unbound(part: Any, kind: type[T], default: type[T]) -> T:
     """A copy of a declared prior, likelihood or posterior, ready to be sized; or the default.
 
     Raises:
