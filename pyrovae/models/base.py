@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
@@ -25,7 +25,7 @@ _serial = itertools.count()
 T = TypeVar("T")
 
 
-class Model(Declared, nn.Module):
+class Model(Declared, nn.Module, ABC):
     """Base of the declared models: modules that make two Pyro programs, ``model`` and ``guide``.
 
     A copy or an unpickled model shares no parameter with its original, whatever Pyro's global
