@@ -19,9 +19,10 @@ class DiagonalNormalMixture(VectorDistribution):
     .. math:: p(z) = \sum_c \pi_c \prod_d N(z_d;\ \mu_{cd},\ \sigma_{cd}^2)
 
     Components that the whole batch shares are scored by one matrix product, of the expanded
-    squares. It is several times faster than broadcasting to ``(*batch, C, D)``. The product is taken
-    in float64, since the expansion cancels: log densities err by about :math:`10^{-16} r^2`, where
-    r is the largest distance of a mean from the centre of all means, in units of its scale.
+    squares. It is several times faster than broadcasting to ``(*batch, C, D)``. The product is
+    taken in float64, since the expansion cancels: log densities err by about
+    :math:`10^{-16} r^2`, where r is the largest distance of a mean from the centre of all means, in
+    units of its scale.
 
     Draws carry pathwise gradients in all parameters, weights included, by implicit differentiation
     of the conditional distribution functions :math:`u_d = F(z_d \mid z_{<d})`, that is,
@@ -172,7 +173,7 @@ def _log_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
 
 
 def _shared_log_prob(value: Tensor, locs: Tensor, scales: Tensor) -> Tensor:
-    """``(*batch, C)``: log N(z; mu, sigma^2) of values ``(*batch, D)`` and components ``(C, D)``."""
+    """``(*batch, C)``: log densities of values ``(*batch, D)`` under components ``(C, D)``."""
     wide_locs, wide_scales = double(locs), double(scales)
     centre = wide_locs.detach().mean(0)
     z, loc = double(value) - centre, wide_locs - centre

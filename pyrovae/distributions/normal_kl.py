@@ -1,7 +1,7 @@
 r"""Closed-form KL from a correlated normal to one with independent coordinates, which torch lacks.
 
-.. math:: \mathrm{KL} = \frac12 \sum_d \left[\frac{\Sigma_{dd} + (\mu_d - m_d)^2}{s_d^2} - 1 + 2 \log s_d\right]
-          - \frac12 \log\det\Sigma
+.. math:: \mathrm{KL} = \frac12 \sum_d \left[\frac{\Sigma_{dd} + (\mu_d - m_d)^2}{s_d^2} - 1
+          + 2 \log s_d\right] - \frac12 \log\det\Sigma
 """
 
 import math

@@ -149,9 +149,10 @@ class OneHotProduct(_Product):
 
 
 class RelaxedOneHotProduct(_Product):
-    r"""L independent Concrete (Gumbel-softmax) variables on the interior of the simplex, concatenated.
+    r"""L independent Concrete (Gumbel-softmax) variables, inside of simplices, in one vector.
 
-    .. math:: z_l = \operatorname{softmax}\left((\log\pi_l + g_l) / \tau\right), \qquad g_{lc} \sim \mathrm{Gumbel}
+    .. math:: z_l = \operatorname{softmax}\left((\log\pi_l + g_l) / \tau\right),
+              \qquad g_{lc} \sim \mathrm{Gumbel}
 
     .. math:: p(z_l) = (C-1)!\, \tau^{C-1}\,
               \prod_c \pi_{lc} z_{lc}^{-\tau-1} \Big/ \Big(\sum_c \pi_{lc} z_{lc}^{-\tau}\Big)^C

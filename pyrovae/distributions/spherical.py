@@ -1,4 +1,4 @@
-r"""Distributions on the unit sphere :math:`S^{D-1}` of :math:`\mathbb R^D`; D is the ambient dimension."""
+r"""Distributions on the unit sphere :math:`S^{D-1}` of :math:`\mathbb R^D`."""
 
 import math
 from collections.abc import Sequence
@@ -116,12 +116,12 @@ class PowerSpherical(VectorDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         self.check_sample(value)
         near = (self.direction * value).sum(-1) > 0
-        # (1 + cos) / 2 is 1 - |mu - z|^2 / 4 and |mu + z|^2 / 4. A large kappa multiplies its
+        # (1 + cos) / 2 is 1 - |z - mu|^2 / 4, and |z + mu|^2 / 4. A large kappa multiplies its
         # logarithm, so that the first form must serve near mu, and the second near -mu.
-        away = 0.25 * (self.direction - value).square().sum(-1)
-        opposite = 0.25 * (self.direction + value).square().sum(-1)
-        opposite = torch.where(near, 1.0, opposite).clamp_min(torch.finfo(value.dtype).tiny)
-        log = torch.where(near, torch.log1p(-torch.where(near, away, 0.0)), opposite.log())
+        pole = torch.where(near, 1.0, -1.0).to(value).unsqueeze(-1) * self.direction
+        share = 0.25 * (value - pole).square().sum(-1)
+        far = torch.where(near, 1.0, share).clamp_min(torch.finfo(value.dtype).tiny)
+        log = torch.where(near, torch.log1p(-torch.where(near, share, 0.0)), far.log())
         log_prob = self.concentration * log + self._log_peak()
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
@@ -135,8 +135,9 @@ class PowerSpherical(VectorDistribution):
         alpha = (self._half + self.concentration).expand(shape[:-1])
         # b and 1 - b are shares of two gamma variables. A beta variable would give 1 - b few
         # correct digits, and wrong gradients, where kappa is large.
-        first = Gamma(alpha, torch.ones_like(alpha), validate_args=False).rsample()
-        second = torch._standard_gamma(torch.full_like(alpha, self._half))
+        one, beta = torch.ones_like(alpha), torch.full_like(alpha, self._half)
+        first = Gamma(alpha, one, validate_args=False).rsample()
+        second = Gamma(beta, one, validate_args=False).sample()
         tiny = torch.finfo(alpha.dtype).tiny  # the square root has no gradient at zero
         b, rest = ((part / (first + second)).clamp_min(tiny) for part in (first, second))
         cosine, sine = (b - rest).unsqueeze(-1), 2 * (b * rest).sqrt().unsqueeze(-1)

@@ -2,9 +2,9 @@
 
 import copy
 import itertools
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from pyrovae.programs import register_parameters
 __all__ = ["Model", "as_tensor", "check_shape", "check_size", "check_spaces", "join", "unbound"]
 
 _serial = itertools.count()
+T = TypeVar("T")
 
 
-class Model(Declared, nn.Module):
+class Model(Declared, nn.Module, ABC):
     """Base of the declared models: modules that make two Pyro programs, ``model`` and ``guide``.
 
     A copy or an unpickled model shares no parameter with its original, whatever Pyro's global
@@ -218,7 +219,7 @@ def check_size(name: str, value: Any) -> int:
     return value
 
 
-def unbound(part: Any, kind: type, default: type) -> Any:
+def unbound(part: Any, kind: type[T], default: type[T]) -> T:
     """A copy of a declared prior, likelihood or posterior, ready to be sized; or the default.
 
     Raises:

@@ -17,7 +17,7 @@ __all__ = ["SingleLatentModel"]
 
 
 class SingleLatentModel(Model):
-    """Base of :class:`VAE` and :class:`ClusteringVAE`: p(z) p(x | z), and q(z | x).
+    """Base of ``VAE`` and ``ClusteringVAE``: p(z) p(x | z), and q(z | x).
 
     Args:
         data_shape: Shape of one datum.

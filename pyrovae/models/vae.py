@@ -29,9 +29,9 @@ class VAE(SingleLatentModel):
     Args:
         data_shape: Shape of one datum, such as ``(28, 28)``.
         latent_dim: Dimension D of z.
-        prior: p(z); default :class:`~pyrovae.priors.StandardNormal`.
-        likelihood: p(x | z); default :class:`~pyrovae.likelihoods.Bernoulli`.
-        posterior: q(z | x); default :class:`~pyrovae.posteriors.DiagonalNormal`.
+        prior: p(z); default ``priors.StandardNormal()``.
+        likelihood: p(x | z); default ``likelihoods.Bernoulli()``.
+        posterior: q(z | x); default ``posteriors.DiagonalNormal()``.
         encoder: A recipe, or a module of the right size; default ``nets.MLP(300, 300)``.
         decoder: The same.
 

@@ -150,7 +150,7 @@ class _Block(nn.Module):
 
 
 class Residual(_Image):
-    """As :class:`Conv`, with residual blocks in each stage that start as the identity.
+    """As ``Conv``, with residual blocks in each stage that start as the identity.
 
     The activation comes before each convolution of a block. There is no batch normalisation: the
     posterior and the likelihood of a datum must not depend on the other data of its batch.

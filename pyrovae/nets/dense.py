@@ -28,8 +28,8 @@ class MLP(Recipe):
             Without hidden layers the network is a linear map.
         more: Further widths: ``MLP(300, 300)`` is ``MLP([300, 300])``.
         activation: The activation function.
-        init: Initial weights: ``"default"`` (torch's own), ``"he"`` or ``"glorot"``; see
-            :func:`~pyrovae.nets.recipe.initialise`.
+        init: Initial weights: ``"default"`` (torch's own), ``"he"`` or ``"glorot"``, as described
+            for ``nets.recipe.initialise``.
 
     Raises:
         ValueError: If a width is not a positive integer, or a word is unknown.

@@ -1,6 +1,6 @@
 """The contract of a posterior."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from pyrovae.nets import Recipe
 from pyrovae.nets.sized import Sized
 
 
-class Posterior(Declared, nn.Module):
+class Posterior(Declared, nn.Module, ABC):
     """Base of the posteriors: ``posterior(x)`` is q(z | x), with event shape ``(latent_dim,)``.
 
     A new posterior is a subclass that says how many outputs of the encoder it takes, and which

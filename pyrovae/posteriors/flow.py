@@ -71,7 +71,8 @@ class Flow(Posterior):
         check_flow("Flow", num_transforms, hidden, transform, bins)
         if context < 1:
             raise ValueError(f"Flow needs context >= 1, found {context}.")
-        self.num_transforms, self.hidden, self.transform = num_transforms, tuple(hidden), transform
+        self.num_transforms, self.hidden = num_transforms, tuple(hidden)
+        self.transform: TransformKind = transform
         self.bins, self.coupling, self.context = bins, coupling, context
         self.min_scale = check_not_negative(min_scale)
 

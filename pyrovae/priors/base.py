@@ -1,6 +1,6 @@
 """The contract of a prior."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pyrovae.declare import Declared
 
 
-class Prior(Declared, nn.Module):
+class Prior(Declared, nn.Module, ABC):
     """Base of the priors: ``prior()`` is p(z), with batch shape ``()`` and event shape ``(D,)``.
 
     A new prior is a subclass with ``forward``, and with ``build`` if it has parameters or buffers.

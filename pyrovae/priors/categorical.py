@@ -68,7 +68,7 @@ class Categorical(_BlockPrior):
 
 
 class RelaxedCategorical(_BlockPrior):
-    r"""Independent Concrete latents: a continuous substitute for :class:`Categorical`.
+    r"""Independent Concrete latents: a continuous substitute for ``Categorical``.
 
     z lives on L simplices with C corners. This is a prior in its own right: bounds and evidence are
     those of the relaxed program, not of the discrete one, which it approaches as the temperature

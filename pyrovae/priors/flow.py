@@ -63,7 +63,8 @@ class Flow(Prior):
     ):
         super().__init__()
         check_flow("Flow", num_transforms, hidden, transform, bins)
-        self.num_transforms, self.hidden, self.transform = num_transforms, tuple(hidden), transform
+        self.num_transforms, self.hidden = num_transforms, tuple(hidden)
+        self.transform: TransformKind = transform
         self.bins, self.coupling = bins, coupling
 
     def build(self) -> None:

@@ -31,8 +31,8 @@ class Vamp(Prior):
         bounds: Range of the data, to which pseudo-inputs are clamped; None for no bounds.
         start: Initial pseudo-inputs. ``"random"``: uniform within finite bounds, otherwise normal
             around zero or around the finite bound. ``"data"``: training data chosen at random,
-            given by ``vae.initialize_from(train)`` or :meth:`initialize_from`; the command line
-            calls it by itself.
+            given by ``vae.initialize_from(train)`` or by the prior's own ``initialize_from``; the
+            command line does this by itself.
 
     Raises:
         ValueError: If ``num_components < 1``, the bounds are empty, ``start`` is another word, or
