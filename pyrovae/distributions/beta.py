@@ -1,10 +1,13 @@
-"""Beta elements by mean and concentration."""
+"""Beta distributions by their two concentrations."""
+
+import math
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyrovae.distributions.elementwise import Elementwise
+from pyrovae.distributions.special import beta_deviance, stirling_error
 
 __all__ = ["Beta"]
 
@@ -25,8 +28,12 @@ class Beta(Elementwise):
 
     def density(self, value: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0
-        log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
-        return (a - 1) * value.log() + (b - 1) * torch.log1p(-value) - log_beta
+        n = a + b
+        errors = stirling_error(n) - stirling_error(a) - stirling_error(b)
+        # Roots, since the quotient of a and n itself may underflow.
+        root = (a.sqrt() * (b.sqrt() / n.sqrt())).log()
+        offset = errors + root - 0.5 * math.log(2 * math.pi)
+        return offset - beta_deviance(a, b, value) - value.log() - torch.log1p(-value)
 
     def draw(self, concentration1: Tensor, concentration0: Tensor) -> Tensor:
         draw = torch.distributions.Beta(

@@ -1,11 +1,18 @@
 """Counts: Poisson, negative binomial, and its zero-inflated form, by the logarithm of the mean."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyrovae.distributions.elementwise import Elementwise
+from pyrovae.distributions.special import (
+    negative_binomial_deviance,
+    poisson_deviance,
+    stirling_error,
+)
 
 __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 
@@ -26,7 +33,9 @@ class Poisson(Elementwise):
         super().__init__(log_mean=log_mean)
 
     def density(self, value: Tensor) -> Tensor:
-        return value * self.log_mean - self.log_mean.exp() - torch.lgamma(value + 1)
+        positive = torch.where(value > 0, value, 1.0)
+        peak = stirling_error(positive) + 0.5 * (positive.log() + math.log(2 * math.pi))
+        return torch.where(value > 0, -peak, 0.0) - poisson_deviance(self.log_mean, value)
 
     def draw(self, log_mean: Tensor) -> Tensor:
         return torch.poisson(log_mean.exp())
@@ -59,10 +68,14 @@ class NegativeBinomial(Elementwise):
         super().__init__(log_mean=log_mean, theta=theta)
 
     def density(self, value: Tensor) -> Tensor:
-        x, theta = value.double(), self.theta.double()
-        ways = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
-        u = self.log_mean - self.theta.log()
-        return value * logsigmoid(u) + self.theta * logsigmoid(-u) + ways.to(u.dtype)
+        positive = torch.where(value > 0, value, 1.0)
+        n = positive + self.theta
+        errors = stirling_error(n) - stirling_error(self.theta) - stirling_error(positive)
+        # Roots, since the quotient of theta and n itself may underflow.
+        root = (self.theta.sqrt() / n.sqrt()).log()
+        peak = errors + root - 0.5 * (positive.log() + math.log(2 * math.pi))
+        peak = torch.where(value > 0, peak, 0.0)
+        return peak - negative_binomial_deviance(self.log_mean, self.theta, value)
 
     def draw(self, log_mean: Tensor, theta: Tensor) -> Tensor:
         rate = torch.distributions.Gamma(
@@ -100,8 +113,13 @@ class ZeroInflatedNegativeBinomial(Elementwise):
 
     def density(self, value: Tensor) -> Tensor:
         counts = NegativeBinomial(self.log_mean, self.theta).density(value)
-        inflated = torch.where(value == 0, torch.logaddexp(self.gate_logits, counts), counts)
-        return inflated + logsigmoid(-self.gate_logits)  # log(1 - pi), common to both branches
+        gate, zero = self.gate_logits, value == 0
+        positive, rare = gate > 0, zero & (counts <= gate)
+        # With g the gate: log(e^g + p) - log(1 + e^g), the larger term of each sum taken out before subtracting.
+        largest = torch.where(positive & zero, 0.0, torch.where(rare, gate, counts))
+        largest = largest - torch.where(positive & ~zero, gate, 0.0)
+        other = torch.where(zero, torch.where(rare, counts - gate, gate - counts), -torch.inf)
+        return largest - logsigmoid(-other) + logsigmoid(torch.where(positive, gate, -gate))
 
     def draw(self, log_mean: Tensor, theta: Tensor, gate_logits: Tensor) -> Tensor:
         counts = NegativeBinomial(log_mean, theta).draw(log_mean, theta)

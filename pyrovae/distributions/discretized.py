@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
@@ -21,16 +22,18 @@ def _log_prob(value: Tensor, loc: Tensor, scale: Tensor, num_levels: int) -> Ten
     e^{b - a})` exactly: no difference of nearly equal numbers is taken, however narrow or far the logistic.
     """
     step = 1 / (num_levels - 1)
-    centre = (value - loc) / scale
-    half = 0.5 * step / scale
+    rate, offset = 1 / scale, value - loc
+    # The half step in two numbers: at a level's edge the first cancels, and its rounding would be left.
+    half = float(np.float32(0.5 * step)) if loc.dtype == torch.float32 else 0.5 * step
+    rest = 0.5 * step - half
     # One where the level has an edge below, or above: factors, since torch.where is slow and these are finite.
     edge_below, edge_above = (
         (value > 0.5 * step).to(loc.dtype),
         (value < 1 - 0.5 * step).to(loc.dtype),
     )
-    above = softplus(-(centre + half), threshold=50.0) * edge_above  # -log sigma(a)
-    below = softplus(centre - half, threshold=50.0) * edge_below  # -log sigma(-b)
-    width = torch.log(-torch.expm1(-2 * half)) * (edge_above * edge_below)
+    above = softplus(-(offset + half + rest) * rate, threshold=50.0) * edge_above  # -log sigma(a)
+    below = softplus((offset - half - rest) * rate, threshold=50.0) * edge_below  # -log sigma(-b)
+    width = torch.log(-torch.expm1(-step * rate)) * (edge_above * edge_below)
     return width - above - below
 
 

@@ -40,7 +40,10 @@ class LevelCategorical(Elementwise):
     logits: Tensor
 
     def __init__(self, logits: Tensor):
-        super().__init__(log_normalizer=logits.logsumexp(-1))
+        # The largest logit is taken off first: beside it, a sum of small probabilities would be rounded away.
+        self.largest = logits.detach().amax(-1)
+        rest = (logits - self.largest.unsqueeze(-1)).exp().sum(-1).log()
+        super().__init__(log_normalizer=rest)
         self.logits = logits
         self.num_levels = logits.shape[-1]
 
@@ -51,7 +54,7 @@ class LevelCategorical(Elementwise):
         chosen = (
             logits.expand(*shape, self.num_levels).gather(-1, index.expand(*shape, 1)).squeeze(-1)
         )
-        return chosen - self.log_normalizer
+        return chosen - self.largest - self.log_normalizer
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008  # torch's own signature
         shape = torch.Size(sample_shape) + self._batch_shape

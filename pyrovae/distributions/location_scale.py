@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrovae.distributions.elementwise import Elementwise
+from pyrovae.distributions.special import stirling_error
 
 __all__ = ["FittedNormal", "Laplace", "Normal", "StudentT"]
 
@@ -79,7 +80,7 @@ class Laplace(_LocationScale):
         super().__init__(loc=loc, scale=scale)
 
     def density(self, value: Tensor) -> Tensor:
-        return (value - self.loc).abs() / -self.scale - (2 * self.scale).log()
+        return (value - self.loc).abs() / -self.scale - (self.scale.log() + math.log(2))
 
     def draw(self, loc: Tensor, scale: Tensor) -> Tensor:
         # The difference of two exponentials has no logarithm of zero to avoid.
@@ -105,15 +106,14 @@ class StudentT(_LocationScale):
         super().__init__(df=df, loc=loc, scale=scale)
 
     def density(self, value: Tensor) -> Tensor:
-        half = 0.5 * self.df
-        offset = (
-            torch.lgamma(half)
-            - torch.lgamma(half + 0.5)
-            + 0.5 * (math.pi * self.df).log()
-            + self.scale.log()
-        )
-        squares = ((value - self.loc) / self.scale).square()
-        return (squares / self.df).log1p() * -(half + 0.5) - offset
+        # In double precision, as one rounding is shared by all elements, and df is usually one number.
+        half = 0.5 * self.df.double()
+        gammas = half * torch.log1p(0.5 / half) - 0.5
+        gammas = gammas + stirling_error(half + 0.5) - stirling_error(half)
+        offset = (gammas - 0.5 * math.log(2 * math.pi)).to(self.df.dtype) - self.scale.log()
+        t = (value - self.loc) / self.scale / self.df.sqrt()
+        # log(1 + t^2) / 2 = log(hypot(1, t)), but t^2 would overflow and 1 + t^2 forget small t.
+        return offset - (self.df + 1) * torch.log1p(t * (t / (1 + torch.hypot(torch.ones_like(t), t))))
 
     def draw(self, df: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         chi2 = (
