@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrovae.distributions.elementwise import Elementwise
-from pyrovae.distributions.special import beta_deviance, stirling_error
+from pyrovae.distributions.special import beta_deviance, log1p, stirling_error
 
 __all__ = ["Beta"]
 
@@ -33,7 +33,7 @@ class Beta(Elementwise):
         # Roots, since the quotient of a and n itself may underflow.
         root = (a.sqrt() * (b.sqrt() / n.sqrt())).log()
         offset = errors + root - 0.5 * math.log(2 * math.pi)
-        return offset - beta_deviance(a, b, value) - value.log() - torch.log1p(-value)
+        return offset - beta_deviance(a, b, value) - value.log() - log1p(-value)
 
     def draw(self, concentration1: Tensor, concentration0: Tensor) -> Tensor:
         draw = torch.distributions.Beta(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrovae.distributions.elementwise import Elementwise
-from pyrovae.distributions.special import stirling_error
+from pyrovae.distributions.special import log_one_plus_square, stirling_error
 
 __all__ = ["FittedNormal", "Laplace", "Normal", "StudentT"]
 
@@ -112,8 +112,7 @@ class StudentT(_LocationScale):
         gammas = gammas + stirling_error(half + 0.5) - stirling_error(half)
         offset = (gammas - 0.5 * math.log(2 * math.pi)).to(self.df.dtype) - self.scale.log()
         t = (value - self.loc) / self.scale / self.df.sqrt()
-        # log(1 + t^2) / 2 = log(hypot(1, t)), but t^2 would overflow and 1 + t^2 forget small t.
-        return offset - (self.df + 1) * torch.log1p(t * (t / (1 + torch.hypot(torch.ones_like(t), t))))
+        return offset - 0.5 * (self.df + 1) * log_one_plus_square(t)
 
     def draw(self, df: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         chi2 = (

@@ -11,14 +11,17 @@ References:
 """
 
 import math
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 __all__ = [
     "beta_deviance",
+    "capturing",
+    "log1p",
+    "log_one_plus_square",
     "negative_binomial_deviance",
     "poisson_deviance",
     "stirling_error",
@@ -61,31 +64,105 @@ class _StirlingError(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        steps, terms = _steps(x)
-        inverse = 1 / (x + steps)
-        # A product of ratios cannot overflow, as the product of x + i would.
-        ratios = x * inverse
-        for i in range(1, steps):
-            ratios = ratios * ((x + i) * inverse)
-        error = inverse * _series(inverse.square(), _STIRLING[:terms])
-        return (x - 0.5) * torch.log1p(steps / x) - ratios.log() - steps + error
+        near, low, high, terms = _moved(x)
+        # Quotients, since a product of x + i alone could overflow.
+        quotient = high / low
+        steps = torch.where(near, (low - 0.5) * quotient.log() - terms.steps, 0.0)
+        for i in range(1, terms.steps):
+            quotient = quotient * (high / (low + i))
+        inverse = 1 / torch.where(near, high, x)
+        series = inverse * _series(inverse.square(), _STIRLING[: terms.series])
+        return series + torch.where(near, steps + quotient.log(), 0.0)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        steps, terms = _steps(x)
-        inverse = 1 / (x + steps)
-        slopes = tuple(-(2 * k + 1) * c for k, c in enumerate(_STIRLING[:terms]))
-        slope = inverse.square() * _series(inverse.square(), slopes)
-        slope = slope + torch.log1p(steps / x) - 0.5 * (1 / x + inverse)
-        for i in range(1, steps):
-            slope = slope - 1 / (x + i)
-        return gradients[0] * slope
+        near, low, high, terms = _moved(x)
+        slope = (high / low).log() - 0.5 * (1 / low + 1 / high)
+        for i in range(1, terms.steps):
+            slope = slope - 1 / (low + i)
+        inverse = 1 / torch.where(near, high, x)
+        slopes = tuple(-(2 * k + 1) * c for k, c in enumerate(_STIRLING[: terms.series]))
+        series = inverse.square() * _series(inverse.square(), slopes)
+        return gradients[0] * (series + torch.where(near, slope, 0.0))
 
 
-def _steps(x: Tensor) -> tuple[int, int]:
-    """How far the argument moves up, and the terms of Stirling's series that then reach rounding."""
-    return (4, 4) if _is_single(x) else (10, 7)
+class _Terms(NamedTuple):
+    """How far small arguments move up, and the terms of Stirling's series that then reach rounding."""
+
+    steps: int
+    series: int
+
+
+def _moved(x: Tensor) -> tuple[Tensor, Tensor, Tensor, _Terms]:
+    """Which arguments are small, those (ones elsewhere), and where they move to."""
+    terms = _Terms(4, 4) if _is_single(x) else _Terms(10, 7)
+    near = x < terms.steps
+    low = torch.where(near, x, 1.0)
+    return near, low, low + terms.steps, terms
+
+
+def log1p(y: Tensor) -> Tensor:
+    """log(1 + y) for y > -1, as torch.log1p, but fast in compiled graphs, where that is not vectorised."""
+    if not capturing():
+        return torch.log1p(y)
+    result: Any = _Log1p.apply(y)
+    return result
+
+
+class _Log1p(torch.autograd.Function):
+    """The rounding of 1 + y cancels in the quotient (Goldberg, 1991, theorem 4)."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        ctx.save_for_backward(y)
+        total = 1 + y
+        lost = (total == 1) | (total == torch.inf)
+        quotient = total.log() / torch.where(lost, 1.0, total - 1)
+        return torch.where(total == 1, y, torch.where(lost, total.log(), y * quotient))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradients[0] / (1 + y)
+
+
+def log_one_plus_square(t: Tensor) -> Tensor:
+    """log(1 + t^2), where the square of t may overflow or vanish beside one."""
+    result: Any = _LogOnePlusSquare.apply(t)
+    return result
+
+
+class _LogOnePlusSquare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        ctx.save_for_backward(t)
+        large, inner = _split(t)
+        return torch.where(large, 2 * torch.where(large, t, 1.0).abs().log(), log1p(inner.square()))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (t,) = ctx.saved_tensors
+        large, inner = _split(t)
+        small = inner / (1 + inner.square())
+        return gradients[0] * 2 * torch.where(large, 1 / torch.where(large, t, 1.0), small)
+
+
+def _split(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the one in 1 + t^2 is below rounding, and t with zeros there."""
+    large = t.abs() > 1e9
+    return large, torch.where(large, 0.0, t)
+
+
+def capturing() -> bool:
+    """Whether a graph is being traced; what traces them is heavy to import, so absent means no."""
+    tracer = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return tracer is not None and tracer.get_proxy_mode() is not None
+
+
+def _softplus(t: Tensor) -> Tensor:
+    """log(1 + e^t); its gradient comes from the callers."""
+    return t.clamp(min=0) + log1p(torch.exp(-t.abs()))
 
 
 def _exp_remainder(r: Tensor) -> Tensor:
@@ -94,13 +171,10 @@ def _exp_remainder(r: Tensor) -> Tensor:
 
 
 def _log_remainder(y: Tensor) -> Tensor:
-    """y - log(1 + y) for y > -1; its gradient comes from the callers."""
-    near = y.abs() < _NEAR_LOG
-    small = torch.where(near, y, 0.0)
-    z = small / (2 + small)  # log(1 + y) = 2 artanh(z), and y = 2 z + z y
+    """y - log(1 + y) for -1/4 < y < 1/3; its gradient comes from the callers."""
+    z = y / (2 + y)  # log(1 + y) = 2 artanh(z), and y = 2 z + z y
     square = z.square()
-    series = z * (small - 2 * square * _series(square, _ATANH[:4] if _is_single(y) else _ATANH))
-    return torch.where(near, series, y - torch.log1p(y))
+    return z * (y - 2 * square * _series(square, _ATANH[:4] if _is_single(y) else _ATANH))
 
 
 def _log_ratio(log_mean: Tensor, x: Tensor) -> Tensor:
@@ -177,7 +251,7 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
         rest = small.square() * _exp_remainder(small)
         series = less * rest - n * _log_remainder(w * (small + rest))
         log_odds = log_mean - theta.log()
-        plain = n * (torch.log1p(-w) - logsigmoid(-sign * log_odds)) - sign * less * r
+        plain = n * (log1p(-w) + _softplus(sign * log_odds)) - sign * less * r
         return torch.where(near, series, plain)
 
     @staticmethod
@@ -199,10 +273,11 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
             of_mean = (gradients[0] * slope).sum_to_size(log_mean.shape)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             y = slope / theta  # (mean - x) / (theta + mean) < 1
-            log = theta.log() - logsigmoid(-log_odds) - (x + theta).log()
+            log = theta.log() + _softplus(log_odds) - (x + theta).log()
             if ctx.needs_input_grad[1]:
-                safe = y.clamp(max=0.5)
-                by_theta = torch.where(y < 0.5, _log_remainder(-safe), log - y)
+                close = y.abs() < _NEAR_LOG
+                plain = torch.where(y < 0.5, -log1p(-torch.where(y < 0.5, y, 0.0)), log) - y
+                by_theta = torch.where(close, _log_remainder(torch.where(close, -y, 0.0)), plain)
                 of_theta = (gradients[0] * by_theta).sum_to_size(theta.shape)
             if ctx.needs_input_grad[2]:
                 by_x = torch.where(x > 0, log - r, 0.0)
@@ -243,7 +318,7 @@ class _BetaDeviance(torch.autograd.Function):
             if ctx.needs_input_grad[i]:
                 y = difference / count
                 near = y.abs() < _NEAR_LOG
-                log = torch.where(near, torch.log1p(torch.where(near, y, 0.0)), ratio.log())
+                log = torch.where(near, log1p(torch.where(near, y, 0.0)), ratio.log())
                 found[i] = (-log * gradients[0]).sum_to_size(count.shape)
         if ctx.needs_input_grad[2]:
             found[2] = (gradients[0] * -excess / (x * (1 - x))).sum_to_size(x.shape)
