@@ -9,7 +9,14 @@ from torch.distributions import constraints
 from pyrovae.distributions.elementwise import Elementwise
 from pyrovae.distributions.special import beta_deviance, log1p, stirling_error
 
-__all__ = ["Beta"]
+__all__ = ["Beta", "OpenUnitInterval"]
+
+
+class OpenUnitInterval(constraints.Constraint):
+    """Numbers strictly between 0 and 1."""
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value > 0) & (value < 1)
 
 
 class Beta(Elementwise):
@@ -19,7 +26,7 @@ class Beta(Elementwise):
         concentration1, concentration0: a and b, positive.
     """
 
-    support = constraints.unit_interval
+    support = OpenUnitInterval()
     concentration1: Tensor
     concentration0: Tensor
 

@@ -10,7 +10,7 @@ from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from pyrovae.distributions.elementwise import Elementwise
-from pyrovae.distributions.levels import from_levels, to_levels
+from pyrovae.distributions.levels import GreyLevels, from_levels, to_levels
 
 __all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture", "clipped_mean"]
 
@@ -63,13 +63,16 @@ class DiscretizedLogistic(Elementwise):
         num_levels: L.
     """
 
-    support = constraints.unit_interval
     loc: Tensor
     scale: Tensor
 
     def __init__(self, loc: Tensor, scale: Tensor, num_levels: int = 256):
         super().__init__(loc=loc, scale=scale)
         self.num_levels = num_levels
+
+    @property
+    def support(self) -> GreyLevels:
+        return GreyLevels(self.num_levels)
 
     def density(self, value: Tensor) -> Tensor:
         return _log_prob(value, self.loc, self.scale, self.num_levels)
@@ -147,7 +150,7 @@ class DiscretizedLogisticMixture(TorchDistribution):
 
     @property
     def support(self):
-        return constraints.independent(constraints.unit_interval, len(self._event_shape))
+        return constraints.independent(GreyLevels(self.num_levels), len(self._event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":
         new = object.__new__(type(self))

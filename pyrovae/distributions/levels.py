@@ -10,7 +10,7 @@ from torch.distributions import constraints
 
 from pyrovae.distributions.elementwise import Elementwise
 
-__all__ = ["LevelCategorical", "from_levels", "off_level", "to_levels"]
+__all__ = ["GreyLevels", "LevelCategorical", "from_levels", "off_level", "to_levels"]
 
 
 def to_levels(x: Tensor, num_levels: int) -> Tensor:
@@ -29,6 +29,24 @@ def off_level(x: Tensor, num_levels: int) -> Tensor:
     return ~(distance < 0.01)
 
 
+class GreyLevels(constraints.Constraint):
+    """The L stored levels k / (L - 1).
+
+    They are discrete: log p of a distribution over them is a log-probability, with no unit to convert.
+    """
+
+    is_discrete = True
+
+    def __init__(self, num_levels: int):
+        self.num_levels = num_levels
+
+    def check(self, value: Tensor) -> Tensor:
+        return ~off_level(value, self.num_levels)
+
+    def __repr__(self) -> str:
+        return f"GreyLevels({self.num_levels})"
+
+
 class LevelCategorical(Elementwise):
     r"""A categorical over the L grey levels of each element, :math:`\log p(k) = l_k - \log\sum_j e^{l_j}`.
 
@@ -36,7 +54,6 @@ class LevelCategorical(Elementwise):
         logits: ``(*batch, L)``; the levels along the last dimension.
     """
 
-    support = constraints.unit_interval
     logits: Tensor
 
     def __init__(self, logits: Tensor):
@@ -46,6 +63,10 @@ class LevelCategorical(Elementwise):
         super().__init__(log_normalizer=rest)
         self.logits = logits
         self.num_levels = logits.shape[-1]
+
+    @property
+    def support(self) -> GreyLevels:
+        return GreyLevels(self.num_levels)
 
     def density(self, value: Tensor) -> Tensor:
         index = to_levels(value, self.num_levels).long().unsqueeze(-1)

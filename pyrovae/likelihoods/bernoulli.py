@@ -3,6 +3,7 @@
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyrovae.distributions.bernoulli import JointBernoulli
 from pyrovae.likelihoods.base import Likelihood
@@ -25,20 +26,16 @@ class Bernoulli(Likelihood):
     """
 
     discrete = True
+    support = constraints.boolean
+    domain = "is a distribution over 0 and 1"
+    advice = (
+        "Binarise the data (data.binarize, or --binarize on the command line), or use likelihoods.ContinuousBernoulli "
+        "or likelihoods.DiscretizedLogistic, which are defined for grey values"
+    )
 
     def distribution(self, outputs: Tensor):
         elements = dist.Bernoulli(logits=outputs.squeeze(self.output_dim), validate_args=False)
         return JointBernoulli(elements, len(self.data_shape), validate_args=False)
-
-    def check(self, x: Tensor) -> None:
-        outside = (x != 0) & (x != 1)
-        if outside.any():
-            raise ValueError(
-                f"Bernoulli is a distribution over 0 and 1, found {x[outside][0].item():.4g} among the data "
-                f"({outside.float().mean().item():.1%} of values are grey). Binarise the data (data.binarize, or "
-                "--binarize on the command line), or use likelihoods.ContinuousBernoulli or "
-                "likelihoods.DiscretizedLogistic, which are densities of grey values."
-            )
 
     def initial_bias(self, mean: Tensor) -> Tensor:
         return torch.logit(mean.clamp(1e-3, 1 - 1e-3)).unsqueeze(self.output_dim)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.distributions import beta
-from pyrovae.likelihoods.base import Likelihood, refuse
+from pyrovae.likelihoods.base import Likelihood
 from pyrovae.likelihoods.positive import Positive
 
 __all__ = ["Beta"]
@@ -31,6 +31,13 @@ class Beta(Likelihood):
         parameters.
     """
 
+    support = beta.Beta.support
+    domain = "is a density on the open interval (0, 1)"
+    advice = (
+        "Use likelihoods.ContinuousBernoulli, which takes 0 and 1, "
+        "or likelihoods.DiscretizedLogistic for grey levels"
+    )
+
     def __init__(self, concentration: float | str = "decoder", initial_concentration: float = 2.0):
         super().__init__()
         self.concentration_of = Positive(
@@ -48,11 +55,6 @@ class Beta(Likelihood):
         return beta.Beta(
             logits.sigmoid() * concentration + tiny, (-logits).sigmoid() * concentration + tiny
         )
-
-    def check(self, x: Tensor) -> None:
-        refuse(x, ~((x > 0) & (x < 1)), "Beta is a density on the open interval (0, 1)",
-               "Use likelihoods.ContinuousBernoulli, which takes 0 and 1, or likelihoods.DiscretizedLogistic for "
-               "grey levels")  # fmt: skip
 
     def initial_bias(self, mean: Tensor) -> Tensor:
         bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from pyrovae.distributions import continuous_bernoulli
-from pyrovae.likelihoods.base import Likelihood, refuse, solve_increasing
+from pyrovae.likelihoods.base import Likelihood, solve_increasing
 
 __all__ = ["ContinuousBernoulli"]
 
@@ -24,12 +24,14 @@ class ContinuousBernoulli(Likelihood):
         Cunningham, 2019), equations 6 to 8.
     """
 
+    support = continuous_bernoulli.ContinuousBernoulli.support
+    domain = "is a density on [0, 1]"
+    advice = (
+        "Scale the data (8-bit pixels by 1/255), or use likelihoods.Gaussian for unbounded values"
+    )
+
     def distribution(self, outputs: Tensor):
         return continuous_bernoulli.ContinuousBernoulli(outputs.squeeze(self.output_dim))
-
-    def check(self, x: Tensor) -> None:
-        refuse(x, ~((x >= 0) & (x <= 1)), "ContinuousBernoulli is a density on [0, 1]",
-               "Scale the data (8-bit pixels by 1/255), or use likelihoods.Gaussian for unbounded values")  # fmt: skip
 
     def initial_bias(self, mean: Tensor) -> Tensor:
         logits = solve_increasing(

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from pyrovae.distributions import location_scale
@@ -35,8 +34,6 @@ class StudentT(LocationScale):
         Student-t Variational Autoencoder for Robust Density Estimation (Takahashi et al., 2018), section 4.
     """
 
-    df: Tensor
-
     def __init__(
         self,
         df: float = 4.0,
@@ -50,10 +47,14 @@ class StudentT(LocationScale):
                 f"StudentT df must be finite and positive, found {df}. Use Gaussian for its limit."
             )
         self.use_scale(Positive("StudentT scale", scale, initial_scale, min_scale))
-        self.register_buffer("df", torch.tensor(float(df)), persistent=False)
+        self.df_of = Positive("StudentT df", df)
+
+    def build(self) -> None:
+        super().build()
+        self.df_of.build(self.data_shape)
 
     def noise(self, loc: Tensor, scale: Tensor):
-        return location_scale.StudentT(self.df, loc, scale)
+        return location_scale.StudentT(self.df_of(), loc, scale)
 
     def mean(self, distribution) -> Tensor:
         noise = distribution.base_dist

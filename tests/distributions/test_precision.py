@@ -168,10 +168,8 @@ def bit_cases():
 
 def level_cases():
     values = [k / 255 for k in (0, 1, 128, 254, 255)]
-    for x, loc, scale in itertools.product(
-        values, (-30, 0, 0.3, 0.5, 1, 1e4), (1e-8, 5e-4, 0.1, 1, 1e4, 1e20)
-    ):
-        yield x, loc, scale
+    locs, scales = (-30, 0, 0.3, 0.5, 1, 1e4), (1e-8, 5e-4, 0.1, 1, 1e4, 1e20)
+    yield from itertools.product(values, locs, scales)
 
 
 def categorical_cases():
@@ -238,7 +236,7 @@ def derivative(function, arguments, index, positive):
 def worst(found, exact, limit):
     """The largest error, in units of 1 + |exact|, and where; what the precision cannot hold counts as infinite."""
     errors = []
-    for i, (left, right) in enumerate(zip(found, exact, strict=True)):
+    for left, right in zip(found, exact, strict=True):
         if abs(right) > limit:
             errors.append(0.0 if mp.isinf(left) and (left > 0) == (right > 0) else math.inf)
         elif not mp.isfinite(left):
@@ -268,10 +266,8 @@ def test_density_and_gradient_are_accurate(name, dtype):
     error, i = worst(value.tolist(), [function(*row) for row in exact], limit)
     assert error < tolerance, (rows[i].tolist(), value[i].item(), mp.nstr(function(*exact[i]), 12))
     for j, (gradient, positive) in enumerate(zip(gradients, kinds, strict=True)):
-        found = [
-            mp.mpf(g) * (p if positive else 1)
-            for g, p in zip(gradient.tolist(), parameters[j].tolist(), strict=True)
-        ]
+        factors = parameters[j].tolist() if positive else [1] * len(rows)
+        found = [mp.mpf(g) * f for g, f in zip(gradient.tolist(), factors, strict=True)]
         truth = [derivative(function, row, j + 1, positive) for row in exact]
         if name == "StudentT" and j == 2:  # a difference of numbers as large as the density itself
             sizes = [1 + abs(function(*row)) for row in exact]
