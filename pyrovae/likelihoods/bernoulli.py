@@ -12,17 +12,25 @@ __all__ = ["Bernoulli"]
 
 
 class Bernoulli(Likelihood):
-    r"""Independent Bernoulli elements, x in {0, 1}; the decoder gives logits :math:`l`.
+    r"""Independent Bernoulli elements, for black and white data in {0, 1}.
 
     .. math:: \log p(x \mid z) = \sum_i x_i l_i - \log(1 + e^{l_i})
 
-    Grey values are outside its support and are refused: the result would not be a likelihood.
-
-    References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix C.1.
+    The decoder gives the logits l. Grey values are refused, since the formula is no likelihood for
+    them.
 
     Raises:
         ValueError: If x holds anything but 0 and 1.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix C.1,
+        `arXiv:1312.6114 <https://arxiv.org/abs/1312.6114>`_.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE((28, 28), latent_dim=2, likelihood=pv.likelihoods.Bernoulli())
+        >>> vae.sample(3).shape
+        torch.Size([3, 28, 28])
     """
 
     discrete = True

@@ -11,24 +11,31 @@ __all__ = ["Beta"]
 
 
 class Beta(Likelihood):
-    r"""Independent beta elements, 0 < x < 1, by mean m and concentration c.
+    r"""Independent beta elements, for fractions strictly between 0 and 1.
 
     .. math:: p(x \mid z) = \prod_i \mathrm{Beta}(x_i;\ m_i c_i,\ (1 - m_i) c_i), \qquad m = \sigma(l(z))
 
-    The variance is :math:`m (1 - m) / (c + 1)`. At 0 and 1 themselves the density is zero or infinite, so such
-    values are refused.
+    The decoder gives the logits l of the means m. The variance is :math:`m (1 - m) / (c + 1)` for
+    concentration c. At 0 and 1 the density is zero or infinite, so these values are refused.
 
     Args:
-        concentration: Where c comes from: a positive number, ``"learned"``, ``"per-element"`` or ``"decoder"``.
+        concentration: Where the concentration comes from: a positive number (fixed), ``"learned"``,
+            ``"per-element"`` or ``"decoder"``.
         initial_concentration: Where a concentration that is not fixed starts.
 
     Raises:
-        ValueError: If the concentration is neither positive and finite nor one of the names; on use, if x holds
-            values outside the open interval.
+        ValueError: If the concentration is neither positive and finite nor one of the names, or if
+            x holds values outside the open interval.
 
     References:
-        Beta regression for modelling rates and proportions (Ferrari and Cribari-Neto, 2004), for the
-        parameters.
+        Beta regression for modelling rates and proportions (Ferrari and Cribari-Neto, 2004), for
+        the parameters.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE((4,), latent_dim=2, likelihood=pv.likelihoods.Beta())
+        >>> vae.sample(3).shape
+        torch.Size([3, 4])
     """
 
     support = beta.Beta.support
