@@ -15,7 +15,7 @@ __all__ = ["Batches", "as_batches", "as_tensors"]
 
 
 class Batches:
-    """Batches of data, again at each iteration: from tensors that live on the device, or from a loader.
+    """Batches of data from tensors on the device, or from a loader. Each iteration starts anew.
 
     Args:
         source: A tuple of tensors of one length, or a :class:`~torch.utils.data.DataLoader`.
@@ -80,7 +80,7 @@ class Batches:
         return self._transformed(tuple(tensor[index] for tensor in self.source))
 
     def indices(self) -> Iterator[tuple[Tensor]]:
-        """As iterating, but rows in place of data."""
+        """The rows of each batch, in place of the data."""
         size, device = self.num_data, self.device
         order = (
             torch.randperm(size).to(device) if self.shuffle else torch.arange(size, device=device)
@@ -89,12 +89,12 @@ class Batches:
             yield (index,)
 
     def first(self) -> tuple[Tensor, ...]:
-        """A first batch; the random state and the order of later batches do not notice."""
+        """A first batch, taken without a change to the random state or to the order of later batches."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             return next(iter(self))
 
     def sample(self) -> tuple[Tensor, ...]:
-        """What can be checked before training: all data where they are tensors as the programs see them."""
+        """Data to check before training: all of them if they are tensors without a transform, else one batch."""
         if self.transform is None and not isinstance(self.source, DataLoader):
             return self.source
         return self.first()
@@ -180,7 +180,12 @@ def as_tensors(
 
     Raises:
         TypeError: If something is not an array of numbers.
-        ValueError: If there are no data, lengths differ, or a value is NaN or infinite.
+        ValueError: If there are no data, if lengths differ, or if a value is masked, NaN or infinite.
+
+    >>> import numpy as np
+    >>> as_tensors((np.ones((2, 3)), np.array([0, 1])), dtype=torch.float32)
+    (tensor([[1., 1., 1.],
+            [1., 1., 1.]]), tensor([0, 1]))
     """
     tensors = []
     for item in data if isinstance(data, tuple | list) else (data,):

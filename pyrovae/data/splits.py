@@ -204,6 +204,9 @@ def split(
 
     Raises:
         ValueError: If a size leaves a part empty.
+
+    >>> split(torch.randn(100, 3), valid_size=10, test_size=0.2)
+    Splits(data: train 70, valid 10, test 20; each (3,))
     """
     x = check(torch.as_tensor(x), name)
     labels = None if y is None else torch.as_tensor(y)

@@ -20,7 +20,9 @@ class OpenUnitInterval(constraints.Constraint):
 
 
 class Beta(Elementwise):
-    r"""Density on the open interval (0, 1), :math:`x^{a-1} (1-x)^{b-1} / B(a, b)`.
+    r"""Beta elements, with a density on the open interval (0, 1).
+
+    .. math:: p(x) = x^{a-1} (1-x)^{b-1} / B(a, b)
 
     Args:
         concentration1, concentration0: a and b, positive.

@@ -28,7 +28,7 @@ def _log_mass(size: Tensor) -> Tensor:
 
 
 def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
-    r""":math:`E[x] = 1/(1 - e^{-l}) - 1/l`, which is 1/2 at l = 0."""
+    r"""The mean of a continuous Bernoulli, :math:`1/(1 - e^{-l}) - 1/l`, which is 1/2 at l = 0."""
     small = logits.abs() < 1
     near = torch.where(small, logits, 0.0)
     series = torch.zeros_like(near)
@@ -40,14 +40,17 @@ def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
 
 
 class ContinuousBernoulli(Elementwise):
-    r"""Density on [0, 1] with the kernel of a Bernoulli, :math:`p(x) = \frac{l}{e^l - 1} e^{l x}`.
+    r"""Elements in [0, 1] whose density has the kernel of a Bernoulli.
+
+    .. math:: p(x) = \frac{l}{e^l - 1} e^{l x}
 
     The normaliser is 0/0 at l = 0 (lambda = 1/2). torch interpolates it by a Taylor polynomial of two terms
     inside a window; here a series good to rounding covers |l| < 1 and an expression without cancellation the
     rest, so values and gradients are accurate everywhere.
 
     References:
-        The continuous Bernoulli (Loaiza-Ganem and Cunningham, 2019), equations 6 to 8.
+        The continuous Bernoulli (Loaiza-Ganem and Cunningham, 2019), equations 6 to 8,
+        `arXiv:1907.06845 <https://arxiv.org/abs/1907.06845>`_.
 
     Args:
         logits: :math:`l = \log\lambda/(1 - \lambda)`, any real.

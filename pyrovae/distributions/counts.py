@@ -18,9 +18,12 @@ __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 
 
 class Poisson(Elementwise):
-    r"""Counts with :math:`\log p(x) = x \log\mu - \mu - \log x!`.
+    r"""Poisson elements by the logarithm of their mean.
 
-    :math:`\log x!` is evaluated once for each datum, not for each particle.
+    .. math:: \log p(x) = x \log\mu - \mu - \log x!
+
+    It is computed as a deviance, which depends on x and the mean, and a term of x alone. The latter is evaluated
+    once for each datum, and not for each particle.
 
     Args:
         log_mean: :math:`\log\mu`.
@@ -46,14 +49,14 @@ class Poisson(Elementwise):
 
 
 class NegativeBinomial(Elementwise):
-    r"""Counts with mean :math:`\mu` and variance :math:`\mu + \mu^2/\theta`.
+    r"""Negative binomial elements by the logarithm of their mean and their inverse dispersion.
 
     .. math:: \log p(x) = x \log\sigma(u) + \theta \log\sigma(-u)
               + \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, x!}, \qquad u = \log\mu - \log\theta
 
-    It tends to the Poisson as :math:`\theta \to \infty`. The log-gammas cancel to many digits, so they are
-    evaluated in float64, at the shape of x and theta alone: with one theta for each element, once for each datum
-    and not for each particle.
+    The variance is :math:`\mu + \mu^2/\theta`, and the distribution tends to the Poisson as
+    :math:`\theta \to \infty`. The log-gammas would cancel to many digits. They are computed as Stirling errors, at
+    the shape of x and theta alone: with one theta for each element, once for each datum and not for each particle.
 
     Args:
         log_mean: :math:`\log\mu`.
@@ -94,7 +97,7 @@ class NegativeBinomial(Elementwise):
 
 
 class ZeroInflatedNegativeBinomial(Elementwise):
-    r"""A negative binomial, or with probability :math:`\pi` a zero.
+    r"""Zero-inflated negative binomial elements, which are zero with an extra probability.
 
     .. math:: p(x) = \pi\, 1[x = 0] + (1 - \pi)\, \mathrm{NB}(x; \mu, \theta)
 

@@ -56,7 +56,8 @@ class DiscretizedLogistic(Elementwise):
     for x = k/(L - 1); the first level takes all mass below it and the last all above.
 
     References:
-        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), section 5.1.
+        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), section 5.1,
+        `arXiv:1606.04934 <https://arxiv.org/abs/1606.04934>`_.
 
     Args:
         loc, scale: In units of the stored values, where white is 1.
@@ -106,7 +107,7 @@ class DiscretizedLogisticMixture(TorchDistribution):
 
     References:
         PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications
-        (Salimans et al., 2017), equations 2 and 3.
+        (Salimans et al., 2017), equations 2 and 3, `arXiv:1701.05517 <https://arxiv.org/abs/1701.05517>`_.
 
     Args:
         logits: ``(*batch, M, *pixels)``, of the weights.

@@ -48,7 +48,9 @@ class GreyLevels(constraints.Constraint):
 
 
 class LevelCategorical(Elementwise):
-    r"""A categorical over the L grey levels of each element, :math:`\log p(k) = l_k - \log\sum_j e^{l_j}`.
+    r"""A categorical distribution over the L grey levels of each element.
+
+    .. math:: \log p(k) = l_k - \log\sum_j e^{l_j}
 
     Args:
         logits: ``(*batch, L)``; the levels along the last dimension.

@@ -28,7 +28,10 @@ class _LocationScale(Elementwise):
 
 
 class Normal(_LocationScale):
-    r"""Normal elements, :math:`-\frac12 ((x - \mu) / \sigma)^2 - \log\sigma - \frac12\log 2\pi`."""
+    r"""Normal elements.
+
+    .. math:: \log p(x) = -\frac12 ((x - \mu) / \sigma)^2 - \log\sigma - \frac12\log 2\pi
+    """
 
     def __init__(self, loc: Tensor, scale: Tensor):
         super().__init__(loc=loc, scale=scale)
@@ -50,8 +53,8 @@ class FittedNormal(Normal):
 
     .. math:: \sigma^2 = \operatorname{mean} (x - \mu)^2
 
-    over every element of the call. No density: it has seen x. The gradient with respect to the fitted scale is
-    zero, so it is left out.
+    over every element of the call. This is no density, since the scale has seen x. The gradient with respect to the
+    fitted scale is zero, so it is left out.
 
     Args:
         loc: Location.
@@ -74,7 +77,10 @@ class FittedNormal(Normal):
 
 
 class Laplace(_LocationScale):
-    r"""Laplace elements, :math:`-|x - \mu| / b - \log 2b`."""
+    r"""Laplace elements.
+
+    .. math:: \log p(x) = -|x - \mu| / b - \log 2b
+    """
 
     def __init__(self, loc: Tensor, scale: Tensor):
         super().__init__(loc=loc, scale=scale)
@@ -93,9 +99,10 @@ class Laplace(_LocationScale):
 
 
 class StudentT(_LocationScale):
-    r"""Student-t elements with :math:`\nu` degrees of freedom,
-    :math:`-\frac{\nu + 1}2 \log(1 + t^2/\nu) - \log\sigma - \log B(\frac12, \frac\nu2) - \frac12\log\nu`
-    with :math:`t = (x - \mu)/\sigma`.
+    r"""Student-t elements.
+
+    .. math:: \log p(x) = -\frac{\nu + 1}2 \log(1 + t^2/\nu) - \log\sigma - \log B(\tfrac12, \tfrac\nu2)
+              - \tfrac12\log\nu, \qquad t = (x - \mu)/\sigma
 
     The mean exists for :math:`\nu > 1` and the variance for :math:`\nu > 2`; elsewhere they are NaN and infinite.
     """

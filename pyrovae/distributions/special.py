@@ -48,10 +48,12 @@ def _is_single(x: Tensor) -> bool:
 
 
 def stirling_error(x: Tensor) -> Tensor:
-    r""":math:`\log\Gamma(x) - (x - \tfrac12)\log x + x - \tfrac12\log 2\pi`, for x > 0.
+    r"""The error of Stirling's formula for the logarithm of the gamma function, for x > 0.
 
-    This is what Stirling's formula leaves out; it falls from infinity at 0 to :math:`1/(12 x)` for large x. The
-    recurrence of the gamma function moves x up by a few steps, to where the series converges to rounding.
+    .. math:: \log\Gamma(x) - (x - \tfrac12)\log x + x - \tfrac12\log 2\pi
+
+    It falls from infinity at 0 to :math:`1/(12 x)` for large x. The recurrence of the gamma function moves small x
+    up by a few steps, to where Stirling's series converges to rounding.
 
     >>> round(stirling_error(torch.tensor(1.0)).item(), 4)  # 1 - log(2 pi) / 2
     0.0811
@@ -186,7 +188,12 @@ def _log_ratio(log_mean: Tensor, x: Tensor) -> Tensor:
 
 
 def poisson_deviance(log_mean: Tensor, x: Tensor) -> Tensor:
-    r""":math:`x \log(x/\mu) + \mu - x \ge 0`, half the deviance of a Poisson variable; :math:`\mu` at x = 0."""
+    r"""Half the deviance of a Poisson variable of mean :math:`\mu`.
+
+    .. math:: x \log(x/\mu) + \mu - x \ge 0
+
+    It is :math:`\mu` at x = 0.
+    """
     result: Any = _PoissonDeviance.apply(log_mean, x)
     return result
 
@@ -224,10 +231,11 @@ class _PoissonDeviance(torch.autograd.Function):
 
 
 def negative_binomial_deviance(log_mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
-    r""":math:`(x + \theta) \log\frac{\theta + \mu}{\theta + x} - x \log\frac{\mu}{x} \ge 0`.
+    r"""Half the deviance of a negative binomial variable of mean :math:`\mu` and inverse dispersion :math:`\theta`.
 
-    Half the deviance of a negative binomial variable of mean :math:`\mu` and inverse dispersion :math:`\theta`. It
-    tends to :func:`poisson_deviance` as :math:`\theta \to \infty`.
+    .. math:: (x + \theta) \log\frac{\theta + \mu}{\theta + x} - x \log\frac{\mu}{x} \ge 0
+
+    It tends to :func:`poisson_deviance` as :math:`\theta \to \infty`.
     """
     result: Any = _NegativeBinomialDeviance.apply(log_mean, theta, x)
     return result
@@ -286,7 +294,10 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
 
 
 def beta_deviance(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    r""":math:`a \log\frac{a}{n x} + b \log\frac{b}{n (1 - x)} \ge 0` with :math:`n = a + b`, for 0 < x < 1."""
+    r"""What log p of a beta variable 0 < x < 1 falls below its value at the mean, but for the factor 1 / (x (1 - x)).
+
+    .. math:: a \log\frac{a}{n x} + b \log\frac{b}{n (1 - x)} \ge 0, \qquad n = a + b
+    """
     result: Any = _BetaDeviance.apply(a, b, x)
     return result
 
