@@ -4,17 +4,18 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from pyro.poutine.messenger import unwrap
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from pyrovae.data.arrays import as_tensor
+
 __all__ = ["Batches", "as_batches", "as_tensors"]
 
 
 class Batches:
-    """Batches of data, again at each iteration: from tensors that live on the device, or from a loader.
+    """Batches of data from tensors on the device, or from a loader. Each iteration starts anew.
 
     Args:
         source: A tuple of tensors of one length, or a :class:`~torch.utils.data.DataLoader`.
@@ -23,6 +24,10 @@ class Batches:
         transform: Applied to each batch.
         num_arguments: How many elements of a loader's batch to keep; None keeps all.
         device, dtype: Where batches go, and the precision of floating ones.
+        name: What to call the data in errors.
+
+    Raises:
+        ValueError: If a batch of a loader holds NaN or infinite values. The message names the batch and the datum.
     """
 
     def __init__(
@@ -35,7 +40,9 @@ class Batches:
         num_arguments: int | None,
         device: torch.device,
         dtype: torch.dtype,
+        name: str = "data",
     ):
+        self.name = name
         self.source, self.batch_size, self.shuffle = source, batch_size, shuffle
         self.transform, self.num_arguments = transform, num_arguments
         self.device, self.dtype = device, dtype
@@ -73,7 +80,7 @@ class Batches:
         return self._transformed(tuple(tensor[index] for tensor in self.source))
 
     def indices(self) -> Iterator[tuple[Tensor]]:
-        """As iterating, but rows in place of data."""
+        """The rows of each batch, in place of the data."""
         size, device = self.num_data, self.device
         order = (
             torch.randperm(size).to(device) if self.shuffle else torch.arange(size, device=device)
@@ -82,20 +89,20 @@ class Batches:
             yield (index,)
 
     def first(self) -> tuple[Tensor, ...]:
-        """A first batch; the random state and the order of later batches do not notice."""
+        """A first batch, taken without a change to the random state or to the order of later batches."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             return next(iter(self))
 
     def sample(self) -> tuple[Tensor, ...]:
-        """What can be checked before training: all data where they are tensors as the programs see them."""
+        """Data to check before training: all of them if they are tensors without a transform, else one batch."""
         if self.transform is None and not isinstance(self.source, DataLoader):
             return self.source
         return self.first()
 
     def _raw(self) -> Iterator[tuple[Tensor, ...]]:
         if isinstance(self.source, DataLoader):
-            for batch in self.source:
-                yield self._from_loader(batch)
+            for number, batch in enumerate(self.source):
+                yield self._from_loader(batch, number)
             return
         if self.shuffle:
             for (index,) in self.indices():
@@ -103,11 +110,15 @@ class Batches:
         else:
             yield from zip(*(tensor.split(self.batch_size) for tensor in self.source), strict=True)
 
-    def _from_loader(self, batch: Any) -> tuple[Tensor, ...]:
+    def _from_loader(self, batch: Any, number: int) -> tuple[Tensor, ...]:
         batch = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
-        return tuple(
-            _cast(torch.as_tensor(b), self.device, self.dtype) for b in batch[: self.num_arguments]
-        )
+        tensors = []
+        for item in batch[: self.num_arguments]:
+            tensor = as_tensor(item, f"The {self.name} data of batch {number}")
+            # Checked before the move to the device, where looking at a value would wait for all work there.
+            _check_finite(tensor, f"Batch {number} of the {self.name} data holds")
+            tensors.append(_cast(tensor, self.device, self.dtype))
+        return tuple(tensors)
 
     def _transformed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.transform is None:
@@ -154,6 +165,7 @@ def as_batches(
         num_arguments=num_arguments,
         device=device,
         dtype=dtype,
+        name=name,
     )
 
 
@@ -168,22 +180,16 @@ def as_tensors(
 
     Raises:
         TypeError: If something is not an array of numbers.
-        ValueError: If there are no data, lengths differ, or a value is NaN or infinite.
+        ValueError: If there are no data, if lengths differ, or if a value is masked, NaN or infinite.
+
+    >>> import numpy as np
+    >>> as_tensors((np.ones((2, 3)), np.array([0, 1])), dtype=torch.float32)
+    (tensor([[1., 1., 1.],
+            [1., 1., 1.]]), tensor([0, 1]))
     """
     tensors = []
     for item in data if isinstance(data, tuple | list) else (data,):
-        if not isinstance(item, np.ndarray | Tensor):
-            raise TypeError(
-                f"The {name} data must be an array, a tensor, a tuple of them, a Dataset or a DataLoader, "
-                f"found {type(item).__name__}."
-            )
-        try:
-            tensor = torch.as_tensor(item)
-        except TypeError as error:
-            raise TypeError(
-                f"The {name} data have no numeric dtype: found {item.dtype}."
-            ) from error
-        tensors.append(_cast(tensor, device, dtype))
+        tensors.append(_cast(as_tensor(item, f"The {name} data"), device, dtype))
     if not tensors or any(tensor.dim() == 0 or tensor.shape[0] == 0 for tensor in tensors):
         raise ValueError(f"The {name} data are empty: shapes {[tuple(t.shape) for t in tensors]}.")
     if len({tensor.shape[0] for tensor in tensors}) > 1:
@@ -191,13 +197,22 @@ def as_tensors(
             f"The {name} arrays have different lengths: {[t.shape[0] for t in tensors]}."
         )
     for tensor in tensors:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            bad = ~torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(1)
-            raise ValueError(
-                f"The {name} data hold NaN or infinite values, in {int(bad.sum())} of {len(bad)} data "
-                f"(first at index {int(bad.nonzero()[0])}). Remove or impute them."
-            )
+        _check_finite(tensor, f"The {name} data hold")
     return tuple(tensors)
+
+
+def _check_finite(tensor: Tensor, who: str) -> None:
+    """Raise a ValueError that begins with ``who`` if a value is NaN or infinite."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return
+    # A sum is a tenth of the work, and finite unless a value is not or the sum overflows.
+    if torch.isfinite(tensor.detach().sum()) or torch.isfinite(tensor).all():
+        return
+    bad = ~torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(1)
+    raise ValueError(
+        f"{who} NaN or infinite values, in {int(bad.sum())} of {len(bad)} data "
+        f"(first at index {int(bad.nonzero()[0])}). Remove or impute them."
+    )
 
 
 def _cast(tensor: Tensor, device: torch.device | None, dtype: torch.dtype | None) -> Tensor:

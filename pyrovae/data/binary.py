@@ -26,6 +26,9 @@ def binarize(x: Tensor, how: str = "threshold", *, threshold: float = 0.5, seed:
     References:
         On the Quantitative Analysis of Deep Belief Networks (Salakhutdinov and Murray, 2008), for MNIST drawn
         once with the grey values as probabilities.
+
+    >>> binarize(torch.tensor([0.2, 0.5, 0.9]))
+    tensor([0., 1., 1.])
     """
     x = torch.as_tensor(x)
     _check_unit(x)
@@ -46,8 +49,11 @@ def resample(x: Tensor, *rest: Tensor) -> Any:
     anew for each batch. It uses torch's global generator, so it follows the seed of the training.
 
     References:
-        Importance Weighted Autoencoders (Burda et al., 2016), section 5: images binarised anew for each
-        batch.
+        Importance Weighted Autoencoders (Burda et al., 2016), section 5, on images binarised anew
+        for each batch, `arXiv:1509.00519 <https://arxiv.org/abs/1509.00519>`_.
+
+    >>> resample(torch.tensor([0.0, 1.0]))
+    tensor([0., 1.])
     """
     return (torch.bernoulli(x), *rest) if rest else torch.bernoulli(x)
 

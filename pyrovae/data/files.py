@@ -12,8 +12,9 @@ What a file may hold:
 - a folder of images: all of one size, grey or RGB; subfolders ``train``, ``valid`` and ``test`` are taken as
   such.
 
-Nothing that could run code is read: neither pickles nor objects. Unsigned bytes with two or more dimensions a
-datum that go above 1 are grey levels; all else is used as it is. Colour channels go first.
+Nothing that could run code is read: neither pickles nor objects. Unsigned integers of 8 or 16 bits with two or
+more dimensions a datum that go above 1 are grey levels; they are divided by the largest that their bits can hold,
+255 or 65535. All else is used as it is. Colour channels go first.
 """
 
 from collections.abc import Mapping
@@ -24,10 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.data.arrays import as_tensor
+
 __all__ = ["read_file", "read_folder", "shrink"]
 
 _PARTS = ("train", "valid", "test")
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
+_WIDE = 2**16 - 1  # the largest grey level of 16 bits
 _SPARSE = {"data", "indices", "indptr", "shape"}
 
 
@@ -59,16 +63,18 @@ def read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _tensor(value: Any, what: str) -> Tensor | np.ndarray:
-    if isinstance(value, Tensor):
+    if not isinstance(value, Tensor):
+        value = np.asarray(value)
+        if value.dtype.kind in "US":  # names, such as those of classes
+            return value
+        if value.dtype.kind == "u" and value.dtype.itemsize == 2 and value.ndim > 2:
+            return torch.from_numpy(value.astype(np.uint16))  # images, scaled by their range later
+    elif value.dtype == torch.uint16 and value.dim() > 2:
         return value
-    array = np.asarray(value)
-    if array.dtype.kind in "US":  # names, such as those of classes
-        return array
-    if array.dtype.kind not in "buif":
-        raise ValueError(f"Expected numbers, found {array.dtype} as {what}.")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        array = array.astype(np.int64)
-    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+    try:
+        return as_tensor(value, what)
+    except TypeError as error:
+        raise ValueError(f"Expected numbers: {error}") from error
 
 
 def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
@@ -146,7 +152,9 @@ def _channels_first(x: Tensor) -> Tensor:
 
 
 def read_folder(path: Path, size: int | None = None) -> dict[str, Tensor]:
-    """The images of a folder, in the order of their names, as uint8 ``(N, H, W)`` or ``(N, 3, H, W)``.
+    """The images of a folder, in the order of their names, ``(N, H, W)`` or ``(N, 3, H, W)``.
+
+    They come as uint8, or as uint16 where the files hold 16 bits a pixel.
 
     Args:
         path: The folder. Subfolders ``train`` and ``test`` (and ``valid``) become parts; else all images
@@ -154,7 +162,7 @@ def read_folder(path: Path, size: int | None = None) -> dict[str, Tensor]:
         size: Shrink square images to this edge.
 
     Raises:
-        ValueError: If there are no images, one is damaged, or they differ in size.
+        ValueError: If there are no images, one is damaged, or they differ in size or depth.
     """
     parts = [part for part in _PARTS if (path / part).is_dir()]
     if "train" in parts:
@@ -163,20 +171,16 @@ def read_folder(path: Path, size: int | None = None) -> dict[str, Tensor]:
 
 
 def _read_images(path: Path, size: int | None) -> Tensor:
-    from PIL import Image
-
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _IMAGES)
     if not files:
         raise ValueError(f"No images in {path}: expected files such as .png or .jpg.")
-    images = []
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                grey = image.mode in ("1", "L", "LA", "I", "I;16", "F")
-                images.append(image.convert("L" if grey else "RGB"))
-        except OSError as error:
-            raise ValueError(f"Cannot read the image {file}: it is damaged or no image.") from error
-    mode = "L" if all(image.mode == "L" for image in images) else "RGB"
+    images = [_read_image(file) for file in files]
+    modes = {image.mode for image in images}
+    if "F" in modes and modes != {"F"}:
+        raise ValueError(
+            f"Images must have one depth, found 16-bit and 8-bit ones in {path}. Convert them to one of the two."
+        )
+    mode = "RGB" if "RGB" in modes else images[0].mode
     arrays = [
         _pixels(image.convert(mode)) if size is None else shrink(image.convert(mode), size)
         for image in images
@@ -191,8 +195,28 @@ def _read_images(path: Path, size: int | None) -> Tensor:
     return torch.stack(arrays)
 
 
+def _read_image(file: Path) -> Any:
+    """A PIL image: ``"L"`` or ``"RGB"`` of 8 bits, or ``"F"`` with the grey levels 0 to 65535 of 16 bits."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            # Pillow clips these to 8 bits instead of scaling them.
+            if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
+                return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            mode, levels = image.mode, np.array(image)
+    except OSError as error:
+        raise ValueError(f"Cannot read the image {file}: it is damaged or no image.") from error
+    if mode == "F" or levels.min() < 0 or levels.max() > _WIDE:
+        raise ValueError(
+            f"The image {file} holds {'floating' if mode == 'F' else '32-bit'} numbers, whose range is not known. "
+            "Convert it to 8 or 16 bits, or give an array file."
+        )
+    return Image.fromarray(levels.astype(np.float32))
+
+
 def shrink(image: Any, size: int) -> Tensor:
-    """A square PIL image as uint8 ``(size, size)`` or ``(3, size, size)``, shrunk by exact area averaging.
+    """A square PIL image as grey levels ``(size, size)`` or ``(3, size, size)``, shrunk by exact area averaging.
 
     Raises:
         ValueError: If the image is not square, or smaller than ``size``.
@@ -207,7 +231,9 @@ def shrink(image: Any, size: int) -> Tensor:
 
 
 def _pixels(image: Any) -> Tensor:
-    array = torch.from_numpy(np.array(image, dtype=np.uint8))
+    wide = image.mode == "F"
+    array = np.array(image)
+    array = torch.from_numpy(array.round().astype(np.uint16) if wide else array.astype(np.uint8))
     return array.movedim(-1, 0).contiguous() if array.dim() == 3 else array
 
 

@@ -53,6 +53,9 @@ def load(
     Raises:
         ValueError: If the name is unknown, a file is damaged, or the data are empty or not finite.
         FileNotFoundError: If nothing is there.
+
+    >>> load("digits")
+    Splits(digits: train 1,247, valid 250, test 300; each (8, 8))
     """
     options: dict[str, Any] = {"valid_size": valid_size, "test_size": test_size, "seed": seed}
     text = str(name)
@@ -100,8 +103,8 @@ def _parts(arrays: dict[str, Tensor], name: str, options: dict[str, Any]) -> Spl
     y = {
         k.removesuffix("_labels"): _conditions(a) for k, a in arrays.items() if k.endswith("labels")
     }
-    levels = 256 if _are_grey_levels(raw.values()) else None
-    x = {k: a.float() / 255 if levels else _floating(a, k, name) for k, a in raw.items()}
+    levels = _grey_levels(list(raw.values()))
+    x = {k: a.float() / (levels - 1) if levels else _floating(a, k, name) for k, a in raw.items()}
     first = "train" if "train" in x else "x"
     if first not in x:
         raise ValueError(
@@ -132,10 +135,13 @@ def _conditions(labels: Tensor) -> Tensor:
     return labels.float().reshape(labels.shape[0], -1)
 
 
-def _are_grey_levels(arrays: Any) -> bool:
-    arrays = list(arrays)
-    bytes_ = all(a.dtype == torch.uint8 and a.dim() > 2 for a in arrays)
-    return bytes_ and any(a.numel() and int(a.max()) > 1 for a in arrays)
+def _grey_levels(arrays: list[Tensor]) -> int | None:
+    """How many grey levels the arrays can hold if they are images of 8 or 16 bits, else None."""
+    for dtype, levels in ((torch.uint8, 2**8), (torch.uint16, 2**16)):
+        images = all(a.dtype == dtype and a.dim() > 2 for a in arrays)
+        if images and any(a.numel() and int(a.int().max()) > 1 for a in arrays):
+            return levels
+    return None
 
 
 def _floating(array: Tensor, part: str, name: str) -> Tensor:

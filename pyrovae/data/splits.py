@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.binary import binarize, resample
+from pyrovae.data.dequantization import Dequantize, dequantize
 
 __all__ = ["Splits", "split"]
 
@@ -21,11 +22,10 @@ class Splits:
         train, valid, test: Floating-point tensors of one shape a datum.
         name: What to call the data set.
         levels: Number of grey levels that were scaled to [0, 1], such as 256; None for data used as they are.
-            The distance between neighbouring levels, ``1 / (levels - 1)``, is the ``data_scale`` that bits
-            per dimension of a density need.
         labels: Class labels, integers ``(N,)``, or covariates, floating ``(N, C)``, of the three parts, where there
             are any.
         transform: What :func:`pyrovae.fit` applies to each training batch (``transform=``), or None.
+        dequantized: Whether noise turns the levels into real numbers, as :meth:`dequantize` makes it.
 
     Raises:
         ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels as data.
@@ -38,6 +38,7 @@ class Splits:
     levels: int | None = None
     labels: tuple[Tensor, Tensor, Tensor] | None = None
     transform: Any = None
+    dequantized: bool = False
 
     def __post_init__(self) -> None:
         for part in PARTS:
@@ -68,6 +69,16 @@ class Splits:
         """Whether values are in [0, 1] but not all 0 or 1."""
         inside = all(bool(((x >= 0) & (x <= 1)).all()) for x in (self.train, self.valid, self.test))
         return inside and not bool(((self.train == 0) | (self.train == 1)).all())
+
+    @property
+    def holds_levels(self) -> bool:
+        """Whether values are grey levels. Bits per dimension of a density then mean nothing: dequantise first."""
+        return self.levels is not None and not self.dequantized
+
+    @property
+    def data_scale(self) -> float:
+        """What bits per dimension of a density need: the width of a level once dequantised, else 1."""
+        return 1 / self.levels if self.levels is not None and self.dequantized else 1.0
 
     @property
     def condition_dim(self) -> int:
@@ -113,10 +124,43 @@ class Splits:
             part: binarize(getattr(self, part), once, seed=seed + i) for i, part in enumerate(PARTS)
         }
         if how != "dynamic":
-            return replace(self, **parts, levels=None)
+            return replace(self, **parts, levels=None, dequantized=False)
         return replace(
-            self, valid=parts["valid"], test=parts["test"], levels=None, transform=resample
+            self,
+            valid=parts["valid"],
+            test=parts["test"],
+            levels=None,
+            transform=resample,
+            dequantized=False,
         )
+
+    def dequantize(self, *, seed: int = 0) -> "Splits":
+        """Real numbers in place of grey levels, for a likelihood that is a density.
+
+        Validation and test data get their noise once, training data anew for each batch through :attr:`transform`.
+        See :func:`dequantize` for the bound that the log-density then is.
+
+        Args:
+            seed: Of the noise. The noise of each part depends on this and on that part alone.
+
+        Raises:
+            ValueError: If the values are no grey levels.
+
+        >>> import pyrovae as pv
+        >>> digits = pv.data.load("digits").dequantize()
+        >>> digits.holds_levels, digits.data_scale == 1 / 17
+        (False, True)
+        """
+        if self.levels is None or self.dequantized:
+            raise ValueError(
+                f"{self.name} does not hold grey levels, so there is nothing to dequantise. Binarised data and data "
+                "that were real numbers from the start stay as they are."
+            )
+        valid, test = (
+            dequantize(x, self.levels, seed=seed + i) for i, x in ((1, self.valid), (2, self.test))
+        )
+        noise = Dequantize(self.levels)
+        return replace(self, valid=valid, test=test, transform=noise, dequantized=True)
 
     def take(self, limit: int, *, seed: int = 0) -> "Splits":
         """At most ``limit`` data of each part, chosen at random: files are often sorted by class."""
@@ -160,6 +204,9 @@ def split(
 
     Raises:
         ValueError: If a size leaves a part empty.
+
+    >>> split(torch.randn(100, 3), valid_size=10, test_size=0.2)
+    Splits(data: train 70, valid 10, test 20; each (3,))
     """
     x = check(torch.as_tensor(x), name)
     labels = None if y is None else torch.as_tensor(y)

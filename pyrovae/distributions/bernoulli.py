@@ -1,13 +1,14 @@
 """Black and white elements as one event, scored fast in compiled graphs."""
 
 import math
-import sys
 from typing import Any
 
 import torch
 from pyro.distributions import Independent
 from torch import Tensor
 from torch.nn.functional import pad
+
+from pyrovae.distributions.special import capturing
 
 __all__ = ["JointBernoulli"]
 
@@ -30,7 +31,7 @@ class JointBernoulli(Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
-        if not _capturing() or logits.dtype not in (torch.float32, torch.float64):
+        if not capturing() or logits.dtype not in (torch.float32, torch.float64):
             return super().log_prob(value)
         event = len(self.event_shape)
         logits, value = logits.flatten(logits.dim() - event), value.flatten(value.dim() - event)
@@ -63,9 +64,3 @@ class _ByProducts(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_value = (each * logits).sum_to_size(value.shape)
         return of_logits, of_value
-
-
-def _capturing() -> bool:
-    """Whether a graph is being traced; what traces them is heavy to import, so absent means no."""
-    tracer = sys.modules.get("torch.fx.experimental.proxy_tensor")
-    return tracer is not None and tracer.get_proxy_mode() is not None

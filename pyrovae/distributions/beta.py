@@ -1,22 +1,34 @@
-"""Beta elements by mean and concentration."""
+"""Beta distributions by their two concentrations."""
+
+import math
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyrovae.distributions.elementwise import Elementwise
+from pyrovae.distributions.special import beta_deviance, log1p, stirling_error
 
-__all__ = ["Beta"]
+__all__ = ["Beta", "OpenUnitInterval"]
+
+
+class OpenUnitInterval(constraints.Constraint):
+    """Numbers strictly between 0 and 1."""
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value > 0) & (value < 1)
 
 
 class Beta(Elementwise):
-    r"""Density on the open interval (0, 1), :math:`x^{a-1} (1-x)^{b-1} / B(a, b)`.
+    r"""Beta elements, with a density on the open interval (0, 1).
+
+    .. math:: p(x) = x^{a-1} (1-x)^{b-1} / B(a, b)
 
     Args:
         concentration1, concentration0: a and b, positive.
     """
 
-    support = constraints.unit_interval
+    support = OpenUnitInterval()
     concentration1: Tensor
     concentration0: Tensor
 
@@ -25,8 +37,12 @@ class Beta(Elementwise):
 
     def density(self, value: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0
-        log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
-        return (a - 1) * value.log() + (b - 1) * torch.log1p(-value) - log_beta
+        n = a + b
+        errors = stirling_error(n) - stirling_error(a) - stirling_error(b)
+        # Roots, since the quotient of a and n itself may underflow.
+        root = (a.sqrt() * (b.sqrt() / n.sqrt())).log()
+        offset = errors + root - 0.5 * math.log(2 * math.pi)
+        return offset - beta_deviance(a, b, value) - value.log() - log1p(-value)
 
     def draw(self, concentration1: Tensor, concentration0: Tensor) -> Tensor:
         draw = torch.distributions.Beta(

@@ -15,21 +15,20 @@ _SERIES = (
 )  # fmt: skip
 
 
-def _log_sinhc(logits: Tensor) -> Tensor:
-    r""":math:`\log(\sinh(l/2) / (l/2))`, even in l, for any l and with exact gradients."""
-    size = logits.abs()
-    # Clamped, each formula is finite where the other holds; weights cost a tenth of torch.where's branches.
-    near, far = size.clamp(max=1).square(), size.clamp(min=1)
+def _log_mass(size: Tensor) -> Tensor:
+    r""":math:`\log((1 - e^{-s}) / s)` for s >= 0, with exact gradients."""
+    small = size < 1
+    # Each formula is finite where the other holds. A clamp would have gradient zero at 1 itself.
+    near, far = torch.where(small, size, 0.0), torch.where(small, 1.0, size)
+    square = near.square()
     series = torch.zeros_like(near)
     for coefficient in reversed(_SERIES):
-        series = near * (series + coefficient)
-    tail = 0.5 * far + torch.log(-torch.expm1(-far) / far)
-    small = (size < 1).to(size.dtype)
-    return small * series + (1 - small) * tail
+        series = square * (series + coefficient)
+    return torch.where(small, series - 0.5 * near, torch.log(-torch.expm1(-far)) - far.log())
 
 
 def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
-    r""":math:`E[x] = 1/(1 - e^{-l}) - 1/l`, which is 1/2 at l = 0."""
+    r"""The mean of a continuous Bernoulli, :math:`1/(1 - e^{-l}) - 1/l`, which is 1/2 at l = 0."""
     small = logits.abs() < 1
     near = torch.where(small, logits, 0.0)
     series = torch.zeros_like(near)
@@ -41,14 +40,17 @@ def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
 
 
 class ContinuousBernoulli(Elementwise):
-    r"""Density on [0, 1] with the kernel of a Bernoulli, :math:`p(x) = \frac{l}{e^l - 1} e^{l x}`.
+    r"""Elements in [0, 1] whose density has the kernel of a Bernoulli.
+
+    .. math:: p(x) = \frac{l}{e^l - 1} e^{l x}
 
     The normaliser is 0/0 at l = 0 (lambda = 1/2). torch interpolates it by a Taylor polynomial of two terms
     inside a window; here a series good to rounding covers |l| < 1 and an expression without cancellation the
     rest, so values and gradients are accurate everywhere.
 
     References:
-        The continuous Bernoulli (Loaiza-Ganem and Cunningham, 2019), equations 6 to 8.
+        The continuous Bernoulli (Loaiza-Ganem and Cunningham, 2019), equations 6 to 8,
+        `arXiv:1907.06845 <https://arxiv.org/abs/1907.06845>`_.
 
     Args:
         logits: :math:`l = \log\lambda/(1 - \lambda)`, any real.
@@ -61,7 +63,10 @@ class ContinuousBernoulli(Elementwise):
         super().__init__(logits=logits)
 
     def density(self, value: Tensor) -> Tensor:
-        return (value - 0.5) * self.logits - _log_sinhc(self.logits)
+        # Measured from the end that the logit favours, so that nothing cancels; |l|' at 0 must not be 0.
+        right = self.logits > 0
+        size = torch.where(right, self.logits, -self.logits)
+        return torch.where(right, value - 1, -value) * size - _log_mass(size)
 
     def draw(self, logits: Tensor) -> Tensor:
         u = torch.rand_like(logits)

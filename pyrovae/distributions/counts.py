@@ -1,19 +1,29 @@
 """Counts: Poisson, negative binomial, and its zero-inflated form, by the logarithm of the mean."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyrovae.distributions.elementwise import Elementwise
+from pyrovae.distributions.special import (
+    negative_binomial_deviance,
+    poisson_deviance,
+    stirling_error,
+)
 
 __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 
 
 class Poisson(Elementwise):
-    r"""Counts with :math:`\log p(x) = x \log\mu - \mu - \log x!`.
+    r"""Poisson elements by the logarithm of their mean.
 
-    :math:`\log x!` is evaluated once for each datum, not for each particle.
+    .. math:: \log p(x) = x \log\mu - \mu - \log x!
+
+    It is computed as a deviance, which depends on x and the mean, and a term of x alone. The latter is evaluated
+    once for each datum, and not for each particle.
 
     Args:
         log_mean: :math:`\log\mu`.
@@ -26,7 +36,9 @@ class Poisson(Elementwise):
         super().__init__(log_mean=log_mean)
 
     def density(self, value: Tensor) -> Tensor:
-        return value * self.log_mean - self.log_mean.exp() - torch.lgamma(value + 1)
+        positive = torch.where(value > 0, value, 1.0)
+        peak = stirling_error(positive) + 0.5 * (positive.log() + math.log(2 * math.pi))
+        return torch.where(value > 0, -peak, 0.0) - poisson_deviance(self.log_mean, value)
 
     def draw(self, log_mean: Tensor) -> Tensor:
         return torch.poisson(log_mean.exp())
@@ -37,14 +49,14 @@ class Poisson(Elementwise):
 
 
 class NegativeBinomial(Elementwise):
-    r"""Counts with mean :math:`\mu` and variance :math:`\mu + \mu^2/\theta`.
+    r"""Negative binomial elements by the logarithm of their mean and their inverse dispersion.
 
     .. math:: \log p(x) = x \log\sigma(u) + \theta \log\sigma(-u)
               + \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, x!}, \qquad u = \log\mu - \log\theta
 
-    It tends to the Poisson as :math:`\theta \to \infty`. The log-gammas cancel to many digits, so they are
-    evaluated in float64, at the shape of x and theta alone: with one theta for each element, once for each datum
-    and not for each particle.
+    The variance is :math:`\mu + \mu^2/\theta`, and the distribution tends to the Poisson as
+    :math:`\theta \to \infty`. The log-gammas would cancel to many digits. They are computed as Stirling errors, at
+    the shape of x and theta alone: with one theta for each element, once for each datum and not for each particle.
 
     Args:
         log_mean: :math:`\log\mu`.
@@ -59,10 +71,14 @@ class NegativeBinomial(Elementwise):
         super().__init__(log_mean=log_mean, theta=theta)
 
     def density(self, value: Tensor) -> Tensor:
-        x, theta = value.double(), self.theta.double()
-        ways = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
-        u = self.log_mean - self.theta.log()
-        return value * logsigmoid(u) + self.theta * logsigmoid(-u) + ways.to(u.dtype)
+        positive = torch.where(value > 0, value, 1.0)
+        n = positive + self.theta
+        errors = stirling_error(n) - stirling_error(self.theta) - stirling_error(positive)
+        # Roots, since the quotient of theta and n itself may underflow.
+        root = (self.theta.sqrt() / n.sqrt()).log()
+        peak = errors + root - 0.5 * (positive.log() + math.log(2 * math.pi))
+        peak = torch.where(value > 0, peak, 0.0)
+        return peak - negative_binomial_deviance(self.log_mean, self.theta, value)
 
     def draw(self, log_mean: Tensor, theta: Tensor) -> Tensor:
         rate = torch.distributions.Gamma(
@@ -81,7 +97,7 @@ class NegativeBinomial(Elementwise):
 
 
 class ZeroInflatedNegativeBinomial(Elementwise):
-    r"""A negative binomial, or with probability :math:`\pi` a zero.
+    r"""Zero-inflated negative binomial elements, which are zero with an extra probability.
 
     .. math:: p(x) = \pi\, 1[x = 0] + (1 - \pi)\, \mathrm{NB}(x; \mu, \theta)
 
@@ -100,8 +116,13 @@ class ZeroInflatedNegativeBinomial(Elementwise):
 
     def density(self, value: Tensor) -> Tensor:
         counts = NegativeBinomial(self.log_mean, self.theta).density(value)
-        inflated = torch.where(value == 0, torch.logaddexp(self.gate_logits, counts), counts)
-        return inflated + logsigmoid(-self.gate_logits)  # log(1 - pi), common to both branches
+        gate, zero = self.gate_logits, value == 0
+        positive, rare = gate > 0, zero & (counts <= gate)
+        # With g the gate: log(e^g + p) - log(1 + e^g), the larger term of each sum taken out before subtracting.
+        largest = torch.where(positive & zero, 0.0, torch.where(rare, gate, counts))
+        largest = largest - torch.where(positive & ~zero, gate, 0.0)
+        other = torch.where(zero, torch.where(rare, counts - gate, gate - counts), -torch.inf)
+        return largest - logsigmoid(-other) + logsigmoid(torch.where(positive, gate, -gate))
 
     def draw(self, log_mean: Tensor, theta: Tensor, gate_logits: Tensor) -> Tensor:
         counts = NegativeBinomial(log_mean, theta).draw(log_mean, theta)

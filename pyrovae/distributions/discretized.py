@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from pyrovae.distributions.elementwise import Elementwise
-from pyrovae.distributions.levels import from_levels, to_levels
+from pyrovae.distributions.levels import GreyLevels, from_levels, to_levels
 
 __all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture", "clipped_mean"]
 
@@ -21,16 +22,18 @@ def _log_prob(value: Tensor, loc: Tensor, scale: Tensor, num_levels: int) -> Ten
     e^{b - a})` exactly: no difference of nearly equal numbers is taken, however narrow or far the logistic.
     """
     step = 1 / (num_levels - 1)
-    centre = (value - loc) / scale
-    half = 0.5 * step / scale
+    rate, offset = 1 / scale, value - loc
+    # The half step in two numbers: at a level's edge the first cancels, and its rounding would be left.
+    half = float(np.float32(0.5 * step)) if loc.dtype == torch.float32 else 0.5 * step
+    rest = 0.5 * step - half
     # One where the level has an edge below, or above: factors, since torch.where is slow and these are finite.
     edge_below, edge_above = (
         (value > 0.5 * step).to(loc.dtype),
         (value < 1 - 0.5 * step).to(loc.dtype),
     )
-    above = softplus(-(centre + half), threshold=50.0) * edge_above  # -log sigma(a)
-    below = softplus(centre - half, threshold=50.0) * edge_below  # -log sigma(-b)
-    width = torch.log(-torch.expm1(-2 * half)) * (edge_above * edge_below)
+    above = softplus(-(offset + half + rest) * rate, threshold=50.0) * edge_above  # -log sigma(a)
+    below = softplus((offset - half - rest) * rate, threshold=50.0) * edge_below  # -log sigma(-b)
+    width = torch.log(-torch.expm1(-step * rate)) * (edge_above * edge_below)
     return width - above - below
 
 
@@ -53,20 +56,24 @@ class DiscretizedLogistic(Elementwise):
     for x = k/(L - 1); the first level takes all mass below it and the last all above.
 
     References:
-        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), section 5.1.
+        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), section 5.1,
+        `arXiv:1606.04934 <https://arxiv.org/abs/1606.04934>`_.
 
     Args:
         loc, scale: In units of the stored values, where white is 1.
         num_levels: L.
     """
 
-    support = constraints.unit_interval
     loc: Tensor
     scale: Tensor
 
     def __init__(self, loc: Tensor, scale: Tensor, num_levels: int = 256):
         super().__init__(loc=loc, scale=scale)
         self.num_levels = num_levels
+
+    @property
+    def support(self) -> GreyLevels:
+        return GreyLevels(self.num_levels)
 
     def density(self, value: Tensor) -> Tensor:
         return _log_prob(value, self.loc, self.scale, self.num_levels)
@@ -100,7 +107,7 @@ class DiscretizedLogisticMixture(TorchDistribution):
 
     References:
         PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications
-        (Salimans et al., 2017), equations 2 and 3.
+        (Salimans et al., 2017), equations 2 and 3, `arXiv:1701.05517 <https://arxiv.org/abs/1701.05517>`_.
 
     Args:
         logits: ``(*batch, M, *pixels)``, of the weights.
@@ -144,7 +151,7 @@ class DiscretizedLogisticMixture(TorchDistribution):
 
     @property
     def support(self):
-        return constraints.independent(constraints.unit_interval, len(self._event_shape))
+        return constraints.independent(GreyLevels(self.num_levels), len(self._event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":
         new = object.__new__(type(self))

@@ -1,4 +1,4 @@
-"""Counts whose means scale with the datum's own total."""
+"""Counts whose means are proportional to the total count of the datum."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,9 @@ __all__ = ["GivenTotal"]
 
 
 class GivenTotal(TorchDistribution):
-    r"""p(x | n) for an exposure n that is read off the datum: :math:`n = \max(1, \sum_i x_i)`.
+    r"""The distribution p(x | n) of counts given an exposure n, which is read from the datum.
+
+    .. math:: n = \max\big(1, \sum_i x_i\big)
 
     For each n this is a distribution over all counts x, those with another total included; ``log_prob(x)``
     evaluates it at the x whose total gave n. The total is thus conditioned on as a covariate, not modelled.

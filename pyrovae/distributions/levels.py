@@ -10,7 +10,7 @@ from torch.distributions import constraints
 
 from pyrovae.distributions.elementwise import Elementwise
 
-__all__ = ["LevelCategorical", "from_levels", "off_level", "to_levels"]
+__all__ = ["GreyLevels", "LevelCategorical", "from_levels", "off_level", "to_levels"]
 
 
 def to_levels(x: Tensor, num_levels: int) -> Tensor:
@@ -29,20 +29,46 @@ def off_level(x: Tensor, num_levels: int) -> Tensor:
     return ~(distance < 0.01)
 
 
+class GreyLevels(constraints.Constraint):
+    """The L stored levels k / (L - 1).
+
+    They are discrete: log p of a distribution over them is a log-probability, with no unit to convert.
+    """
+
+    is_discrete = True
+
+    def __init__(self, num_levels: int):
+        self.num_levels = num_levels
+
+    def check(self, value: Tensor) -> Tensor:
+        return ~off_level(value, self.num_levels)
+
+    def __repr__(self) -> str:
+        return f"GreyLevels({self.num_levels})"
+
+
 class LevelCategorical(Elementwise):
-    r"""A categorical over the L grey levels of each element, :math:`\log p(k) = l_k - \log\sum_j e^{l_j}`.
+    r"""A categorical distribution over the L grey levels of each element.
+
+    .. math:: \log p(k) = l_k - \log\sum_j e^{l_j}
 
     Args:
         logits: ``(*batch, L)``; the levels along the last dimension.
     """
 
-    support = constraints.unit_interval
     logits: Tensor
 
     def __init__(self, logits: Tensor):
-        super().__init__(log_normalizer=logits.logsumexp(-1))
+        # The largest logit is taken off first: beside it, a sum of small probabilities would be rounded away.
+        self.largest = logits.detach().amax(-1)
+        rest = (logits - self.largest.unsqueeze(-1)).exp().sum(-1).log()
+        super().__init__(log_normalizer=rest)
         self.logits = logits
         self.num_levels = logits.shape[-1]
+
+    @property
+    def support(self) -> GreyLevels:
+        return GreyLevels(self.num_levels)
 
     def density(self, value: Tensor) -> Tensor:
         index = to_levels(value, self.num_levels).long().unsqueeze(-1)
@@ -51,7 +77,7 @@ class LevelCategorical(Elementwise):
         chosen = (
             logits.expand(*shape, self.num_levels).gather(-1, index.expand(*shape, 1)).squeeze(-1)
         )
-        return chosen - self.log_normalizer
+        return chosen - self.largest - self.log_normalizer
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008  # torch's own signature
         shape = torch.Size(sample_shape) + self._batch_shape

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrovae.distributions.elementwise import Elementwise
+from pyrovae.distributions.special import log_one_plus_square, stirling_error
 
 __all__ = ["FittedNormal", "Laplace", "Normal", "StudentT"]
 
@@ -27,7 +28,10 @@ class _LocationScale(Elementwise):
 
 
 class Normal(_LocationScale):
-    r"""Normal elements, :math:`-\frac12 ((x - \mu) / \sigma)^2 - \log\sigma - \frac12\log 2\pi`."""
+    r"""Normal elements.
+
+    .. math:: \log p(x) = -\frac12 ((x - \mu) / \sigma)^2 - \log\sigma - \frac12\log 2\pi
+    """
 
     def __init__(self, loc: Tensor, scale: Tensor):
         super().__init__(loc=loc, scale=scale)
@@ -49,8 +53,8 @@ class FittedNormal(Normal):
 
     .. math:: \sigma^2 = \operatorname{mean} (x - \mu)^2
 
-    over every element of the call. No density: it has seen x. The gradient with respect to the fitted scale is
-    zero, so it is left out.
+    over every element of the call. This is no density, since the scale has seen x. The gradient with respect to the
+    fitted scale is zero, so it is left out.
 
     Args:
         loc: Location.
@@ -73,13 +77,16 @@ class FittedNormal(Normal):
 
 
 class Laplace(_LocationScale):
-    r"""Laplace elements, :math:`-|x - \mu| / b - \log 2b`."""
+    r"""Laplace elements.
+
+    .. math:: \log p(x) = -|x - \mu| / b - \log 2b
+    """
 
     def __init__(self, loc: Tensor, scale: Tensor):
         super().__init__(loc=loc, scale=scale)
 
     def density(self, value: Tensor) -> Tensor:
-        return (value - self.loc).abs() / -self.scale - (2 * self.scale).log()
+        return (value - self.loc).abs() / -self.scale - (self.scale.log() + math.log(2))
 
     def draw(self, loc: Tensor, scale: Tensor) -> Tensor:
         # The difference of two exponentials has no logarithm of zero to avoid.
@@ -92,9 +99,10 @@ class Laplace(_LocationScale):
 
 
 class StudentT(_LocationScale):
-    r"""Student-t elements with :math:`\nu` degrees of freedom,
-    :math:`-\frac{\nu + 1}2 \log(1 + t^2/\nu) - \log\sigma - \log B(\frac12, \frac\nu2) - \frac12\log\nu`
-    with :math:`t = (x - \mu)/\sigma`.
+    r"""Student-t elements.
+
+    .. math:: \log p(x) = -\frac{\nu + 1}2 \log(1 + t^2/\nu) - \log\sigma - \log B(\tfrac12, \tfrac\nu2)
+              - \tfrac12\log\nu, \qquad t = (x - \mu)/\sigma
 
     The mean exists for :math:`\nu > 1` and the variance for :math:`\nu > 2`; elsewhere they are NaN and infinite.
     """
@@ -105,15 +113,13 @@ class StudentT(_LocationScale):
         super().__init__(df=df, loc=loc, scale=scale)
 
     def density(self, value: Tensor) -> Tensor:
-        half = 0.5 * self.df
-        offset = (
-            torch.lgamma(half)
-            - torch.lgamma(half + 0.5)
-            + 0.5 * (math.pi * self.df).log()
-            + self.scale.log()
-        )
-        squares = ((value - self.loc) / self.scale).square()
-        return (squares / self.df).log1p() * -(half + 0.5) - offset
+        # In double precision, as one rounding is shared by all elements, and df is usually one number.
+        half = 0.5 * self.df.double()
+        gammas = half * torch.log1p(0.5 / half) - 0.5
+        gammas = gammas + stirling_error(half + 0.5) - stirling_error(half)
+        offset = (gammas - 0.5 * math.log(2 * math.pi)).to(self.df.dtype) - self.scale.log()
+        t = (value - self.loc) / self.scale / self.df.sqrt()
+        return offset - 0.5 * (self.df + 1) * log_one_plus_square(t)
 
     def draw(self, df: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         chi2 = (

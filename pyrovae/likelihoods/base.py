@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from pyrovae.declare import Declared
 from pyrovae.nets import Recipe
@@ -24,14 +25,24 @@ class Likelihood(Declared, nn.Module):
             def distribution(self, outputs):                  # (*batch, 1, *data_shape)
                 return dist.Exponential(softplus(outputs.squeeze(self.output_dim)))
 
-    Elementwise distributions are made joint over the data shape here. ``discrete`` says that densities are
-    probabilities of values as stored, so that bits per dimension need no scaling.
+    Elementwise distributions become joint over the data shape here. A likelihood also declares its data: ``support``
+    says which values it takes, ``domain`` and ``advice`` are the words of the error for other values.
+
+    >>> from pyrovae import likelihoods
+    >>> likelihoods.Bernoulli().in_support(torch.tensor([[0.0, 1.0], [0.5, 1.0]]))
+    tensor([ True, False])
     """
 
     num_outputs: int = 1
     """Decoder outputs for each element of x."""
     discrete: bool = False
-    """Whether x is discrete, and its density a probability."""
+    """Whether x is discrete, so that log p(x | z) is a log-probability. Bits per dimension then need no scale."""
+    support: Any = constraints.real
+    """Which values an element of x may have, as a constraint of ``torch.distributions``."""
+    domain: str = "is a density of finite real values"
+    """What the error for other values says of the likelihood, after its name."""
+    advice: str = "Remove or impute what is missing before training"
+    """What that error tells the user to do."""
 
     data_shape: tuple[int, ...]
     decoder: Sized
@@ -78,28 +89,35 @@ class Likelihood(Declared, nn.Module):
         """E[x | z], what a reconstruction shows."""
         return distribution.mean
 
+    def in_support(self, x: Tensor) -> Tensor:
+        """Which data lie in the support: ``(B,)`` booleans for x of shape ``(B, *data_shape)``.
+
+        The result is a tensor, and no value is looked at on the host. The check can therefore run within a captured
+        training step. Infinite values and NaN are in no support.
+        """
+        inside = self._inside(x)
+        return inside.flatten(1).all(1) if inside.dim() > 1 else inside
+
+    def _inside(self, x: Tensor) -> Tensor:
+        return self.support.check(x) & torch.isfinite(x)
+
     def check(self, x: Tensor) -> None:
-        """Raise a ValueError that names the alternatives if x lies outside the support."""
+        """Raise an error if a value of x lies outside the support.
+
+        Raises:
+            ValueError: If there is such a value. The message names the first one and the alternatives.
+        """
+        outside = ~self._inside(x)
+        if outside.any():
+            share = outside.float().mean().item()
+            raise ValueError(
+                f"{type(self).__name__} {self.domain}, found {x[outside][0].item():.6g} among the data "
+                f"({share:.2%} of values). {self.advice}."
+            )
 
     def initial_bias(self, mean: Tensor) -> Tensor | None:
         """Decoder outputs ``output_shape`` whose distribution has this mean, or None where there is no such rule."""
         return None
-
-
-def refuse(x: Tensor, outside: Tensor, domain: str, advice: str) -> None:
-    """Raise a ValueError with the first value outside and how many there are, if there is any.
-
-    Args:
-        x: Data.
-        outside: Which of its values lie outside the support.
-        domain: What the likelihood is, as "Beta is a density on (0, 1)".
-        advice: What to do, with the alternatives by name.
-    """
-    if outside.any():
-        share = outside.float().mean().item()
-        raise ValueError(
-            f"{domain}, found {x[outside][0].item():.6g} among the data ({share:.2%} of values). {advice}."
-        )
 
 
 def solve_increasing(

@@ -11,21 +11,28 @@ __all__ = ["Categorical"]
 
 
 class Categorical(Levels):
-    r"""Independent categorical elements over L levels; the decoder gives L logits for each.
+    r"""Independent categorical elements over grey levels, with a free probability for each level.
 
     .. math:: \log p(x \mid z) = \sum_i l_{i k_i} - \log\sum_j e^{l_{ij}}, \qquad x_i = k_i / (L - 1)
 
-    Any histogram can be fitted, at the price of L outputs an element, which know nothing of the levels' order;
-    :class:`~pyrovae.likelihoods.DiscretizedLogistic` takes two.
+    The decoder gives L logits for each element. They fit any histogram, but know nothing of the
+    order of the levels; :class:`~pyrovae.likelihoods.DiscretizedLogistic` needs two outputs.
 
     Args:
-        num_levels: L; 256 for 8-bit images. Level k is stored as k / (L - 1).
+        num_levels: The number L of levels, 256 for 8-bit images. Level k is stored as k / (L - 1).
 
     Raises:
-        ValueError: If num_levels is less than 2; on use, if x holds anything but the levels.
+        ValueError: If num_levels is less than 2, or if x holds anything but the levels.
 
     References:
-        Pixel Recurrent Neural Networks (van den Oord et al., 2016), section 3.3.
+        Pixel Recurrent Neural Networks (van den Oord et al., 2016), section 3.3,
+        `arXiv:1601.06759 <https://arxiv.org/abs/1601.06759>`_.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE((8, 8), latent_dim=2, likelihood=pv.likelihoods.Categorical(num_levels=17))
+        >>> vae.sample(3).shape
+        torch.Size([3, 8, 8])
     """
 
     def __init__(self, num_levels: int = 256):

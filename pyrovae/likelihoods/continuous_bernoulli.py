@@ -3,33 +3,41 @@
 from torch import Tensor
 
 from pyrovae.distributions import continuous_bernoulli
-from pyrovae.likelihoods.base import Likelihood, refuse, solve_increasing
+from pyrovae.likelihoods.base import Likelihood, solve_increasing
 
 __all__ = ["ContinuousBernoulli"]
 
 
 class ContinuousBernoulli(Likelihood):
-    r"""Independent continuous Bernoulli elements, x in [0, 1]; the decoder gives logits :math:`l`.
+    r"""Independent continuous Bernoulli elements, for real numbers in [0, 1].
 
     .. math:: \log p(x \mid z) = \sum_i x_i l_i - \log\frac{e^{l_i} - 1}{l_i}
 
-    The Bernoulli's kernel with the normaliser that makes it a density of grey values; accurate near l = 0 too.
-    A density of reals: bits per dimension of grey images account for the scaling of pixels.
+    The decoder gives the logits l. The kernel is that of the Bernoulli distribution, and the
+    normaliser makes it a density of grey values. It is accurate near l = 0 and for large l.
 
     Raises:
         ValueError: If x holds values outside [0, 1].
 
     References:
-        The continuous Bernoulli: fixing a pervasive error in variational autoencoders (Loaiza-Ganem and
-        Cunningham, 2019), equations 6 to 8.
+        The continuous Bernoulli: fixing a pervasive error in variational autoencoders
+        (Loaiza-Ganem and Cunningham, 2019), equations 6 to 8, `arXiv:1907.06845 <https://arxiv.org/abs/1907.06845>`_.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE((28, 28), latent_dim=2, likelihood=pv.likelihoods.ContinuousBernoulli())
+        >>> vae.sample(3).shape
+        torch.Size([3, 28, 28])
     """
+
+    support = continuous_bernoulli.ContinuousBernoulli.support
+    domain = "is a density on [0, 1]"
+    advice = (
+        "Scale the data (8-bit pixels by 1/255), or use likelihoods.Gaussian for unbounded values"
+    )
 
     def distribution(self, outputs: Tensor):
         return continuous_bernoulli.ContinuousBernoulli(outputs.squeeze(self.output_dim))
-
-    def check(self, x: Tensor) -> None:
-        refuse(x, ~((x >= 0) & (x <= 1)), "ContinuousBernoulli is a density on [0, 1]",
-               "Scale the data (8-bit pixels by 1/255), or use likelihoods.Gaussian for unbounded values")  # fmt: skip
 
     def initial_bias(self, mean: Tensor) -> Tensor:
         logits = solve_increasing(

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from pyrovae.distributions.given_total import GivenTotal
-from pyrovae.likelihoods.base import Likelihood, refuse
+from pyrovae.likelihoods.base import Likelihood
 
 __all__ = ["Counts"]
 
@@ -29,6 +30,12 @@ class Counts(Likelihood):
     """
 
     discrete = True
+    support = constraints.nonnegative_integer
+    domain = "is a distribution over counts 0, 1, 2, ..."
+    advice = (
+        "Give the counts as they were published, neither normalised nor logged, or use likelihoods.Gaussian for real "
+        "values"
+    )
     typical_total: Tensor
 
     def use_exposure(self, exposure: str | None, typical_total: float, link: str) -> None:
@@ -70,12 +77,6 @@ class Counts(Likelihood):
     @abstractmethod
     def counts(self, log_mean: Tensor, *rest: Tensor) -> Any:
         """Elementwise distribution with these means, and the decoder's further outputs."""
-
-    def check(self, x: Tensor) -> None:
-        refuse(x, ~((x >= 0) & (x == x.floor()) & torch.isfinite(x)),
-               f"{type(self).__name__} is a distribution over counts 0, 1, 2, ...",
-               "Give the counts as they were published, neither normalised nor logged, or use "
-               "likelihoods.Gaussian for real values")  # fmt: skip
 
     def initial_bias(self, mean: Tensor) -> Tensor:
         bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)

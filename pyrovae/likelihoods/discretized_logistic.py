@@ -12,27 +12,34 @@ __all__ = ["DiscretizedLogistic"]
 
 
 class DiscretizedLogistic(Levels):
-    r"""Independent discretised logistic elements: the probability of a grey level, not the density of a real.
+    r"""Independent discretised logistic elements, which give each grey level a probability.
 
     .. math:: p(x \mid z) = \prod_i \sigma\Big(\frac{x_i + h - \mu_i}{s_i}\Big)
               - \sigma\Big(\frac{x_i - h - \mu_i}{s_i}\Big), \qquad h = \frac1{2 (L - 1)}
 
-    The lowest level takes all mass below it, the highest all above. The decoder's first output is
-    :math:`\mu - \tfrac12`, so that it starts at mid-grey. Bits per dimension follow without any scaling.
+    The lowest level takes all mass below it, and the highest all mass above. The first decoder
+    output is :math:`\mu - \tfrac12`, so that the location starts at mid-grey.
 
     Args:
-        num_levels: L; 256 for 8-bit images. Level k is stored as k / (L - 1).
-        scale: Where s comes from, in units of the stored values: a positive number, ``"learned"``,
-            ``"per-element"`` or ``"decoder"``.
+        num_levels: The number L of levels, 256 for 8-bit images. Level k is stored as k / (L - 1).
+        scale: Where the scale s comes from, in units of the stored values: a positive number
+            (fixed), ``"learned"``, ``"per-element"`` or ``"decoder"``.
         initial_scale: Where a scale that is not fixed starts.
-        min_scale: Lower limit of such a scale.
+        min_scale: The lower limit of such a scale.
 
     Raises:
-        ValueError: If num_levels is less than 2, or the scale is neither positive and finite nor one of the
-            names; on use, if x holds anything but the levels.
+        ValueError: If num_levels is less than 2, if the scale is neither positive and finite nor
+            one of the names, or if x holds anything but the levels.
 
     References:
-        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), section 5.1.
+        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016),
+        section 5.1, `arXiv:1606.04934 <https://arxiv.org/abs/1606.04934>`_.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE((28, 28), latent_dim=2, likelihood=pv.likelihoods.DiscretizedLogistic())
+        >>> vae.sample(3).shape
+        torch.Size([3, 28, 28])
     """
 
     def __init__(

@@ -14,32 +14,40 @@ __all__ = ["DiscretizedLogisticMixture"]
 
 
 class DiscretizedLogisticMixture(Levels):
-    r"""A mixture of M discretised logistics for each colour pixel, or for each element of other data.
+    r"""A mixture of discretised logistics for each colour pixel, or for each element of other data.
 
     .. math:: p(x \mid z) = \prod_i \sum_{m=1}^M \pi_{mi} \prod_c \mathrm{DL}(x_{ci};\ \tilde\mu_{mci}, s_{mci})
 
-    For images ``(3, H, W)`` the channels c of a pixel share the component, and green's location is linear in red,
-    blue's in red and green, with slopes :math:`\tanh` of decoder outputs: 10 M outputs a pixel. For other
-    shapes each element has its own mixture, 3 M outputs. The components start evenly spread over the greys.
+    In images ``(3, H, W)`` the channels c of a pixel share the component. The location of green is
+    linear in red, and that of blue in red and green, with slopes :math:`\tanh` of decoder outputs.
+    This takes 10 M outputs a pixel. In data of another shape each element has a mixture of its own,
+    with 3 M outputs. The components start evenly spread over the grey levels.
 
-    ``mean`` is approximate: within half a level without channels; with them, green and blue at the means of the
-    channels before.
+    The mean is approximate. Without coupled channels it is within half a level of the exact one.
+    With them, green and blue are evaluated at the means of the channels before them.
 
     Args:
-        num_components: M.
-        num_levels: L; 256 for 8-bit images. Level k is stored as k / (L - 1).
-        coupled: Whether the channels of ``(3, H, W)`` images are coupled as above; by default where there are
-            three.
+        num_components: The number M of components.
+        num_levels: The number L of levels, 256 for 8-bit images. Level k is stored as k / (L - 1).
+        coupled: Whether the channels of ``(3, H, W)`` images are coupled. By default they are where
+            there are three.
         initial_scale: Where the scales start, in units of the stored values.
         min_scale: Their lower limit.
 
     Raises:
-        ValueError: If num_components or num_levels is too small, or images to be coupled are not ``(3, H, W)``;
-            on use, if x holds anything but the levels.
+        ValueError: If num_components or num_levels is too small, if images to be coupled are not
+            ``(3, H, W)``, or if x holds anything but the levels.
 
     References:
-        PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications
-        (Salimans et al., 2017), equations 1 to 3.
+        PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
+        Modifications (Salimans et al., 2017), equations 1 to 3,
+        `arXiv:1701.05517 <https://arxiv.org/abs/1701.05517>`_.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE((3, 8, 8), latent_dim=2, likelihood=pv.likelihoods.DiscretizedLogisticMixture(5))
+        >>> vae.sample(3).shape
+        torch.Size([3, 3, 8, 8])
     """
 
     def __init__(

@@ -11,31 +11,40 @@ __all__ = ["Gaussian"]
 
 
 class Gaussian(LocationScale):
-    r"""Independent Gaussian elements; the decoder gives the mean.
+    r"""Independent Gaussian elements, for real values.
 
     .. math:: p(x \mid z) = \prod_i N(x_i;\ \mu_i(z),\ \sigma_i^2)
 
-    With ``scale="optimal"`` one sigma for all elements is fitted in closed form,
-    :math:`\sigma^2 = \operatorname{mean} (x - \mu(z))^2` over the elements, data and particles of each training
-    batch (its gradient vanishes at the optimum, so none is taken). That looks at x, so it serves training alone:
-    the running average of sigma squared is kept, and whatever runs without gradients or in eval mode (bounds,
-    evidence, samples) has a frozen sigma, under which p(x | z) is a density like any other. The bound reported
-    by a training step is that of its own fitted sigma.
+    The decoder gives the means. With ``scale="optimal"`` one sigma for all elements is fitted in
+    closed form, :math:`\sigma^2 = \operatorname{mean} (x - \mu(z))^2` over the elements, data and
+    particles of each training batch. Its gradient vanishes at the optimum, so none is taken. Such a
+    sigma has seen x, so it serves training alone: the running average of sigma squared is kept, and
+    evaluation (eval mode, or no gradients) uses that fixed average, under which p(x | z) is a
+    density like any other. The bound that a training step reports is that of its fitted sigma.
 
     Args:
-        scale: Where sigma comes from: a positive number (fixed); ``"learned"`` (one for all elements);
-            ``"per-element"`` (one each); ``"decoder"`` (a second output of the decoder, for each x);
-            ``"optimal"``.
+        scale: Where sigma comes from: a positive number (fixed), ``"learned"`` (one for all
+            elements), ``"per-element"`` (one each), ``"decoder"`` (a second decoder output for each
+            element) or ``"optimal"``.
         initial_scale: Where a scale that is not fixed starts.
-        min_scale: Lower limit of such a scale, so that a perfect reconstruction has a finite density.
+        min_scale: The lower limit of such a scale, so that a perfect reconstruction has a finite
+            density.
 
     Raises:
-        ValueError: If the scale is neither positive and finite nor one of the names, or not
-            0 <= min_scale < initial_scale; on use, if x is not finite.
+        ValueError: If the scale is neither positive and finite nor one of the names, if not
+            0 <= min_scale < initial_scale, or if x is not finite.
 
     References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix C.2; Simple and Effective VAE
-        Training with Calibrated Decoders (Rybkin et al., 2021), section 3, for learned and optimal scales.
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix C.2,
+        `arXiv:1312.6114 <https://arxiv.org/abs/1312.6114>`_; Simple and Effective VAE
+        Training with Calibrated Decoders (Rybkin et al., 2021), section 3, for learned and optimal
+        scales, `arXiv:2006.13202 <https://arxiv.org/abs/2006.13202>`_.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE((4,), latent_dim=2, likelihood=pv.likelihoods.Gaussian("learned"))
+        >>> vae.sample(3).shape
+        torch.Size([3, 4])
     """
 
     running_variance: Tensor

@@ -10,22 +10,31 @@ __all__ = ["Laplace"]
 
 
 class Laplace(LocationScale):
-    r"""Independent Laplace elements: absolute errors, so that single outliers weigh less than under a Gaussian.
+    r"""Independent Laplace elements, which weigh outliers less than Gaussian ones.
 
     .. math:: \log p(x \mid z) = -\sum_i \frac{|x_i - \mu_i(z)|}{b_i} + \log 2 b_i
 
+    The decoder gives the locations, and errors count by their absolute value.
+
     Args:
-        scale: Where b comes from: a positive number, ``"learned"``, ``"per-element"`` or ``"decoder"``; as in
-            :class:`~pyrovae.likelihoods.Gaussian`.
+        scale: Where the scale b comes from: a positive number (fixed), ``"learned"``,
+            ``"per-element"`` or ``"decoder"``, as in :class:`~pyrovae.likelihoods.Gaussian`.
         initial_scale: Where a scale that is not fixed starts.
-        min_scale: Lower limit of such a scale.
+        min_scale: The lower limit of such a scale.
 
     Raises:
-        ValueError: If the scale is neither positive and finite nor one of the names, or not
-            0 <= min_scale < initial_scale; on use, if x is not finite.
+        ValueError: If the scale is neither positive and finite nor one of the names, if not
+            0 <= min_scale < initial_scale, or if x is not finite.
 
     References:
-        Mémoire sur la probabilité des causes par les évènements (Laplace, 1774), his first law of errors.
+        Mémoire sur la probabilité des causes par les évènements (Laplace, 1774), for his first law
+        of errors.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE((4,), latent_dim=2, likelihood=pv.likelihoods.Laplace("learned"))
+        >>> vae.sample(3).shape
+        torch.Size([3, 4])
     """
 
     def __init__(

@@ -1,9 +1,7 @@
 """What likelihoods of grey levels share."""
 
-from torch import Tensor
-
-from pyrovae.distributions.levels import off_level
-from pyrovae.likelihoods.base import Likelihood, refuse
+from pyrovae.distributions.levels import GreyLevels
+from pyrovae.likelihoods.base import Likelihood
 
 __all__ = ["Levels"]
 
@@ -15,6 +13,10 @@ class Levels(Likelihood):
     """
 
     discrete = True
+    advice = (
+        "Store level k as k / (num_levels - 1), set num_levels to what the data have (17 for scikit-learn's digits), "
+        "or use likelihoods.ContinuousBernoulli for reals in [0, 1]"
+    )
     num_levels: int
 
     def use_levels(self, num_levels: int) -> None:
@@ -28,11 +30,8 @@ class Levels(Likelihood):
                 f"{type(self).__name__} needs an integer num_levels >= 2, found {num_levels!r}: 256 for 8-bit images."
             )
         self.num_levels = num_levels
-
-    def check(self, x: Tensor) -> None:
-        top = self.num_levels - 1
-        refuse(x, off_level(x, self.num_levels),
-               f"{type(self).__name__}(num_levels={self.num_levels}) is a distribution over the {self.num_levels} "
-               f"grey levels 0, 1/{top}, ..., 1",
-               "Store level k as k / (num_levels - 1), set num_levels to what the data have (17 for scikit-learn's "
-               "digits), or use likelihoods.ContinuousBernoulli for reals in [0, 1]")  # fmt: skip
+        self.support = GreyLevels(num_levels)
+        self.domain = (
+            f"(num_levels={num_levels}) is a distribution over the {num_levels} grey levels "
+            f"0, 1/{num_levels - 1}, ..., 1"
+        )

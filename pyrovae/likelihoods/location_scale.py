@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.likelihoods.base import Likelihood, refuse
+from pyrovae.likelihoods.base import Likelihood
 from pyrovae.likelihoods.positive import Positive
 
 __all__ = ["LocationScale"]
@@ -35,10 +35,6 @@ class LocationScale(Likelihood):
     @abstractmethod
     def noise(self, loc: Tensor, scale: Tensor) -> Any:
         """Elementwise distribution with this location and scale, which broadcast together."""
-
-    def check(self, x: Tensor) -> None:
-        refuse(x, ~torch.isfinite(x), f"{type(self).__name__} is a density of finite real values",
-               "Remove or impute what is missing before training")  # fmt: skip
 
     def initial_bias(self, mean: Tensor) -> Tensor:
         bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)

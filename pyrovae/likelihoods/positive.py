@@ -1,6 +1,7 @@
 """Scales, concentrations and dispersions: where a positive quantity comes from."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,13 @@ class Positive(nn.Module):
             self.raw = nn.Parameter(torch.zeros(data_shape if self.source == "per-element" else ()))
         elif not isinstance(self.source, str):
             self.register_buffer("fixed", torch.tensor(float(self.source)), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Positive":
+        super()._apply(fn, recurse)
+        if not isinstance(self.source, str) and "fixed" in self._buffers:
+            # A cast of the single-precision buffer would keep its rounding: 0.1 is not 0.1 in float64.
+            self.fixed = torch.full_like(self.fixed, float(self.source))
+        return self
 
     def forward(self, outputs: Tensor | None = None) -> Tensor:
         """The quantity, of a shape that broadcasts over the data; from ``outputs`` if it is decoded."""
