@@ -20,7 +20,7 @@ class Estimate:
     """What a method found: a dictionary of ``(B,)`` columns, and notes about the run as a whole.
 
     Every estimate has ``log_marginal``, ``standard_error``, ``ess``, ``pareto_k``, ``num_particles``,
-    ``debiased`` and ``unseen``; methods add their own.
+    ``debiased`` and ``unseen``; methods add their own. ``batch_log_mean`` alone is ``(B, 8)``.
     """
 
     columns: dict[str, np.ndarray]
@@ -29,7 +29,8 @@ class Estimate:
     @classmethod
     def of_weights(cls, running: RunningWeights, **more: Tensor) -> "Estimate":
         """The columns that follow from importance weights."""
-        pareto_k, unseen = running.pareto_tail()
+        pareto_k, _ = running.pareto_tail()
+        _, unseen = running.pareto_tail(margin=2.0, horizon=100)
         found = {
             "log_marginal": running.log_mean_exp,
             "standard_error": running.standard_error,
@@ -39,6 +40,10 @@ class Estimate:
             "debiased": running.jackknife(1),
             "debiased_twice": running.jackknife(2),
             "unseen": unseen,
+            "degrees_of_freedom": running.degrees_of_freedom,
+            "log_weight_variance": running.log_weight_variance,
+            "batch_log_mean": running.batch_log_mean_exp,
+            "resolution": running.resolution * running.log_mean_exp.abs().clamp_min(1.0),
             **more,
         }
         return cls({name: column.detach().cpu().numpy() for name, column in found.items()})
