@@ -29,8 +29,7 @@ class Estimate:
     @classmethod
     def of_weights(cls, running: RunningWeights, **more: Tensor) -> "Estimate":
         """The columns that follow from importance weights."""
-        pareto_k, _ = running.pareto_tail()
-        _, unseen = running.pareto_tail(margin=2.0, horizon=100)
+        pareto_k, unseen = running.pareto_tail(margin=2.0, horizon=100)
         found = {
             "log_marginal": running.log_mean_exp,
             "standard_error": running.standard_error,
