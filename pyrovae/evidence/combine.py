@@ -20,10 +20,9 @@ def combine(evidence: "Sequence[Evidence]") -> tuple[dict[str, np.ndarray], dict
     _check(attributes, settings)
     if any(one.notes.get("exact") for one in evidence):
         raise ValueError("log p(x) is exact: there is nothing to combine.")
-    runs = [{str(name): one.dataset[name].values for name in one.dataset} for one in evidence]
     counts = {name: sum(one[name] for one in settings) for name in _COUNTS if name in settings[0]}
     changed = {"settings": settings[0] | counts, "seed": _seeds(attributes)}
-    return _combine_columns(runs), {**attributes[0], **changed}
+    return _combine_columns([one.columns for one in evidence]), {**attributes[0], **changed}
 
 
 def _seeds(attributes: Sequence[dict[str, Any]]) -> list[int]:

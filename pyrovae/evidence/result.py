@@ -144,6 +144,11 @@ class Evidence:
         return self.dataset.sizes["datum"]
 
     @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The variables of ``dataset`` as arrays."""
+        return {str(name): column.values for name, column in self.dataset.items()}
+
+    @property
     def method(self) -> str:
         """Name of the method."""
         return self.dataset.attrs["method"]
@@ -222,14 +227,14 @@ class Evidence:
             test = quantile(prob, len(self) - 1) * self.test_set_error()
         if error == "test_set":
             return mean - test, mean + test
-        found = reach(self.dataset, prob)
+        found = reach(self.columns, prob)
         near, far = math.hypot(found.chance, test), found.bias + math.hypot(found.beyond, test)
         return (mean - near, mean + far) if self.bound == "lower" else (mean - far, mean + near)
 
     @property
     def unknown(self) -> str | None:
         """Why the interval of the Monte Carlo error has one end only; None where it has both."""
-        return unknown(self.dataset)
+        return unknown(self.columns)
 
     @property
     def bits_per_dim(self) -> float:
