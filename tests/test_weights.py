@@ -198,3 +198,53 @@ def test_zero_weights():
     assert running.log_mean_exp.tolist() == [-math.inf, pytest.approx(math.log(0.5))]
     assert running.ess.tolist() == [0.0, pytest.approx(15.0)]
     assert running.standard_error[0] == math.inf
+
+
+def test_every_eighth_weight():
+    """The batches of a run do not depend on the pieces that it came in."""
+    log_w = draw(61, 3)
+    running = RunningWeights(3, 61)
+    for piece in log_w.split([5, 8, 30, 18]):
+        running.update(piece)
+    expected = torch.stack([weights.log_mean_exp(log_w[g :: weights.BATCHES]) for g in range(8)], 1)
+    assert_close(running.batch_log_mean_exp, expected)
+    assert_close(running.log_weight_variance, log_w.var(0))
+
+
+def test_degrees_of_freedom_are_satterthwaites():
+    """2K / (kurtosis - 1), never above K - 1; weights of one heavy value have hardly any."""
+    log_w = draw(4000, 3, spread=1.0, shift=0.0)
+    w = log_w.exp()
+    centred = w - w.mean(0)
+    kurtosis = centred.pow(4).mean(0) / centred.square().mean(0) ** 2
+    running = RunningWeights(3, 4000)
+    running.update(log_w)
+    assert_close(running.degrees_of_freedom, 8000 / (kurtosis - 1))
+    single = torch.zeros(1000, 1, dtype=torch.float64)
+    single[0] = 20.0
+    running = RunningWeights(1, 1000)
+    running.update(single)
+    assert 1 <= running.degrees_of_freedom.item() < 3
+    running = RunningWeights(1, 10)
+    running.update(torch.zeros(10, 1, dtype=torch.float64))
+    assert running.degrees_of_freedom.item() == 9  # K - 1
+
+
+@pytest.mark.parametrize("margin", [0.0, 2.0])
+def test_unseen_grows_with_margin_and_horizon(margin):
+    log_w = draw(1000, 20, spread=1.5)
+    near, far = (weights.pareto_tail(log_w, margin=margin, horizon=h)[1] for h in (10, 1000))
+    assert (far >= near).all()
+    assert (
+        weights.pareto_tail(log_w, margin=margin + 1)[1]
+        >= weights.pareto_tail(log_w, margin=margin)[1]
+    ).all()
+
+
+def test_zero_weights_have_no_variance_of_their_logs():
+    log_w = torch.zeros(30, 2, dtype=torch.float64)
+    log_w[::3, 1] = -math.inf
+    running = RunningWeights(2, 30)
+    for piece in log_w.split(7):
+        running.update(piece)
+    assert running.log_weight_variance.tolist() == [0.0, math.inf]

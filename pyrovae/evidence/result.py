@@ -3,12 +3,15 @@
 import json
 import math
 from os import PathLike
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import pyrovae
+from pyrovae.evidence.columns import MEANING
+from pyrovae.evidence.combine import combine
+from pyrovae.evidence.intervals import quantile, reach, unknown
+from pyrovae.evidence.summary import BAD_K, summarize
 
 if TYPE_CHECKING:
     import xarray
@@ -17,26 +20,6 @@ if TYPE_CHECKING:
     from pyrovae.evidence.methods.base import Estimate, Method
 
 __all__ = ["Evidence"]
-
-BAD_K = 0.7
-_MUCH = 3.0  # variance of log weights, beyond which few chains do not show how far their mean may be off
-_MEANING = {
-    "log_marginal": ("log p(x), estimated", "nats"),
-    "standard_error": ("Monte Carlo standard error of log_marginal", "nats"),
-    "ess": ("effective sample size of the weights", "particles"),
-    "pareto_k": (
-        "Pareto shape of the largest weights; above 0.7 the estimate is not to be trusted",
-        "1",
-    ),
-    "num_particles": ("weights that the estimate averages", "particles"),
-    "debiased": ("log_marginal by the jackknife of order 1", "nats"),
-    "debiased_twice": ("log_marginal by the jackknife of order 2", "nats"),
-    "acceptance": ("share of proposals that HMC accepted", "1"),
-    "log_weight_variance": ("variance of the log weights over chains", "nats squared"),
-    "refinement_gain": ("rise of the ELBO by a guide fitted to the datum", "nats"),
-    "unseen": ("what the tail of the weights may still hide", "nats"),
-    "rounding_error": ("what bfloat16 in the networks added, on a datum's first particles", "nats"),
-}
 
 
 class Evidence:
@@ -54,8 +37,10 @@ class Evidence:
     - ``debiased``, ``debiased_twice``: the estimate by the jackknife of order 1 and 2; closer to the truth for
       moderate weights, but no bound.
     - ``rounding_error``: with networks in bfloat16, what the rounding did to the estimate by the first particles.
-    - ``unseen``: nats by which the estimate would rise if the fitted tail of the weights were followed as far as
-      ten thousand times as many particles would follow it.
+    - ``unseen``: nats by which the estimate would rise if the tail of the weights, with k two standard errors above
+      the fitted value, were followed as far as a hundred times as many particles would follow it.
+    - ``degrees_of_freedom`` of the standard error; ``log_weight_variance``, in nats squared; ``batch_log_mean``,
+      ``(B, 8)``, the log mean of every eighth weight: what :meth:`interval` needs besides.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
@@ -98,8 +83,9 @@ class Evidence:
 
         variables = {}
         for name, column in columns.items():
-            meaning, units = _MEANING.get(name, (name.replace("_", " "), ""))
-            variables[name] = ("datum", np.asarray(column), {"long_name": meaning, "units": units})
+            meaning, units = MEANING.get(name, (name.replace("_", " "), ""))
+            dims = ("datum", "batch")[: np.ndim(column)]
+            variables[name] = (dims, np.asarray(column), {"long_name": meaning, "units": units})
         dataset = xarray.Dataset(
             variables, coords={"datum": np.arange(len(columns["log_marginal"]))}
         )
@@ -115,6 +101,38 @@ class Evidence:
             dataset.attrs[name] = json.dumps(value) if isinstance(value, dict) else value
         return cls(dataset)
 
+    @classmethod
+    def combine(cls, *evidence: "Evidence") -> "Evidence":
+        r"""Join runs of one method on one model and the same data, with different seeds, to one result.
+
+        .. math:: \log \hat p(x) = \log \sum_r \frac{K_r}{K} \hat p_r(x), \qquad K = \sum_r K_r
+
+        which is what one run with all the K weights would have given. That all runs are of one model is for the
+        caller to see to: results do not hold the model.
+
+        Raises:
+            TypeError: If an argument is no evidence.
+            ValueError: If data, method or settings differ (the number of particles may), if two seeds are equal, or
+                if log p(x) is exact already.
+
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian(shift=0.5)
+        >>> x = oracle.sample(3)
+        >>> runs = [
+        ...     pv.log_marginal(oracle.model, oracle.guide, x, num_particles=50, seed=seed)
+        ...     for seed in range(4)
+        ... ]
+        >>> int(pv.Evidence.combine(*runs).num_particles[0])
+        200
+        """
+        for one in evidence:
+            if not isinstance(one, Evidence):
+                raise TypeError(
+                    f"combine takes results of log_marginal, found {type(one).__name__}."
+                )
+        columns, attributes = combine(evidence)
+        return cls.from_columns(columns, **attributes)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "dataset":
             raise AttributeError(name)
@@ -124,6 +142,11 @@ class Evidence:
 
     def __len__(self) -> int:
         return self.dataset.sizes["datum"]
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The variables of ``dataset`` as arrays."""
+        return {str(name): column.values for name, column in self.dataset.items()}
 
     @property
     def method(self) -> str:
@@ -175,47 +198,43 @@ class Evidence:
     def interval(self, prob: float = 0.95, error: str = "monte_carlo") -> tuple[float, float]:
         r"""An interval for the mean of log p(x), in nats per datum.
 
-        It runs from ``mean() - c`` to the mean of ``debiased`` plus c, with c the normal quantile times the standard
-        error, so it holds the reported mean and allows for its bias: with moderate weights it covers the truth at
-        least as often as it says. For data with k above 0.7 the upper end adds ``unseen``; where half of the data or
-        more have k of 1 or above, whose weights have no finite mean by their own account, there is no upper end:
-        infinity. No draws from a guide can say what they never met: AIS or a better guide can.
+        The estimates lie below the truth on average, so the two ends differ. The lower end is the mean less
+        Student's t quantile times the standard error. The upper end adds to the mean the same error, what further
+        doublings of the particles would add, and what the tail of the weights may hide. There is no upper end
+        (``inf``) where the weights do not allow one; :attr:`unknown` then says why. For a result whose ``bound`` is
+        ``"upper"`` the ends change places. No draws from a guide can tell what they never met, such as a mode of
+        the posterior that the guide leaves out.
 
         Args:
             prob: How often the interval is to hold the truth, between 0 and 1.
             error: ``"monte_carlo"`` for the mean over these very data; ``"test_set"`` for the mean over all such
-                data, with log p(x) taken as known; ``"both"``.
+                data, with log p(x) of these taken as known; ``"both"``.
 
         Raises:
             ValueError: If prob is outside (0, 1) or error is another word.
         """
         if not 0 < prob < 1:
             raise ValueError(f"prob must lie between 0 and 1, found {prob}.")
-        if not math.isfinite(self.mean()):
+        if error not in ("monte_carlo", "test_set", "both"):
+            raise ValueError(f"error must be 'monte_carlo', 'test_set' or 'both', found {error!r}.")
+        mean = self.mean()
+        if not math.isfinite(mean):
             return -math.inf, math.inf
-        errors = {"monte_carlo": self.monte_carlo_error(), "test_set": self.test_set_error()}
-        errors["both"] = math.hypot(*errors.values())
-        if error not in errors:
-            raise ValueError(f"error must be one of {sorted(errors)}, found {error!r}.")
-        reach = NormalDist().inv_cdf(0.5 + prob / 2) * errors[error]
+        test = 0.0
+        if error != "monte_carlo":
+            if len(self) == 1:
+                return -math.inf, math.inf
+            test = quantile(prob, len(self) - 1) * self.test_set_error()
         if error == "test_set":
-            return self.mean() - reach, self.mean() + reach
-        below, above = self._bias()
-        return self.mean() - below - reach, self.mean() + above + reach
+            return mean - test, mean + test
+        found = reach(self.columns, prob)
+        near, far = math.hypot(found.chance, test), found.bias + math.hypot(found.beyond, test)
+        return (mean - near, mean + far) if self.bound == "lower" else (mean - far, mean + near)
 
-    def _bias(self) -> tuple[float, float]:
-        """How far below and above the reported mean the truth may lie for reasons other than chance."""
-        if "debiased" not in self.dataset:
-            return 0.0, 0.0
-        shift = (self.debiased - self.log_marginal).values
-        shift = np.where(np.isfinite(shift), shift, 0.0)
-        finite = np.isfinite(self.unseen.values)
-        missing = np.where((self.pareto_k > BAD_K).values & finite, self.unseen.values, 0.0)
-        if (finite & (self.pareto_k >= 1).values).mean() >= 0.5:
-            missing = np.full(len(self), math.inf)
-        if self.bound == "upper":
-            return float(np.mean(np.maximum(-shift, 0) + missing)), 0.0
-        return 0.0, float(max(0.0, np.mean(shift)) + np.mean(missing))
+    @property
+    def unknown(self) -> str | None:
+        """Why the interval of the Monte Carlo error has one end only; None where it has both."""
+        return unknown(self.columns)
 
     @property
     def bits_per_dim(self) -> float:
@@ -246,75 +265,7 @@ class Evidence:
         return np.flatnonzero(self.standard_error.values > target)
 
     def __repr__(self) -> str:
-        side = {"lower": "below", "upper": "above"}[self.bound]
-        unit = "datum" if len(self) == 1 else "data"
-        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
-        test = "" if len(self) == 1 else f" ± {self.test_set_error():.2g} (test set)"
-        notes = self.notes
-        exact = bool(notes.get("exact"))
-        what = "log p(x|y)" if self.dataset.attrs.get("given") else "log p(x)"
-        chance = "" if exact else f" ± {self.monte_carlo_error():.2g} (Monte Carlo)"
-        lines = [
-            f"Evidence of {len(self)} {unit} by {self.method}({settings})",
-            f"  {what:<10} {self.mean():.6g}{chance}{test} nats per datum",
-            "             exact, but for rounding"
-            if exact
-            else f"             on average {side} the truth",
-        ]
-        if self.dataset.attrs["num_dims"]:
-            lines.append(f"             {self.bits_per_dim:.4g} bits per dimension")
-        infinite = int(np.isinf(self.log_marginal.values).sum())
-        if infinite:
-            lines.append(
-                f"  infinite   for {infinite} of {len(self)}: no particle has any weight there"
-            )
-        for name, count in notes.get("summed", {}).items():
-            lines.append(f"  summed     {name} over its {count} values")
-        for name, why in notes.get("drawn", {}).items():
-            lines.append(f"  drawn      {name}: {why}")
-        if "ess" in self.dataset and not exact:
-            ess = self.ess.values
-            lines.append(f"  ESS        smallest {ess.min():.3g}, median {np.median(ess):.4g}")
-        if "pareto_k" in self.dataset and not exact:
-            lines.append(f"  Pareto k   {self._advice()}")
-        if "log_weight_variance" in self.dataset:
-            lines.append(f"  chains     {self._advice_on_chains()}")
-        if "rounding_error" in self.dataset:
-            error = self.rounding_error.values
-            lines.append(
-                f"  bfloat16   adds {error.mean():+.2g} nats on average, at most {np.abs(error).max():.2g} either way"
-            )
-        if "target_standard_error" in self.settings:
-            missed = len(self.missed_target())
-            lines.append(
-                f"  target     {missed} of {len(self)} {unit} above it"
-                if missed
-                else "  target     met"
-            )
-        return "\n".join(lines)
-
-    def _advice(self) -> str:
-        share = self.share_flagged
-        if (self.num_particles < 25).all():
-            return "no diagnosis: it takes 25 particles or more"
-        if share == 0:
-            return f"all below {BAD_K}"
-        return (
-            f"{share:.1%} above {BAD_K}: there log p(x) may be underestimated by more than the error says; "
-            "take more particles, AIS, or a better guide"
-        )
-
-    def _advice_on_chains(self) -> str:
-        variance = float(self.log_weight_variance.median())
-        text = f"accepted {float(self.acceptance.mean()):.0%}"
-        if math.isnan(variance):
-            return f"{text}; a single chain shows no variance"
-        text += f"; log weights vary by {variance:.2g} nats squared"
-        if variance <= _MUCH:
-            return f"{text} (median)"
-        return (
-            f"{text} (median), which is much: take more temperatures, or start from a better place"
-        )
+        return summarize(self)
 
     def to_datatree(self) -> "xarray.DataTree":
         """ArviZ's schema: ``log_likelihood`` with one chain and draw, and a group ``evidence`` with everything."""

@@ -24,6 +24,7 @@ class Estimate:
 
     Every estimate has the columns ``log_marginal``, ``standard_error``, ``ess``, ``pareto_k``, ``num_particles``,
     ``debiased``, ``debiased_twice`` and ``unseen``. Methods add their own.
+    ``batch_log_mean`` alone is ``(B, 8)``.
     """
 
     columns: dict[str, np.ndarray]
@@ -37,7 +38,7 @@ class Estimate:
     @classmethod
     def of_weights(cls, running: RunningWeights, **more: Tensor) -> "Estimate":
         """The columns that follow from importance weights, and ``more``."""
-        pareto_k, unseen = running.pareto_tail()
+        pareto_k, unseen = running.pareto_tail(margin=2.0, horizon=100)
         return cls.of_columns(
             {
                 "log_marginal": running.log_mean_exp,
@@ -48,6 +49,10 @@ class Estimate:
                 "debiased": running.jackknife(1),
                 "debiased_twice": running.jackknife(2),
                 "unseen": unseen,
+                "degrees_of_freedom": running.degrees_of_freedom,
+                "log_weight_variance": running.log_weight_variance,
+                "batch_log_mean": running.batch_log_mean_exp,
+                "resolution": running.resolution * running.log_mean_exp.abs().clamp_min(1.0),
                 **more,
             }
         )

@@ -459,8 +459,8 @@ def test_errors_split_into_monte_carlo_and_test_set():
         for error in ("monte_carlo", "test_set", "both")
     }
     assert lengths["both"] > lengths["test_set"] > lengths["monte_carlo"]
-    z = stats.norm.ppf(0.95)
-    assert lengths["test_set"] == pytest.approx(2 * z * evidence.test_set_error())
+    t = stats.t.ppf(0.95, 399)
+    assert lengths["test_set"] == pytest.approx(2 * t * evidence.test_set_error())
     with pytest.raises(ValueError, match="error must be"):
         evidence.interval(error="all")
     with pytest.raises(ValueError, match="between 0 and 1"):

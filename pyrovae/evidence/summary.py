@@ -1,0 +1,124 @@
+"""What an :class:`~pyrovae.Evidence` prints."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pyrovae.evidence.intervals import LEAST_WEIGHTS
+
+if TYPE_CHECKING:
+    from pyrovae.evidence.result import Evidence
+
+BAD_K = 0.7
+_MUCH = 3.0  # variance of annealed log weights beyond which few chains show little
+
+
+def summarize(evidence: "Evidence") -> str:
+    """Estimate, errors, interval, and what to think of them, a line each."""
+    unit = "datum" if len(evidence) == 1 else "data"
+    settings = ", ".join(f"{name}={value!r}" for name, value in evidence.settings.items())
+    lines = [f"Evidence of {len(evidence)} {unit} by {evidence.method}({settings})"]
+    lines += _estimate(evidence)
+    infinite = int(np.isinf(evidence.log_marginal.values).sum())
+    if infinite:
+        lines.append(
+            f"infinite   for {infinite} of {len(evidence)}: no particle has any weight there"
+        )
+    notes = evidence.notes
+    lines += [
+        f"summed     {name} over its {n} values" for name, n in notes.get("summed", {}).items()
+    ]
+    lines += [f"drawn      {name}: {why}" for name, why in notes.get("drawn", {}).items()]
+    if not notes.get("exact"):
+        lines += _diagnosis(evidence)
+    if "target_standard_error" in evidence.settings:
+        missed = len(evidence.missed_target())
+        lines.append(
+            f"target     {missed} of {len(evidence)} {unit} above it"
+            if missed
+            else "target     met"
+        )
+    return "\n  ".join(lines)
+
+
+def _estimate(evidence: "Evidence") -> list[str]:
+    exact = bool(evidence.notes.get("exact"))
+    what = "log p(x|y)" if evidence.dataset.attrs.get("given") else "log p(x)"
+    chance = "" if exact else f" ± {evidence.monte_carlo_error():.2g} (Monte Carlo)"
+    test = "" if len(evidence) == 1 else f" ± {evidence.test_set_error():.2g} (test set)"
+    side = {"lower": "below", "upper": "above"}[evidence.bound]
+    lines = [
+        f"{what:<10} {evidence.mean():.6g}{chance}{test} nats per datum",
+        "           exact, but for rounding"
+        if exact
+        else f"           on average {side} the truth",
+    ]
+    if int(evidence.dataset.attrs["num_dims"]):
+        lines.append(f"           {evidence.bits_per_dim:.4g} bits per dimension")
+    if not exact and math.isfinite(evidence.mean()):
+        low, high = evidence.interval()
+        lines.append(f"interval   {_ends(low, high)} for these data, 95 %, Monte Carlo error alone")
+        if evidence.unknown:
+            lines.append(f"           the other end is unknown: {evidence.unknown}")
+    return lines
+
+
+def _ends(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"above {low:.6g}" if math.isfinite(low) else "unknown"
+    return f"below {high:.6g}" if math.isinf(low) else f"{low:.6g} to {high:.6g}"
+
+
+def _diagnosis(evidence: "Evidence") -> list[str]:
+    lines = []
+    if "ess" in evidence.dataset:
+        ess = evidence.ess.values
+        lines.append(f"ESS        smallest {ess.min():.3g}, median {np.median(ess):.4g}")
+    if "pareto_k" in evidence.dataset:
+        lines += [f"Pareto k   {_tail(evidence)}"]
+        if advice := _advice(evidence):
+            lines.append(f"           {advice}")
+    if "acceptance" in evidence.dataset:
+        lines.append(f"chains     {_chains(evidence)}")
+    if "rounding_error" in evidence.dataset:
+        error = evidence.rounding_error.values
+        lines.append(
+            f"bfloat16   adds {error.mean():+.2g} nats on average, at most {np.abs(error).max():.2g} either way"
+        )
+    return lines
+
+
+def _tail(evidence: "Evidence") -> str:
+    if "num_particles" in evidence.dataset and (evidence.num_particles < LEAST_WEIGHTS).all():
+        return f"no diagnosis: it takes {LEAST_WEIGHTS} particles or more"
+    share = evidence.share_flagged
+    if share == 0:
+        return f"all below {BAD_K}"
+    return f"{share:.1%} above {BAD_K}: there log p(x) may be underestimated by more than the error says"
+
+
+def _advice(evidence: "Evidence") -> str:
+    """What helped where it was measured (docs/what_the_errors_mean.md); more particles did not."""
+    weights = float(evidence.num_particles.max()) if "num_particles" in evidence.dataset else 0
+    if evidence.share_flagged == 0 or weights < LEAST_WEIGHTS:
+        return ""
+    if evidence.method == "AIS":
+        more = 2 * evidence.settings["num_temperatures"]
+        return f"try more temperatures, AIS(num_temperatures={more}), or more chains"
+    if evidence.method != "ImportanceSampling":
+        return ""
+    if evidence.settings.get("refine_steps"):
+        return 'try method=pv.AIS(num_temperatures=100, num_chains=32, start="guide")'
+    return "more particles seldom help; try method=pv.ImportanceSampling(1_000, refine_steps=100)"
+
+
+def _chains(evidence: "Evidence") -> str:
+    variance = float(evidence.log_weight_variance.median())
+    text = f"accepted {float(evidence.acceptance.mean()):.0%}"
+    if math.isnan(variance):
+        return f"{text}; a single chain shows no variance"
+    text += f"; log weights vary by {variance:.2g} nats squared (median)"
+    if variance <= _MUCH:
+        return text
+    return f"{text}, which is much: take more temperatures, or start from a better place"
