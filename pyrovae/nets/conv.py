@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -20,8 +21,8 @@ class _Image(Recipe):
     init: str
 
     def _take(self, channels: tuple[int, ...], hidden: int, activation: str, init: str) -> None:
-        self.channels = check_widths(f"{type(self).__name__} channels", channels, least=1)
-        (self.hidden,) = check_widths("hidden", (hidden,))
+        self.channels = channels
+        (self.hidden,) = check_widths("hidden", hidden)
         self.activation, self.init = activation, init
         initialise(make_activation(activation), init)
 
@@ -87,6 +88,7 @@ class Conv(_Image):
 
     Args:
         channels: Channels of each stage, from the image inwards.
+        more: Further channels.
         hidden: Width of the dense layer between the innermost stage and the features.
         activation: As in :class:`MLP`.
         init: ``"default"`` (torch's own), ``"he"`` or ``"glorot"``.
@@ -96,9 +98,19 @@ class Conv(_Image):
     """
 
     def __init__(
-        self, *channels: int, hidden: int = 256, activation: str = "relu", init: str = "default"
+        self,
+        channels: int | Sequence[int] = (),
+        *more: int,
+        hidden: int = 256,
+        activation: str = "relu",
+        init: str = "default",
     ):
-        self._take(channels, hidden, activation, init)
+        self._take(
+            check_widths(f"{type(self).__name__} channels", channels, *more, least=1),
+            hidden,
+            activation,
+            init,
+        )
 
     def _down(self, fan_in: int, fan_out: int) -> list[nn.Module]:
         return [
@@ -133,6 +145,7 @@ class Residual(_Image):
 
     Args:
         channels: Channels of each stage, from the image inwards.
+        more: Further channels.
         blocks: Residual blocks in each stage.
         hidden: Width of the dense layer between the innermost stage and the features.
         activation: As in :class:`MLP`.
@@ -148,14 +161,20 @@ class Residual(_Image):
 
     def __init__(
         self,
-        *channels: int,
+        channels: int | Sequence[int] = (),
+        *more: int,
         blocks: int = 2,
         hidden: int = 256,
         activation: str = "silu",
         init: str = "he",
     ):
-        self._take(channels, hidden, activation, init)
-        (self.blocks,) = check_widths("blocks", (blocks,))
+        self._take(
+            check_widths(f"{type(self).__name__} channels", channels, *more, least=1),
+            hidden,
+            activation,
+            init,
+        )
+        (self.blocks,) = check_widths("blocks", blocks)
 
     def _down(self, fan_in: int, fan_out: int) -> list[nn.Module]:
         return [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), *self._stage(fan_out)]

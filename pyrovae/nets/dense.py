@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class MLP(Recipe):
 
     Args:
         hidden: Widths of the hidden layers, from input to output; none makes a linear map.
+        more: Further widths: ``MLP(300, 300)`` is ``MLP([300, 300])``.
         activation: One of relu, tanh, silu, gelu, elu, softplus.
         init: ``"default"`` (torch's own), ``"he"`` or ``"glorot"``; see
             :func:`~pyrovae.nets.recipe.initialise`.
@@ -33,8 +35,14 @@ class MLP(Recipe):
         ValueError: If a width is not a positive integer, or a word is unknown.
     """
 
-    def __init__(self, *hidden: int, activation: str = "relu", init: str = "default"):
-        self.hidden = check_widths("Hidden widths", hidden)
+    def __init__(
+        self,
+        hidden: int | Sequence[int] = (),
+        *more: int,
+        activation: str = "relu",
+        init: str = "default",
+    ):
+        self.hidden = check_widths("Hidden widths", hidden, *more)
         self.activation, self.init = activation, init
         initialise(make_activation(activation), init)
 
@@ -59,6 +67,7 @@ class GatedMLP(Recipe):
 
     Args:
         hidden: Widths of the hidden layers, from input to output.
+        more: Further widths.
         init: ``"he"`` (the paper's), ``"default"`` (torch's own) or ``"glorot"``.
 
     Raises:
@@ -69,8 +78,8 @@ class GatedMLP(Recipe):
         Convolutional Networks (Dauphin et al., 2017), equation 1.
     """
 
-    def __init__(self, *hidden: int, init: str = "he"):
-        self.hidden = check_widths("Hidden widths", hidden)
+    def __init__(self, hidden: int | Sequence[int] = (), *more: int, init: str = "he"):
+        self.hidden = check_widths("Hidden widths", hidden, *more)
         self.init = init
         initialise(nn.Identity(), init)
 

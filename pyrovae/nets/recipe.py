@@ -3,6 +3,7 @@
 import inspect
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ ACTIVATIONS = {
     "elu": nn.ELU,
     "softplus": nn.Softplus,
 }
+WIDTHS = (int | Sequence[int],)
 INITIALISATIONS = ("default", "he", "glorot")
 
 
@@ -51,15 +53,18 @@ def initialise(net: nn.Module, how: str) -> nn.Module:
     return net
 
 
-def check_widths(name: str, widths: tuple[int, ...], *, least: int = 0) -> tuple[int, ...]:
-    """The widths, if they are positive integers and enough of them."""
+def check_widths(
+    name: str, first: int | Sequence[int], *more: int, least: int = 0
+) -> tuple[int, ...]:
+    """Widths, given one by one or as one sequence, as a tuple of positive integers."""
+    widths = (*first, *more) if isinstance(first, Sequence) else (first, *more)
     if len(widths) < least or any(
         isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths
     ):
         raise ValueError(
             f"{name} must be {'one or more ' * bool(least)}positive integers, found {widths}."
         )
-    return tuple(widths)
+    return widths
 
 
 class Recipe(ABC):
@@ -82,9 +87,11 @@ class Recipe(ABC):
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
             if name == "self":
                 continue
-            value: Any = getattr(self, name, ...)
-            if parameter.kind is parameter.VAR_POSITIONAL:
+            value: Any = getattr(self, name, ())
+            if parameter.annotation in WIDTHS:
                 arguments.extend(map(repr, value))
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                continue
             elif value != parameter.default:
                 arguments.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
