@@ -63,9 +63,10 @@ def _run(arguments: list[str]) -> None:
         print(pyrovae.__version__)
     elif name in COMMANDS:
         # Only from here on torch is needed.
-        from pyrovae.cli.commands import run
+        from pyrovae.cli.parse import parse
 
-        run(name, arguments[1:])
+        function, options = parse(name, arguments[1:])
+        function(**options)
     else:
         import difflib
 

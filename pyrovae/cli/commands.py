@@ -1,91 +1,26 @@
-"""The commands. The parameters of a function are its options, and its docstring is their help."""
+"""The commands. The parameters of a function are its options; its docstring is their help."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentError, ArgumentParser
-
 import pyrovae as pv
 from pyrovae import evidence, runs
-from pyrovae.cli import COMMANDS, UsageError
 from pyrovae.estimators import Estimator
 from pyrovae.evidence import Evidence
 from pyrovae.evidence.methods.base import Method
-from pyrovae.runs import Config, Run, figures
+from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
-from pyrovae.runs.config import CLASSES, add_arguments, instantiate
-from pyrovae.runs.messages import one_line
-from pyrovae.runs.own_classes import MODE
 from pyrovae.runs.run import new_file
 from pyrovae.runs.terminal import attempt, headline, say, seeded
 
-__all__ = ["parse", "run"]
+__all__ = ["compare", "estimators", "evaluate", "sample"]
 
 Part = Literal["test", "valid", "train"]
-_KINDS = {**CLASSES, "names": Estimator}
 _IMPORTANCE: Any = {"class_path": "pyrovae.ImportanceSampling"}
 _PARTICLES: Any = [1, 4, 16]
 _NONE: Any = []
-
-
-def run(name: str, words: list[str]) -> None:
-    """Run one command with the words that follow its name.
-
-    Raises:
-        UsageError: If they are no options of it.
-        SystemExit: After ``--help`` and ``--print_config``.
-    """
-    function, options = parse(name, words)
-    function(**options)
-
-
-def parse(name: str, words: list[str]) -> tuple[Callable[..., None], dict[str, Any]]:
-    """The function of a command, and its arguments."""
-    function = globals()[name]
-    parser = ArgumentParser(
-        prog=f"pyrovae {name}", description=COMMANDS[name], exit_on_error=False, parser_mode=MODE
-    )
-    if name == "train":
-        about = "A YAML file such as RUN/config.yaml; options after it win over it."
-        parser.add_argument("--config", action="config", metavar="FILE", help=about)
-    add_arguments(parser, function)
-    if name == "train":
-        add_arguments(parser, Config, CLASSES)
-    known = [a.dest for a in parser._actions]
-    try:
-        parsed = parser.parse_args(words)
-        if name != "train":
-            return function, {key: instantiate(value) for key, value in vars(parsed).items()}
-        given = [*vars(parser.parse_args(words, defaults=False))]
-    except ArgumentError as error:
-        raise UsageError(one_line(error, _KINDS, known)) from error
-    options = {key: value for key, value in vars(parsed).items() if key != "config"}
-    if parsed.resume is not None:
-        if others := [f"--{key}" for key in given if key != "resume"]:
-            raise UsageError(
-                f"--resume goes on with the run's own configuration: leave out {', '.join(others)}."
-            )
-        return function, {"out": None, "resume": parsed.resume}
-    try:
-        declared = Config(**{k: v for k, v in options.items() if k not in ("out", "resume")})
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return function, {"out": parsed.out, "config": declared}
-
-
-def train(out: Path | None = None, resume: Path | None = None, **config: Any) -> None:
-    """Declare, fit and evaluate a model, and write it all to a run folder.
-
-    Args:
-        out: The folder to write to, new or empty; default runs/DATA-1, -2, ...
-        resume: The folder of an interrupted run to go on with; it takes no other option.
-    """
-    if resume is not None:
-        runs.resume(resume)
-    else:
-        runs.train(config["config"], out)
 
 
 def evaluate(

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -46,9 +46,16 @@ PARTS = ("prior", "likelihood", "posterior", "encoder", "decoder")
 _SIZES = {"data_shape", "latent_dim", "latent_dims", "condition_dim"}
 
 
-def _declared(class_path: str, **init_args: Any) -> Callable[[], dict[str, Any]]:
-    given = {"init_args": init_args} if init_args else {}
-    return lambda: {"class_path": f"pyrovae.{class_path}", **given}
+_WIDTHS = {
+    "pyrovae.nets.MLP": {"hidden": [300, 300]},
+    "pyrovae.nets.GatedMLP": {"hidden": [300, 300]},
+    "pyrovae.nets.Conv": {"channels": [32, 64]},
+    "pyrovae.nets.Residual": {"channels": [32, 64]},
+}
+
+
+def _declared(class_path: str) -> Callable[[], dict[str, Any]]:
+    return lambda: {"class_path": f"pyrovae.{class_path}"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +125,8 @@ class Config:
     prior: Declared = field(default_factory=_declared("priors.StandardNormal"))
     likelihood: Declared = field(default_factory=_declared("likelihoods.Bernoulli"))
     posterior: Declared = field(default_factory=_declared("posteriors.DiagonalNormal"))
-    encoder: Declared = field(default_factory=_declared("nets.MLP", hidden=[300, 300]))
-    decoder: Declared = field(default_factory=_declared("nets.MLP", hidden=[300, 300]))
+    encoder: Declared = field(default_factory=_declared("nets.MLP"))
+    decoder: Declared = field(default_factory=_declared("nets.MLP"))
     bias_from_data: bool = False
     estimator: Declared = field(default_factory=_declared("estimators.ELBO"))
     beta: Declared = 1.0
@@ -135,7 +142,9 @@ class Config:
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         try:
-            checked = _parser().parse_object(given)
+            known = _parser().parse_object(given, defaults=False)
+            filled = {name: with_widths(value) for name, value in vars(known).items()}
+            checked = _parser().parse_object(filled)
         except ArgumentError as error:
             raise ValueError(one_line(error, CLASSES, given)) from error
         for name, kind in CLASSES.items():
@@ -143,9 +152,12 @@ class Config:
             if isinstance(value, Namespace) and class_of(value) in (kind, *get_args(kind)):
                 raise ValueError(f"{name}: {value.class_path} is only a base class.")
         taken = inspect.signature(class_of(checked.model)).parameters
+        defaults = {
+            f.name: f.default_factory()["class_path"] for f in fields(self) if f.name in PARTS
+        }
         for part in PARTS:
             if part not in taken and checked[part] is not None:
-                if checked[part].class_path != _parser().get_default(part)["class_path"]:
+                if checked[part].class_path != defaults[part]:
                     raise ValueError(
                         f"{class_of(checked.model).__name__} takes no {part}. Leave out "
                         f"--{part}, or give another --model."
@@ -211,30 +223,45 @@ def instantiate(value: Any) -> Any:
         return [instantiate(item) for item in value]
     if not isinstance(value, Namespace) or "class_path" not in value:
         return value
-    given = {**vars(value.get("init_args", Namespace())), **value.get("dict_kwargs", {})}
-    return class_of(value)(**{name: instantiate(item) for name, item in given.items()})
+    return class_of(value)(**_arguments(value))
+
+
+def _arguments(declared: Namespace) -> dict[str, Any]:
+    """The arguments of a class, with new objects among them."""
+    given = declared.get("init_args", Namespace()).items(branches=True, nested=False)
+    return {
+        key: instantiate(item) for key, item in [*given, *declared.get("dict_kwargs", {}).items()]
+    }
+
+
+def with_widths(value: Any) -> Any:
+    """The same as plain dictionaries, with the usual widths of networks that are given none."""
+    value = value.as_dict() if isinstance(value, Namespace) else value
+    if not isinstance(value, dict) or "class_path" not in value:
+        return value
+    given = {name: with_widths(item) for name, item in (value.get("init_args") or {}).items()}
+    return {**value, "init_args": {**_WIDTHS.get(value["class_path"], {}), **given}}
 
 
 def add_arguments(
-    parser: ArgumentParser, function: Callable, classes: Mapping[str, Any] | None = None
+    parser: ArgumentParser,
+    function: Callable,
+    classes: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> None:
     """An option for each parameter of a function or class, with the help of its docstring.
 
     Parameters without a default are positional, lists take several words, and booleans are
-    ``--name`` or ``--no_name``.
+    ``--name`` or ``--no_name``. ``classes`` are types in place of the annotations.
     """
     from docstring_parser import parse
 
-    factories = getattr(function, "__dataclass_fields__", {})
     helps = {p.arg_name: p.description for p in parse(inspect.getdoc(function) or "").params}
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            continue
         kind = (classes or {}).get(name, parameter.annotation)
         default = parameter.default
-        factory = getattr(factories.get(name), "default_factory", MISSING)
-        if factory is not MISSING:
-            default = factory()
+        if defaults is not None:
+            default = defaults.get(name)
         options: dict[str, Any] = {"help": helps.get(name)}
         if get_origin(kind) is list:
             kind = get_args(kind)[0]
@@ -257,7 +284,9 @@ def _add_option(parser: ArgumentParser, name: str, kind: Any, **options: Any) ->
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, parser_mode=MODE)
-    add_arguments(parser, Config, CLASSES)
+    # No default classes: their arguments would be handed on to the ones that are given.
+    plain = {f.name: f.default for f in fields(Config) if f.name not in CLASSES}
+    add_arguments(parser, Config, CLASSES, plain)
     return parser
 
 
@@ -284,7 +313,7 @@ def declare(config: Config, data_shape: tuple[int, ...]) -> Pair:
     Raises:
         Exception: What the model and its parts raise for their arguments.
     """
-    cls, inner = config.model_class, vars(config.model.get("init_args", Namespace()))
+    cls = config.model_class
     sizes = {
         "data_shape": data_shape,
         "latent_dim": config.latent_dim,
@@ -294,7 +323,7 @@ def declare(config: Config, data_shape: tuple[int, ...]) -> Pair:
     taken = inspect.signature(cls).parameters
     arguments = {name: size for name, size in sizes.items() if name in taken}
     arguments |= {part: config.build(part) for part in PARTS if part in taken}
-    arguments |= {name: instantiate(value) for name, value in inner.items()}
+    arguments |= _arguments(config.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return cls(**arguments)

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, get_args
 
@@ -74,7 +75,8 @@ def class_names(kind: Any) -> list[str]:
         return [name for each in get_args(kind) for name in class_names(each)]
     found = []
     for cls in kind.__subclasses__():
-        if cls.__module__.startswith("pyrovae.") and not cls.__name__.startswith("_"):
-            found += [] if inspect.isabstract(cls) else [cls.__name__]
-        found += class_names(cls) if cls.__module__.startswith("pyrovae.") else []
+        family = sys.modules[".".join(cls.__module__.split(".")[:2])]
+        if getattr(family, cls.__name__, None) is cls and not inspect.isabstract(cls):
+            found += [cls.__name__] * cls.__module__.startswith("pyrovae.")
+        found += class_names(cls)
     return sorted({*found})

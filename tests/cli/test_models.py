@@ -7,13 +7,13 @@ import tomllib
 import numpy as np
 import pytest
 import torch
+from pyrovae.cli.conditions import settle
+from pyrovae.cli.options import chosen_parts
 from safetensors.torch import load_file
 
 import pyrovae as pv
 from pyrovae import nets, posteriors
 from pyrovae.cli import main
-from pyrovae.cli.conditions import settle
-from pyrovae.cli.options import chosen_parts
 from pyrovae.cli.parse import parse, to_config
 from pyrovae.runs.run import build
 
