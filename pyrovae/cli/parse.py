@@ -54,7 +54,7 @@ def _train(words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
         others += [word for word in rest if word.startswith("--") and word != "--help"]
         if others:
             raise UsageError(
-                f"--resume goes on with the run's own configuration: leave out {' '.join(others)}."
+                f"--resume goes on with the run's own configuration: leave out {', '.join(others)}."
             )
     base = Config() if ahead.config is None else Config.load(ahead.config)
 

@@ -179,7 +179,7 @@ class Config:
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no configuration at {path}.")
         try:
-            return cls(**vars(_parser().parse_path(str(path))))
+            return cls(**vars(_parser().parse_path(str(path), defaults=False)))
         except (ArgumentError, OSError, TypeError, ValueError) as error:
             names = [f.name for f in fields(cls)]
             raise ValueError(f"{path}: {one_line(error, CLASSES, names)}") from error
@@ -228,10 +228,13 @@ def instantiate(value: Any) -> Any:
 
 def _arguments(declared: Namespace) -> dict[str, Any]:
     """The arguments of a class, with new objects among them."""
-    given = declared.get("init_args", Namespace()).items(branches=True, nested=False)
-    return {
-        key: instantiate(item) for key, item in [*given, *declared.get("dict_kwargs", {}).items()]
-    }
+    given = dict(declared.get("init_args", Namespace()).items(branches=True, nested=False))
+    taken = inspect.signature(class_of(declared)).parameters
+    for name, value in given.items():
+        if isinstance(value, list) and name in taken and isinstance(taken[name].default, tuple):
+            given[name] = tuple(value)  # YAML has no tuples
+    given |= declared.get("dict_kwargs", {})
+    return {name: instantiate(value) for name, value in given.items()}
 
 
 def with_widths(value: Any) -> Any:

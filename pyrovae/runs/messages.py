@@ -44,7 +44,10 @@ def one_line(error: Exception, kinds: dict[str, Any], options: Iterable[str] = (
         module, _, name = found[1].rpartition(".")
         cls = getattr(__import__(module, fromlist=[name]), name)
         close = nearest(found[2], inspect.signature(cls).parameters)
-        return f"{where}: {name} takes no {found[2]!r}.{close} See --{keys[0]}.help {name}."
+        return (
+            f"{where}: {name} takes no {found[2]!r}.{close} See --{keys[0]}.help {name}; another "
+            f"class is named before its options."
+        )
     if found := _NO_KEY.search(text):
         return f"There is no option {found[1]!r}.{nearest(found[1], options)}"
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
