@@ -21,7 +21,7 @@ from pyrovae.nets import Recipe
 from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior
 from pyrovae.runs.messages import one_line
-from pyrovae.runs.own_classes import MODE
+from pyrovae.runs.own_classes import MODE, resolved
 from pyrovae.schedules import Schedule
 
 __all__ = ["CLASSES", "Config", "add_arguments", "declare", "load_data"]
@@ -115,8 +115,8 @@ class Config:
     data_size: int | None = None
     data_seed: int = 0
     download: bool = False
-    valid_size: float | int | None = None
-    test_size: float | int | None = None
+    valid_size: int | float | None = None
+    test_size: int | float | None = None
     limit: int | None = None
     binarize: Literal["auto", "none", "threshold", "stochastic", "dynamic"] = "auto"
     model: Declared = field(default_factory=_declared("VAE"))
@@ -141,6 +141,7 @@ class Config:
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
+        given |= {name: resolved(given[name]) for name in CLASSES}
         try:
             known = _parser().parse_object(given, defaults=False)
             filled = {name: with_widths(value) for name, value in vars(known).items()}

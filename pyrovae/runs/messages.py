@@ -29,8 +29,16 @@ def one_line(error: Exception, kinds: dict[str, Any], options: Iterable[str] = (
     where = ".".join(keys)
     if found := re.search(r"unrecognized arguments: --([\w.\-]+)", text, re.IGNORECASE):
         return f"There is no option --{found[1]}.{nearest(found[1], options, '--')} See --help."
-    if found := _NO_CLASS.search(text):
-        names = class_names(kinds.get(where))
+    if found := _NO_OPTION.search(text):
+        module, _, name = found[1].rpartition(".")
+        cls = getattr(__import__(module, fromlist=[name]), name)
+        close = nearest(found[2], inspect.signature(cls).parameters)
+        return (
+            f"{where}: {name} takes no {found[2]!r}.{close} See --{keys[0]}.help {name}; another "
+            f"class is named before its options."
+        )
+    names = class_names(kinds.get(where))
+    if (found := _NO_CLASS.search(text)) and found[1] not in names:
         close = nearest(
             found[1], names or {n for kind in kinds.values() for n in class_names(kind)}
         )
@@ -40,20 +48,16 @@ def one_line(error: Exception, kinds: dict[str, Any], options: Iterable[str] = (
             else " Choose another, or"
         )
         return f"{where}: There is no class {found[1]!r}.{close}{listed} module.Class of your own."
-    if found := _NO_OPTION.search(text):
-        module, _, name = found[1].rpartition(".")
-        cls = getattr(__import__(module, fromlist=[name]), name)
-        close = nearest(found[2], inspect.signature(cls).parameters)
-        return (
-            f"{where}: {name} takes no {found[2]!r}.{close} See --{keys[0]}.help {name}; another "
-            f"class is named before its options."
-        )
     if found := _NO_KEY.search(text):
         return f"There is no option {found[1]!r}.{nearest(found[1], options)}"
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     lines = [re.sub(r'^Parser key "[\w.]+":?\s*', "", line) for line in lines]
     lines = [x for x in lines if x and not x.startswith(_NOISE) and "NoneType" not in x]
-    for poor in ("Import path", "Expected a"):  # of the other types that were tried
+    for poor in (
+        "Import path",
+        "Expected a dot",
+        "Expected a",
+    ):  # of the other types that were tried
         lines = [x for x in lines if not x.startswith(poor)] or lines
     said = " ".join(dict.fromkeys(lines))
     if where:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
 
-__all__ = ["MODE"]
+__all__ = ["MODE", "resolved"]
 
 MODE = "pyrovae"
 """The parser mode whose YAML also names classes by their files."""
@@ -25,7 +25,7 @@ def load_yaml(text: str) -> Any:
     Raises:
         ValueError: If there is no such file, or no such class in it.
     """
-    return _declared(get_loader("yaml")(text))
+    return resolved(get_loader("yaml")(text))
 
 
 def dump_yaml(content: Any) -> str:
@@ -33,14 +33,15 @@ def dump_yaml(content: Any) -> str:
     return yaml.safe_dump(_located(content), sort_keys=False, allow_unicode=True)
 
 
-def _declared(value: Any) -> Any:
+def resolved(value: Any) -> Any:
+    """A value in which files with classes are replaced by the import paths of the classes."""
     if isinstance(value, dict):
         path = value.get("class_path")
         if isinstance(path, str) and _IN_FILE.fullmatch(path):
             value = {**value, "class_path": _import_path(path)}
-        return {key: _declared(item) for key, item in value.items()}
+        return {key: resolved(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_declared(item) for item in value]
+        return [resolved(item) for item in value]
     if isinstance(value, str) and _IN_FILE.fullmatch(value):
         return {"class_path": _import_path(value)}
     return value
@@ -73,8 +74,12 @@ def _import_path(text: str) -> str:
         sys.modules[module] = loaded
         try:
             spec.loader.exec_module(loaded)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[module]
+            if isinstance(error, SyntaxError):
+                raise ValueError(
+                    f"{path} is not valid Python: {error.msg}, line {error.lineno}."
+                ) from error
             raise
     if not isinstance(getattr(sys.modules[module], name, None), type):
         raise ValueError(f"{path} defines no class {name!r}.")

@@ -141,6 +141,7 @@ def test_the_file_keeps_every_kind_of_value(tmp_path):
     assert again == config
     assert again.patience is None
     assert (again.valid_size, again.test_size) == (0.25, 30)
+    assert isinstance(again.test_size, int)  # a number of data, not a share
     assert again.download
     assert again.posterior.init_args.log_variance_range == (-6.0, 2.0)
     assert repr(again.build("encoder")) == "MLP()"
