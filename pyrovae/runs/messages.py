@@ -1,6 +1,7 @@
 """What is wrong with a configuration, in one line with the nearest right name."""
 
 import difflib
+import importlib
 import inspect
 import re
 import sys
@@ -31,42 +32,36 @@ def one_line(error: Exception, kinds: dict[str, Any], options: Iterable[str] = (
         return f"There is no option --{found[1]}.{nearest(found[1], options, '--')} See --help."
     if found := _NO_OPTION.search(text):
         module, _, name = found[1].rpartition(".")
-        cls = getattr(__import__(module, fromlist=[name]), name)
+        cls = getattr(importlib.import_module(module), name)
         close = nearest(found[2], inspect.signature(cls).parameters)
-        return (
-            f"{where}: {name} takes no {found[2]!r}.{close} See --{keys[0]}.help {name}; another "
-            f"class is named before its options."
-        )
-    names = class_names(kinds.get(where))
-    if (found := _NO_CLASS.search(text)) and found[1] not in names:
-        close = nearest(
-            found[1], names or {n for kind in kinds.values() for n in class_names(kind)}
-        )
-        listed = (
-            f" Choose one of {', '.join(dict.fromkeys(names))}, or"
-            if names
-            else " Choose another, or"
-        )
-        return f"{where}: There is no class {found[1]!r}.{close}{listed} module.Class of your own."
+        more = f"See --{keys[0]}.help {name}; another class is named before its options."
+        return f"{where}: {name} takes no {found[2]!r}.{close} {more}"
+    every = {name for kind in kinds.values() for name in class_names(kind)}
+    if (found := _NO_CLASS.search(text)) and found[1] not in every:
+        names = class_names(kinds.get(where))
+        listed = f"Choose one of {', '.join(dict.fromkeys(names))}" if names else "Choose another"
+        close = nearest(found[1], names or every)
+        more = f"{listed}, or module.Class of your own."
+        return f"{where}: There is no class {found[1]!r}.{close} {more}"
     if found := _NO_KEY.search(text):
         return f"There is no option {found[1]!r}.{nearest(found[1], options)}"
+    said = _innermost(text)
+    if where:
+        said = re.sub(r"the following arguments are required: (\w+)", rf"give --{where}.\1.", said)
+    return f"{where}: {said}" if where else said
+
+
+def _innermost(text: str) -> str:
+    """What the parser says of the type that fits best, without the others that it tried."""
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     lines = [re.sub(r'^Parser key "[\w.]+":?\s*', "", line) for line in lines]
     lines = [x for x in lines if x and not x.startswith(_NOISE) and "NoneType" not in x]
-    for poor in (
-        "Import path",
-        "Expected a dot",
-        "Expected a",
-    ):  # of the other types that were tried
-        lines = [x for x in lines if not x.startswith(poor)] or lines
-    said = " ".join(dict.fromkeys(lines))
-    if where:
-        said = re.sub(r"the following arguments are required: (\w+)", rf"give --{where}.\1.", said)
-    said = re.sub(r"<class '([\w.]+)'>", r"\1", said)
-    said = re.sub(
+    for poor in ("Import path", "Expected a dot", "Expected a"):
+        lines = [line for line in lines if not line.startswith(poor)] or lines
+    said = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(dict.fromkeys(lines)))
+    return re.sub(
         r"Expected an? ([^.]+)\. Got value: (.+)", r"Expected \1, found \2.", said
     ).strip()
-    return f"{where}: {said}" if where else said
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
