@@ -153,17 +153,14 @@ class Config:
             if isinstance(value, Namespace) and class_of(value) in (kind, *get_args(kind)):
                 raise ValueError(f"{name}: {value.class_path} is only a base class.")
         taken = inspect.signature(class_of(checked.model)).parameters
-        defaults = {
-            f.name: f.default_factory()["class_path"] for f in fields(self) if f.name in PARTS
-        }
-        for part in PARTS:
-            if part not in taken and checked[part] is not None:
-                if checked[part].class_path != defaults[part]:
-                    raise ValueError(
-                        f"{class_of(checked.model).__name__} takes no {part}. Leave out "
-                        f"--{part}, or give another --model."
-                    )
-                checked[part] = None
+        for part in set(PARTS) - set(taken):
+            default = {part: with_widths(self.__dataclass_fields__[part].default_factory())}
+            if checked[part] not in (None, _parser().parse_object(default)[part]):
+                raise ValueError(
+                    f"{class_of(checked.model).__name__} takes no {part}. Leave out --{part}, or "
+                    "give another --model."
+                )
+            checked[part] = None
         for name in given:
             object.__setattr__(self, name, checked[name])
 

@@ -110,26 +110,33 @@ def _result(evidence: Evidence, name: str) -> dict[str, Any]:
     given = evidence.dataset.attrs.get("given")
     side = {"lower": "lies below", "upper": "lies above"}[evidence.bound]
     exact = bool(evidence.notes.get("exact"))
+    caution = f"It is an estimate by {evidence.method} that on average {side} the true value."
     facts = [
         ("Monte Carlo error", f"± {evidence.monte_carlo_error():.3g}"),
         ("Test-set error", f"± {evidence.test_set_error():.3g}"),
-        ("95 % Monte Carlo interval", f"{low:.3f} to {high:.3f}"),
+        ("95 % Monte Carlo interval", _number(low) + " to " + _number(high)),
     ]
     if int(evidence.dataset.attrs["num_dims"]):
         facts.append(("Bits per dimension (lower is better)", f"{evidence.bits_per_dim:.4f}"))
     if "pareto_k" in evidence.dataset and not exact:
         facts.append(("Data with Pareto k above 0.7", f"{evidence.share_flagged:.1%}"))
+        if evidence.share_flagged > 0:
+            caution += (
+                " For data with a Pareto k above 0.7 it may be too low by more than its error."
+            )
     return {
-        "number": f"{evidence.mean():.3f}".replace("-", "\N{MINUS SIGN}"),
+        "number": _number(evidence.mean()),
         "symbol": "log p(x | y)" if given else "log p(x)",
         "meaning": f"is the average log-likelihood that the model gives to {len(evidence):,} test "
         f"data of {name}{' given their labels' * bool(given)}, which it was not trained on. Higher "
         "is better.",
-        "caution": "The number is exact, up to rounding."
-        if exact
-        else f"It is an estimate by {evidence.method} that on average {side} the true value.",
+        "caution": "The number is exact, up to rounding." if exact else caution,
         "facts": facts,
     }
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def write_page(path: Path, **content: Any) -> None:
