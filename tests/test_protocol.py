@@ -16,7 +16,7 @@ ROOT = Path(pv.__file__).parent
 
 # From the bottom up: each layer may import those before it, and its own package.
 LAYERS = [
-    ["weights", "schedules", "handlers", "programs", "declare", "distributions", "catalog"],
+    ["weights", "schedules", "handlers", "programs", "declare", "distributions"],
     ["nets"],
     ["priors", "likelihoods", "posteriors"],
     ["data"],
