@@ -61,15 +61,10 @@ def evaluate(
     saved = [out, *_figure(out, lambda path: figures.evidence_figure(found, path))]
     data = arguments(vae, splits, part)
     if bdmc is not None:
+        # Data are drawn anew, the labels that they are drawn for are not.
+        given = data if is_conditional(vae) else None
         sandwich = evidence.bdmc(
-            vae.model,
-            vae.guide,
-            num_data=bdmc,
-            method=method,
-            # Data are drawn anew, the labels that they are drawn for are not.
-            data=data if is_conditional(vae) else None,
-            seed=seed,
-            progress=sys.stderr.isatty(),
+            vae.model, vae.guide, num_data=bdmc, method=method, data=given, seed=seed
         )
         print(sandwich)
         beside = out.with_name(f"{out.stem}-sandwich.png")

@@ -12,7 +12,7 @@ from pyrovae import runs
 from pyrovae.cli import COMMANDS, UsageError, commands
 from pyrovae.estimators import Estimator
 from pyrovae.runs import Config
-from pyrovae.runs.config import CLASSES, add_arguments, instantiate, with_widths
+from pyrovae.runs.declared import CLASSES, add_arguments, instantiate, with_widths
 from pyrovae.runs.messages import one_line
 from pyrovae.runs.own_classes import MODE
 

@@ -11,7 +11,8 @@ from docstring_parser import parse
 
 import pyrovae as pv
 from pyrovae.cli import COMMANDS, main
-from pyrovae.runs.config import CLASSES, Config, class_of
+from pyrovae.runs import Config
+from pyrovae.runs.declared import CLASSES, class_of
 from pyrovae.runs.messages import class_names
 
 FAMILIES = {
