@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         nets,
         posteriors,
         priors,
+        runs,
         schedules,
         testing,
         weights,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         where_the_nats_go,
     )
     from pyrovae.models import VAE, ClusteringVAE, ConditionalVAE, HierarchicalVAE
-    from pyrovae.runs import load_run
+    from pyrovae.runs import Config, load_run, train
     from pyrovae.svi import SVI
     from pyrovae.training import History, NonFiniteLoss, fit
 
@@ -42,6 +43,7 @@ _NAMES = {
     "AIS": "evidence",
     "ClusteringVAE": "models",
     "ConditionalVAE": "models",
+    "Config": "runs",
     "Evidence": "evidence",
     "HierarchicalVAE": "models",
     "History": "training",
@@ -58,6 +60,7 @@ _NAMES = {
     "impute": "evidence",
     "log_marginal": "evidence",
     "observe_part": "evidence",
+    "train": "runs",
     "where_the_nats_go": "evidence",
 }
 
@@ -65,6 +68,7 @@ __all__ = [
     "AIS",
     "ClusteringVAE",
     "ConditionalVAE",
+    "Config",
     "Evidence",
     "HierarchicalVAE",
     "History",
@@ -90,9 +94,11 @@ __all__ = [
     "observe_part",
     "posteriors",
     "priors",
+    "runs",
     "schedules",
     "models",
     "testing",
+    "train",
     "weights",
     "where_the_nats_go",
 ]

@@ -68,7 +68,9 @@ def test_imports_only_go_down():
 
 def test_every_exception_is_needed():
     used = {
-        (path.relative_to(ROOT).parts[0], room) for path in ROOT.rglob("*.py") for room in imports(path)
+        (path.relative_to(ROOT).parts[0], room)
+        for path in ROOT.rglob("*.py")
+        for room in imports(path)
     }
     assert set(ALLOWED) <= used
 

@@ -1,12 +1,15 @@
 """What README.md shows works, and names everything there is; so do the commands of the page on the command line."""
 
+import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from pyrovae import catalog
+import pyrovae as pv
+from pyrovae.cli import COMMANDS
 from pyrovae.cli.parse import parse
 
 ROOT = Path(__file__).parents[1]
@@ -52,15 +55,44 @@ def commands():
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_commands_parse(command, tmp_path):
     if "--config" in command:
-        config = tmp_path / "config.toml"
-        config.write_text('latent_dim = 40\n[prior]\nname = "vamp"\nnum_components = 500\n')
+        config = tmp_path / "config.yaml"
+        config.write_text("latent_dim: 40\nprior: Vamp\n")
         command[command.index("--config") + 1] = str(config)
-    given = parse(command)
-    assert type(given).__name__.lower() == command[0]
+    assert command[0] in COMMANDS
+    function, _ = parse(command[0], command[1:])
+    assert function.__name__ == command[0]
 
 
-@pytest.mark.parametrize("kind", catalog.KINDS)
-def test_every_part_is_in_the_tables(kind):
-    for entry in catalog.everything(kind).values():
-        missing = f"README.md does not name {entry.qualname} ({kind}): run `python docs/tables.py`"
-        assert f"| `{entry.qualname}` |" in README, missing
+def test_the_configuration_of_the_page_is_one(tmp_path):
+    (text,) = [text for language, text in PAGE if language == "yaml"]
+    (tmp_path / "config.yaml").write_text(text)
+    config = pv.Config.load(tmp_path / "config.yaml")
+    assert config.data == "mnist"
+    assert repr(config.build("prior")) == "Vamp()"
+    assert repr(config.build("encoder")) == "Log1p(net=MLP(128))"
+
+
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CATALOGUE = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("heading", tables().FAMILIES)
+def test_every_class_is_in_the_catalogue(heading):
+    section = CATALOGUE.split(f"## {heading}\n")[1].split("\n## ")[0]
+    for cls in tables().variants(*tables().FAMILIES[heading]):
+        missing = f"the catalogue lacks {cls.__name__}: run `python docs/tables.py`"
+        assert tables().row(cls) in section, missing
+
+
+def test_readme_names_every_family_and_real_classes():
+    rows = re.findall(r"^\| .* \| `(pyrovae\.\w+)` \| (.*) \|$", README, re.MULTILINE)
+    assert [module for module, _ in rows] == [module for module, _ in tables().FAMILIES.values()]
+    for module, names in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            assert hasattr(importlib.import_module(module), name), name

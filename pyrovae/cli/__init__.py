@@ -5,49 +5,86 @@ import re
 import sys
 from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "UsageError", "main"]
+
+COMMANDS = {
+    "train": "Declare, fit and evaluate a model, and write it all to a run folder.",
+    "evaluate": "Estimate the held-out log-likelihood of a run.",
+    "estimators": "Compare ELBO estimators at the weights of a run.",
+    "compare": "Compare models by their evidence on the same data, in pairs.",
+    "sample": "Draw from the model of a run.",
+}
 
 # Errors that say what is wrong by themselves; others are shown with their class.
 _PLAIN = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
 
 
+class UsageError(ValueError):
+    """The arguments make no command; the message is one line."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, or 1 after a failure, 2 after a wrong call, 130 after an interruption.
+    """Run one command.
 
     Failures are one line on stderr, without a traceback unless ``PYROVAE_TRACEBACK`` is set.
-    """
-    from pyrovae.cli.parse import UsageError, parse
 
+    Returns:
+        0; 1 after a failure, 2 after a wrong call, 130 after an interruption.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if arguments == ["--version"]:
-            import pyrovae
-
-            print(pyrovae.__version__)
-            return 0
-        given = parse(arguments)
-        # From here on torch is needed; --help never comes here.
-        from pyrovae.cli.commands import COMMANDS
-
-        COMMANDS[type(given).__name__](given)
-    except SystemExit as stop:
+        _run(arguments)
+    except SystemExit as stop:  # --help and --print_config
         return int(stop.code or 0)
     except UsageError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt as error:
         return _fail("interrupted" + (f"; {error}" if str(error) else ""), 130)
     except BrokenPipeError:
-        # Whoever read our output went away; Python would complain once more when it closes stdout.
+        # Whoever read our output went away; Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if os.environ.get("PYROVAE_TRACEBACK"):
             raise
         text = _first_paragraph(str(error))
-        return _fail(
-            text if text and isinstance(error, _PLAIN) else f"{type(error).__name__}: {text}", 1
-        )
+        plain = text and isinstance(error, _PLAIN)
+        return _fail(text if plain else f"{type(error).__name__}: {text}", 1)
     return 0
+
+
+def _run(arguments: list[str]) -> None:
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h"):
+        print(_help())
+    elif name == "--version":
+        import pyrovae
+
+        print(pyrovae.__version__)
+    elif name in COMMANDS:
+        # Only from here on torch is needed.
+        from pyrovae.cli.parse import parse
+
+        function, options = parse(name, arguments[1:])
+        function(**options)
+    else:
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise UsageError(f"There is no command {name!r}.{hint} See pyrovae --help.")
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:<12}{about}" for name, about in COMMANDS.items())
+    return f"""usage: pyrovae COMMAND ...
+
+Variational autoencoders as Pyro programs: train, evaluate, compare, sample.
+
+{commands}
+
+`pyrovae COMMAND --help` lists the options of a command, `pyrovae --version` prints the version.
+Without options, `pyrovae train` trains a small VAE on handwritten digits that need no download."""
 
 
 def _first_paragraph(text: str) -> str:

@@ -1,207 +1,220 @@
-"""What the commands do, once their options are known."""
+"""The commands. The parameters of a function are its options; its docstring is their help."""
 
-import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyrovae as pv
-from pyrovae import catalog
-from pyrovae.cli.conditions import arguments, check_alike, describe, drawing, is_conditional, settle
-from pyrovae.cli.options import chosen_parts
-from pyrovae.cli.show import binarized, drawn, figures, headline, say, seeded, span, write_page
-from pyrovae.compare import compare_estimators, compare_models
-from pyrovae.data import Splits
-from pyrovae.evidence import Evidence, bdmc, convergence, where_the_nats_go
-from pyrovae.runs import page as report
-from pyrovae.runs.run import Run, build, load_data, new_file
+from pyrovae import evidence, runs
+from pyrovae.estimators import Estimator
+from pyrovae.evidence import Evidence
+from pyrovae.evidence.methods.base import Method
+from pyrovae.runs import Run, figures
+from pyrovae.runs.conditions import arguments, drawing, is_conditional
+from pyrovae.runs.run import new_file
+from pyrovae.runs.terminal import attempt, headline, say, seeded
 
-__all__ = ["COMMANDS"]
+__all__ = ["compare", "estimators", "evaluate", "sample"]
 
-
-def train(given: Any) -> None:
-    """Declare, fit, evaluate, write."""
-    given, splits = _settled(given)
-    vae = build(given, splits.data_shape)
-    _initialize(vae, splits, given)
-    parts = chosen_parts(given, "train")
-    estimator, beta, method = (parts[kind].build() for kind in ("estimator", "beta", "method"))
-    run = _resumed(given) if given.resume is not None else Run.create(given)
-    say("data", f"{splits!r}".removeprefix("Splits(").removesuffix(")") + binarized(given))
-    say("model", f"{vae!r}")
-    say("run", str(run.path))
-    try:
-        history = pv.fit(
-            vae.model,
-            vae.guide,
-            arguments(vae, splits, "train"),
-            valid=arguments(vae, splits, "valid"),
-            estimator=estimator,
-            beta=beta,
-            epochs=given.epochs,
-            batch_size=given.batch_size,
-            lr=given.lr,
-            patience=given.patience,
-            clip_norm=given.clip_norm,
-            seed=given.seed,
-            device=given.device,
-            transform=splits.transform,
-            log=run.metrics,
-            checkpoint=run.checkpoint,
-            resume=given.resume is not None,
-        )
-    except KeyboardInterrupt:
-        if not run.rows:
-            run.discard()
-            raise
-        raise KeyboardInterrupt(f"go on with: pyrovae train --resume {run.path}") from None
-    except Exception as error:
-        _rescue(run, vae, splits, error)
-        raise
-    run.save_weights(vae, describe(vae, splits))
-    run.checkpoint.unlink(missing_ok=True)
-    seconds = sum(row["seconds"] for row in run.rows)
-    say(
-        "trained",
-        f"{len(history)} epochs in {seconds:.1f} s, weights of epoch {history.best_epoch} kept",
-    )
-    vae.eval()
-    evidence = _try_evidence(vae, splits, "test", method, given.seed)
-    if evidence is not None:
-        evidence.save(run.evidence)
-    shown = figures(run, vae, splits, evidence, history.best_epoch)
-    write_page(run, vae, splits, evidence, shown, f"{history!r}")
-    say("report", str(run.path / "report.html"))
-    if evidence is not None:
-        print(headline(evidence, splits.name, "test", is_conditional(vae)))
+Part = Literal["test", "valid", "train"]
+_IMPORTANCE: Any = {"class_path": "pyrovae.ImportanceSampling"}
+_PARTICLES: Any = [1, 4, 16]
+_NONE: Any = []
 
 
-def evaluate(given: Any) -> None:
-    """Held-out evidence of a run."""
-    run = Run.open(given.run)
-    out = _free(given.out or new_file(run.path, "evidence", ".nc"), ".nc")
-    method = chosen_parts(given, "evaluate")["method"].build()
-    splits = load_data(run.given)
-    if given.limit is not None:
-        splits = splits.take(given.limit, seed=given.seed)
-    vae = run.load_vae(given.device)
-    evidence = _evidence(vae, splits, given.part, method, given.seed)
-    evidence.save(out)
-    print(f"{evidence!r}")
-    saved = [out, *drawn(lambda path: report.evidence_figure(evidence, path), out)]
-    data = arguments(vae, splits, given.part)
-    if given.bdmc is not None:
-        sandwich = bdmc(
-            vae.model,
-            vae.guide,
-            num_data=given.bdmc,
-            method=method,
-            # Data are drawn anew, the labels they are drawn for are not.
-            data=data if is_conditional(vae) else None,
-            seed=given.seed,
-            progress=sys.stderr.isatty(),
+def evaluate(
+    run: Path,
+    part: Part = "test",
+    method: Method = _IMPORTANCE,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    out: Path | None = None,
+    bdmc: int | None = None,
+    nats: bool = False,
+    convergence: list[int] = _NONE,
+) -> None:
+    """Estimate the held-out log-likelihood of a run, and save it there.
+
+    Args:
+        run: A folder that pyrovae train wrote.
+        part: Which data.
+        method: How to estimate.
+        limit: At most this many of the data, at random.
+        seed: Seed of all draws.
+        device: cpu, cuda, ...; default CUDA where there is any.
+        out: The .nc file to save the evidence to; default the next free RUN/evidence-N.nc.
+        bdmc: Also bound the error of the method (AIS), on so many data drawn from the model.
+        nats: Also show where the nats go: reconstruction, KL and its parts, inference gap.
+        convergence: Also show how the importance estimate rises over these numbers of particles.
+    """
+    opened = Run.open(run)
+    out = _free(out or new_file(run, "evidence", ".nc"), ".nc")
+    splits = runs.load_data(opened.config)
+    if limit is not None:
+        splits = splits.take(limit, seed=seed)
+    vae: Any = opened.load_vae(device)
+    found = runs.evaluate(vae, splits, part, method, seed)
+    found.save(out)
+    print(f"{found!r}")
+    saved = [out, *_figure(out, lambda path: figures.evidence_figure(found, path))]
+    data = arguments(vae, splits, part)
+    if bdmc is not None:
+        # Data are drawn anew, the labels that they are drawn for are not.
+        given = data if is_conditional(vae) else None
+        sandwich = evidence.bdmc(
+            vae.model, vae.guide, num_data=bdmc, method=method, data=given, seed=seed
         )
         print(sandwich)
         beside = out.with_name(f"{out.stem}-sandwich.png")
-        saved += drawn(lambda path: report.sandwich_figure(sandwich, path), beside)
-    if given.nats:
-        print(where_the_nats_go(vae.model, vae.guide, data, method=method, seed=given.seed))
-    if given.convergence:
-        rising = convergence(
-            vae.model, vae.guide, data, num_particles=given.convergence, seed=given.seed
+        saved += _figure(beside, lambda path: figures.sandwich_figure(sandwich, path))
+    if nats:
+        print(evidence.where_the_nats_go(vae.model, vae.guide, data, method=method, seed=seed))
+    if convergence:
+        rising = evidence.convergence(
+            vae.model, vae.guide, data, num_particles=tuple(convergence), seed=seed
         )
         print(rising)
         beside = out.with_name(f"{out.stem}-convergence.png")
-        saved += drawn(lambda path: report.axes_figure(rising.plot, path), beside)
+        saved += _figure(beside, lambda path: figures.axes_figure(rising.plot, path))
     say("saved", " ".join(map(str, saved)))
-    print(headline(evidence, splits.name, given.part, is_conditional(vae)))
+    say("", headline(found, splits.name, part))
 
 
-def estimators(given: Any) -> None:
-    """ELBO estimators at the weights of a run."""
-    run = Run.open(given.run)
-    out = _free(given.out or new_file(run.path, "estimators", ".nc"), ".nc")
-    chosen = {name: catalog.find("estimator", name).build() for name in given.names}
-    vae = run.load_vae(given.device)
-    data = arguments(vae, load_data(run.given).take(given.num_data, seed=given.seed), given.part)
-    found = compare_estimators(
+def estimators(
+    run: Path,
+    names: list[Estimator] = _NONE,
+    num_particles: list[int] = _PARTICLES,
+    num_data: int = 20,
+    num_replicates: int = 100,
+    reference_particles: int = 5000,
+    gradient_bias: bool = True,
+    part: Part = "test",
+    seed: int = 0,
+    device: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Compare ELBO estimators at the weights of a run: bounds, gradients, cost.
+
+    Args:
+        run: A folder that pyrovae train wrote.
+        names: Which estimators, each with its own defaults; default ELBO STL IWAE DReG.
+        num_particles: Draws for each datum: one number, or several to sweep.
+        num_data: Size of the batch, drawn at random.
+        num_replicates: Runs of each estimator.
+        reference_particles: Particles of the references for log p(x) and for the model's gradient.
+        gradient_bias: Test gradients for bias, which takes most of the time.
+        part: Which data.
+        seed: Seed of all draws.
+        device: cpu, cuda, ...; default CUDA where there is any.
+        out: The .nc file to save the comparison to, with a figure beside it; default the next free
+            RUN/estimators-N.nc.
+    """
+    opened = Run.open(run)
+    out = _free(out or new_file(run, "estimators", ".nc"), ".nc")
+    chosen = names or [getattr(pv.estimators, n)() for n in ("ELBO", "STL", "IWAE", "DReG")]
+    vae: Any = opened.load_vae(device)
+    splits = runs.load_data(opened.config).take(num_data, seed=seed)
+    found = pv.compare_estimators(
         vae.model,
         vae.guide,
-        data,
-        chosen,
-        num_particles=given.num_particles[0]
-        if len(given.num_particles) == 1
-        else given.num_particles,
-        num_replicates=given.num_replicates,
-        reference_particles=given.reference_particles,
-        gradient_reference=given.gradient_bias,
-        seed=given.seed,
+        arguments(vae, splits, part),
+        {type(estimator).__name__: estimator for estimator in chosen},
+        num_particles=num_particles[0] if len(num_particles) == 1 else num_particles,
+        num_replicates=num_replicates,
+        reference_particles=reference_particles,
+        gradient_reference=gradient_bias,
+        seed=seed,
         progress=sys.stderr.isatty(),
     )
     found.save(out)
     print(f"{found!r}")
-    say("saved", " ".join(map(str, [out, *drawn(lambda path: found.plot().savefig(path), out)])))
+    saved = [out, *_figure(out, lambda path: found.plot().savefig(path))]
+    say("saved", " ".join(map(str, saved)))
 
 
-def compare(given: Any) -> None:
-    """Models by their evidence, in pairs."""
-    if len(given.runs) < 2:
-        raise ValueError(f"A comparison takes two runs or more, found {len(given.runs)}.")
-    out = None if given.out is None else _free(given.out, ".nc")
-    names = [path.name for path in given.runs]
-    labels = names if len(set(names)) == len(names) else [str(path) for path in given.runs]
-    check_alike([path for path in given.runs if path.is_dir()])
-    chosen = dict(zip(labels, _evidence_of(list(given.runs)), strict=True))
-    for label, (file, evidence) in chosen.items():
-        say("evidence", f"{label}: {file}, {evidence.method}, {len(evidence):,} data")
-    table = {label: evidence for label, (_, evidence) in chosen.items()}
-    found = compare_models(table, prob=given.prob, error=given.error)
-    print(f"{found!r}")
+def compare(
+    runs: list[Path],
+    prob: float = 0.95,
+    error: Literal["both", "monte_carlo", "test_set"] = "both",
+    out: Path | None = None,
+) -> None:
+    """Compare models by their evidence on the same data, in pairs.
+
+    Args:
+        runs: Two or more run folders, whose newest evidence on the same data is taken, or files.
+        prob: How often an interval is to hold the true difference.
+        error: Which errors of a difference count.
+        out: The .nc file to save the table to; default nowhere.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"A comparison takes two runs or more, found {len(runs)}.")
     if out is not None:
-        found.dataset.to_netcdf(out, engine="h5netcdf")
+        _free(out, ".nc")
+    names = [path.name for path in runs]
+    labels = names if len(set(names)) == len(names) else [str(path) for path in runs]
+    _check_alike([path for path in runs if path.is_dir()])
+    chosen = dict(zip(labels, _evidence_of(runs), strict=True))
+    for label, (file, found) in chosen.items():
+        say("evidence", f"{label}: {file}, {found.method}, {len(found):,} data")
+    table = pv.compare_models(
+        {label: found for label, (_, found) in chosen.items()}, prob=prob, error=error
+    )
+    print(f"{table!r}")
+    if out is not None:
+        table.dataset.to_netcdf(out, engine="h5netcdf")
         say("saved", str(out))
 
 
-def sample(given: Any) -> None:
-    """Draws from the model of a run, as a picture or an array."""
-    run = Run.open(given.run)
-    vae = run.load_vae("cpu")
-    image = report.is_image(vae.data_shape)
-    out = _free(
-        given.out or new_file(run.path, "samples", ".png" if image else ".npy"), ".png", ".npy"
-    )
+def sample(
+    run: Path,
+    num: int = 64,
+    mean: bool = False,
+    label: list[int] = _NONE,
+    covariates: list[float] = _NONE,
+    cluster: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Draw from the model of a run, as a picture or an array.
+
+    Args:
+        run: A folder that pyrovae train wrote.
+        num: How many.
+        mean: Show E[x | z] of each drawn z instead of a draw of x.
+        label: Of a conditional model: the labels to draw for, in turn; default all.
+        covariates: Of a conditional model that was trained on covariates: those to draw for;
+            default those of test data.
+        cluster: Of a clustering model: the cluster to draw from; default all.
+        seed: Seed of all draws.
+        out: A new .png (a grid) or .npy (an array); default the next free RUN/samples-N.png or .npy.
+    """
+    opened = Run.open(run)
+    vae: Any = opened.load_vae("cpu")
+    image = figures.is_image(vae.data_shape)
+    out = _free(out or new_file(run, "samples", ".png" if image else ".npy"), ".png", ".npy")
     if out.suffix == ".png" and not image:
         raise ValueError(f"Data of shape {vae.data_shape} make no picture. Give --out FILE.npy.")
     shown = drawing(
         vae,
-        given.num,
-        mean=given.mean,
-        condition=run.metadata.get("condition"),
-        splits=lambda: load_data(run.given),
-        label=given.label,
-        covariates=given.covariates,
-        cluster=given.cluster,
+        num,
+        mean=mean,
+        condition=opened.metadata.get("condition"),
+        splits=lambda: runs.load_data(opened.config),
+        label=label,
+        covariates=covariates,
+        cluster=cluster,
     )
-    images = seeded(given.seed, shown.draw)
+    images = seeded(seed, shown.draw)
     if out.suffix == ".npy":
         import numpy
 
         numpy.save(out, images.numpy())
     else:
-        low, high = span(images)
-        report.image_grid(images, out, columns=shown.columns, low=low, high=high)
+        low, high = figures.span(images)
+        figures.image_grid(images, out, columns=shown.columns, low=low, high=high)
     say("saved", str(out))
-
-
-COMMANDS: dict[str, Callable[[Any], None]] = {
-    "Train": train,
-    "Evaluate": evaluate,
-    "Estimators": estimators,
-    "Compare": compare,
-    "Sample": sample,
-}
-"""By the name of the options' class."""
 
 
 def _free(path: Path, *suffixes: str) -> Path:
@@ -215,98 +228,35 @@ def _free(path: Path, *suffixes: str) -> Path:
     return path
 
 
+def _figure(beside: Path, draw: Callable[[Path], Any]) -> list[Path]:
+    """A figure beside a file, unless there is one of that name or it cannot be drawn."""
+    path = beside.with_suffix(".png")
+    return [path] if not path.exists() and attempt(path.name, lambda: draw(path)) else []
+
+
+def _check_alike(paths: list[Path]) -> None:
+    """Raise a ValueError if some runs give log p(x | y) and others log p(x)."""
+    given = [p for p in paths if "condition" in Run.open(p).metadata]
+    plain = [p for p in paths if p not in given]
+    if given and plain:
+        raise ValueError(
+            f"{given[0]} gives log p(x | y), but {plain[0]} log p(x): their difference is also what "
+            "y tells of x. Compare runs that are given the same."
+        )
+
+
 def _evidence_of(paths: list[Path]) -> list[tuple[Path, Evidence]]:
-    """For each run its newest evidence on data that all runs were evaluated on; a file stands for itself."""
+    """For each run its newest evidence on data that all were evaluated on; a file is itself."""
     found = []
     for path in paths:
-        files = (
-            [path]
-            if path.is_file()
-            else sorted(Run.open(path).path.glob("evidence*.nc"), key=_written)
-        )
+        files = [path]
+        if not path.is_file():
+            every = Run.open(path).path.glob("evidence*.nc")
+            files = sorted(every, key=lambda file: file.stat().st_mtime)
         if not files:
             raise ValueError(f"The run {path} has no evidence yet. See `pyrovae evaluate {path}`.")
         loaded = [(file, Evidence.load(file)) for file in files]
-        found.append(
-            {evidence.dataset.attrs["data"]: (file, evidence) for file, evidence in loaded}
-        )
+        found.append({known.dataset.attrs["data"]: (file, known) for file, known in loaded})
     common = [data for data in found[0] if all(data in other for other in found)]
-    # Without common data each one's newest is taken, and the comparison says why it refuses them.
+    # Without common data the newest of each is taken, and the comparison says why it refuses them.
     return [choice[common[-1]] if common else [*choice.values()][-1] for choice in found]
-
-
-def _written(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _settled(given: Any) -> tuple[Any, Splits]:
-    """The command with every open choice made, and its data."""
-    path = Path(given.data).expanduser()
-    if path.exists() and given.data not in pv.data.NAMES:
-        given = dataclasses.replace(given, data=str(path.resolve()))
-    given = settle(given)
-    splits = load_data(given)
-    if given.binarize == "auto":
-        from pyrovae.likelihoods import Bernoulli
-
-        likelihood = chosen_parts(given, "train")["likelihood"].build()
-        grey = isinstance(likelihood, Bernoulli) and splits.is_grey
-        given = dataclasses.replace(given, binarize="threshold" if grey else "none")
-        splits = load_data(given)
-    return given, splits
-
-
-def _initialize(vae: Any, splits: Splits, given: Any) -> None:
-    """Start at the training data what is to start there."""
-    if given.bias_from_data:
-        seeded(given.seed, lambda: vae.initialize_from(splits.train))
-    elif getattr(getattr(vae, "prior", None), "starts_at_data", False):
-        seeded(given.seed, lambda: vae.prior.initialize_from(splits.train))
-
-
-def _resumed(given: Any) -> Run:
-    run = Run(given.resume, given)
-    if not run.checkpoint.is_file():
-        done = "it is finished" if run.weights.is_file() else "it has no checkpoint.pt"
-        raise ValueError(
-            f"Cannot go on with {run.path}: {done}. Start anew with --config {run.config}."
-        )
-    return run
-
-
-def _rescue(run: Run, vae: Any, splits: Splits, error: Exception) -> None:
-    """After a failure: keep what training gave, or leave no folder behind."""
-    from pyrovae.training.fit import NonFiniteLoss
-
-    if isinstance(error, NonFiniteLoss) and run.rows:
-        run.save_weights(vae, describe(vae, splits))
-        say("saved", f"the last good weights to {run.weights}")
-    elif not run.rows:
-        run.discard()
-
-
-def _evidence(vae: Any, splits: Splits, part: str, method: Any, seed: int) -> Evidence:
-    scale = 1.0 if vae.likelihood.discrete or splits.levels is None else 1 / (splits.levels - 1)
-    evidence = pv.log_marginal(
-        vae.model,
-        vae.guide,
-        arguments(vae, splits, part),
-        method=method,
-        seed=seed,
-        data_scale=scale,
-        progress=sys.stderr.isatty(),
-    )
-    if is_conditional(vae):
-        evidence.dataset.attrs["given"] = "y"
-    return evidence
-
-
-def _try_evidence(vae: Any, splits: Splits, part: str, method: Any, seed: int) -> Evidence | None:
-    """Evidence, or None with the reason said: a trained point guide is a run, though it has no evidence."""
-    try:
-        evidence = _evidence(vae, splits, part, method, seed)
-    except ValueError as error:
-        say("evidence", "none. " + str(error).splitlines()[0])
-        return None
-    say("evidence", f"{evidence!r}")
-    return evidence

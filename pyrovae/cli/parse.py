@@ -1,239 +1,112 @@
-"""From arguments to a command: first which parts, then their options, by one typed parser."""
+"""From the words of a command to its function and arguments."""
 
-import contextlib
-import dataclasses
-import io
-import itertools
-import re
-import tomllib
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Any
 
-import tyro
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from pyrovae import catalog
-from pyrovae.cli import options
+from pyrovae import runs
+from pyrovae.cli import COMMANDS, UsageError, commands
+from pyrovae.estimators import Estimator
+from pyrovae.runs import Config
+from pyrovae.runs.declared import CLASSES, add_arguments, instantiate, with_widths
+from pyrovae.runs.messages import one_line
+from pyrovae.runs.own_classes import MODE
 
-__all__ = ["UsageError", "parse", "to_config"]
+__all__ = ["parse"]
+
+_OF_TRAIN = {
+    "config": "A YAML file such as RUN/config.yaml; options on the command line win over it.",
+    "out": "The folder to write to, new or empty; default runs/DATA-1, -2, ...",
+    "resume": "The folder of an interrupted run to go on with; it takes no other option.",
+}
 
 
-class UsageError(ValueError):
-    """The arguments make no command; the message is one line."""
-
-
-def parse(arguments: Sequence[str]) -> Any:
-    """The command that the arguments spell: a dataclass of :mod:`pyrovae.cli.options`.
+def parse(name: str, words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function that the words ask for, and its arguments.
 
     Raises:
-        UsageError: If they spell none.
-        SystemExit: After ``--help``.
+        UsageError: If the words are not options of the command.
+        SystemExit: After ``--help`` and ``--print_config``.
     """
-    arguments = list(arguments) or ["--help"]
-    name = arguments[0]
     try:
-        if name in options.COMMANDS:
-            arguments = [name, *_with_config(name, arguments[1:])]
-        chosen = _values(arguments)
-        if "beta" in chosen and not options.is_part(
-            chosen["beta"]
-        ):  # --beta 0.5 is short for a constant
-            at = max(i for i, a in enumerate(arguments) if a == "--beta" or a.startswith("--beta="))
-            value = chosen.pop("beta")
-            arguments[at : at + (1 if "=" in arguments[at] else 2)] = ["--beta.value", value]
-        _refuse_parts(name, chosen)
-        commands = {n: options.command(n, chosen if n == name else {}) for n in options.COMMANDS}
-    except ValueError as error:
+        if name == "train":
+            return _train(words)
+        function = getattr(commands, name)
+        given = _parse(name, words, lambda parser: add_arguments(parser, function))
+    except (ArgumentError, argparse.ArgumentError, FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return _tyro(commands, arguments)
+    return function, {key: instantiate(value) for key, value in vars(given).items()}
 
 
-def _refuse_parts(name: str, chosen: dict[str, str]) -> None:
-    """Say why a part can not be chosen: the shape has none, or what it belongs to was not chosen itself."""
-    shape = chosen.get("shape", catalog.KINDS["shape"].default)
-    taken = options.slots(name, shape)
-    for path in chosen:
-        kind = path.partition(".")[0]
-        if kind in options.PARTS.get(name, ()) and kind not in taken and kind != "shape":
-            entry = catalog.find("shape", shape)
-            fitting = ", ".join(
-                n for n in catalog.choices("shape") if kind in options.slots(name, n)
-            )
-            what = f": it is {_lower(entry.summary)}" if entry.summary else "."
+def _train(words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    # The configuration first: it says which classes the options of other words belong to.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in _OF_TRAIN:
+        first.add_argument(f"--{option}", type=Path)
+    first.add_argument("--print_config", action="store_true")
+    ahead, rest = first.parse_known_args(words)
+    if ahead.resume is not None:
+        others = [f"--{key}" for key in ("config", "out") if getattr(ahead, key)]
+        others += [word for word in rest if word.startswith("--") and word != "--help"]
+        if others:
             raise UsageError(
-                f"{entry.qualname} takes no --{path}{what} Leave it out, or give another --shape: {fitting}."
+                f"--resume goes on with the run's own configuration: leave out {', '.join(others)}."
             )
+    base = Config() if ahead.config is None else Config.load(ahead.config)
+
+    def add(parser: ArgumentParser) -> None:
+        for option, about in _OF_TRAIN.items():
+            parser.add_argument(f"--{option}", type=Path, help=about)
+        about = "Print the configuration as YAML instead of training."
+        parser.add_argument("--print_config", action="store_true", help=about)
+        add_arguments(parser, Config, CLASSES, {k: with_widths(v) for k, v in vars(base).items()})
+
+    given = _parse("train", rest, add)
+    if ahead.resume is not None:
+        return runs.resume, {"path": ahead.resume}
+    config = Config(**{field.name: given[field.name] for field in fields(Config)})
+    if ahead.print_config:
+        print(config, end="")
+        raise SystemExit(0)
+    return runs.train, {"config": config, "path": ahead.out}
 
 
-def _tyro(commands: dict[str, type], arguments: list[str]) -> Any:
-    union = Union[  # noqa: UP007
-        tuple(
-            Annotated[cls, tyro.conf.subcommand(n, description=_about(cls))]
-            for n, cls in commands.items()
-        )
-    ]
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                union,  # type: ignore[arg-type]
-                prog="pyrovae",
-                description="Variational autoencoders as Pyro programs: train, evaluate, compare, sample.",
-                args=arguments,
-                config=(tyro.conf.OmitSubcommandPrefixes,),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UsageError(_one_line(errors.getvalue())) from stop
+def _parse(name: str, words: list[str], add: Callable[[ArgumentParser], None]) -> Namespace:
+    """What the words give beside the defaults.
 
-
-def _about(cls: type) -> str:
-    return " ".join((cls.__doc__ or "").split())
-
-
-def _one_line(box: str) -> str:
-    """The message inside the frame that tyro draws, with its first suggestion, on one line."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [
-        line.strip(" │|") for line in text.splitlines() if not line.startswith(("╭", "╰", "+"))
-    ]
-    blocks = [b.strip() for b in re.split(r"[─-]{10,}", " ".join(lines)) if b.strip()]
-    blocks = [b.rstrip(".") for b in blocks if not b.startswith("For full helptext")]
-    message = re.sub(r"\s+", " ", ". ".join(blocks[:2]))
-    return f"{message}. See --help."
-
-
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
-
-
-def _values(arguments: Sequence[str]) -> dict[str, str]:
-    """What follows each option, the last time it is given, by its name with hyphens."""
-    found = {}
-    for argument, following in itertools.pairwise([*arguments, "--"]):
-        if not argument.startswith("--"):
-            continue
-        flag, equals, value = argument[2:].partition("=")
-        found[flag.replace("_", "-")] = (
-            value if equals else "" if following.startswith("--") else following
-        )
-    return found
-
-
-# Config files are arguments too: one parser reads both.
-
-
-def _with_config(name: str, arguments: list[str]) -> list[str]:
-    given = _values(arguments)
-    path = given.get("config") if name == "train" else None
-    resumed = given.get("resume") if name == "train" else None
-    if path is None and resumed is None:
-        return arguments
-    if path is not None and resumed is not None:
-        raise UsageError(
-            "Give --config or --resume, not both: a run goes on with its own config.toml."
-        )
-    file = Path(path) if path is not None else Path(resumed or "") / "config.toml"
-    content = {key.replace("_", "-"): value for key, value in _flatten(_read(file)).items()}
-    chosen = {**{flag: value for flag, value in content.items() if isinstance(value, str)}, **given}
-    before: list[str] = []
-    strange: dict[str, list[str]] = {}
-    for flag, value in content.items():
-        head, dot, last = flag.rpartition(".")
-        if flag in given or f"{head}{dot}no-{last}" in given:
-            continue
-        # Another part was chosen: the options of the one in the file do not belong to it.
-        owners = [flag[:i] for i, letter in enumerate(flag) if letter == "."]
-        if any(owner in given for owner in owners if owner != "data"):
-            continue
-        # Another shape was chosen, which may not take all parts of the one in the file.
-        kind = flag.partition(".")[0]
-        if (
-            "shape" in given
-            and kind in options.PARTS[name]
-            and kind not in options.slots(name, given["shape"])
-        ):
-            continue
-        entry = options.entry_at(name, head, chosen)
-        if entry is not None and last not in options.names_of(entry, head):
-            strange.setdefault(head, []).append(last.replace("-", "_"))
-        before += _as_arguments(flag, value, file)
-    for head, keys in strange.items():
-        above = [head[:i] for i, letter in enumerate(f"{head}.") if letter == "."]
-        help_ = " ".join(
-            ["pyrovae train", *(f"--{at} {chosen[at]}" for at in above if at in chosen), "--help"]
-        )
-        raise UsageError(
-            f"{file}: [{head}] has {', '.join(keys)}, which {chosen[head]} does not take. Take out what belonged to "
-            f"another {head.rpartition('.')[2]}; `{help_}` lists what it takes."
-        )
-    return [*before, *arguments]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"No config file at {file}.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"Cannot read the config {file}: {error}.") from error
-
-
-def _flatten(content: dict[str, Any]) -> dict[str, Any]:
-    """``{"prior": {"name": "vamp", "bins": 3}}`` to ``{"prior": "vamp", "prior.bins": 3}``, at any depth."""
-    flat = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            inner = _flatten(value)
-            flat.update({key if k == "name" else f"{key}.{k}": v for k, v in inner.items()})
-        else:
-            flat[key] = value
-    return flat
-
-
-def _as_arguments(flag: str, value: Any, file: Path) -> list[str]:
-    if isinstance(value, bool):
-        head, dot, last = flag.rpartition(".")
-        return [f"--{flag}" if value else f"--{head}{dot}no-{last}"]
-    if isinstance(value, list):
-        return [f"--{flag}", *map(str, value)]
-    if isinstance(value, str | int | float):
-        return [f"--{flag}", str(value)]
-    raise UsageError(
-        f"{file}: {flag} must be text, a number, true or false, or a list, found {value!r}."
+    Where another class is chosen than the default one, jsonargparse hands on the values of the
+    old class that the new one takes, defaults included. Python does not: so the words are read once
+    to find the classes, and once more with these and their own defaults to begin with.
+    """
+    parser = ArgumentParser(
+        prog=f"pyrovae {name}", description=COMMANDS[name], exit_on_error=False, parser_mode=MODE
     )
+    add(parser)
+    try:
+        found = parser.parse_args(words).as_dict()
+        chosen = {key: value for key, value in found.items() if _is_class(value)}
+        before = {key: with_widths(parser.get_default(key)) for key in chosen}
+        parser.set_defaults({key: _classes_of(chosen[key], before[key]) for key in chosen})
+        return parser.parse_args(words)
+    except ArgumentError as error:
+        options = [action.dest for action in parser._actions]
+        kinds = {**CLASSES, "names": Estimator}
+        raise UsageError(one_line(error, kinds, options)) from error
 
 
-def to_config(given: Any) -> dict[str, Any]:
-    """The content of a config file that gives this command again."""
-    content: dict[str, Any] = {}
-    for item in dataclasses.fields(given):
-        value = getattr(given, item.name)
-        if item.name in ("config", "resume", "out"):
-            continue
-        if dataclasses.is_dataclass(value):
-            part = item.name.removesuffix("_options")
-            content[part] = {"name": _located(getattr(given, part)), **to_config(value)}
-        elif not isinstance(content.get(item.name), dict):
-            content[item.name] = _plain(value)
-    # TOML wants plain keys before tables.
-    return dict(sorted(content.items(), key=lambda pair: isinstance(pair[1], dict)))
+def _is_class(value: Any) -> bool:
+    return isinstance(value, dict) and "class_path" in value
 
 
-def _located(name: str) -> str:
-    """A part in a file by the whole path of the file, so that later commands find it from any folder."""
-    file, colon, qualname = name.rpartition(":")
-    return (
-        f"{Path(file).expanduser().resolve()}:{qualname}"
-        if colon and file.endswith(".py")
-        else name
-    )
-
-
-def _plain(value: Any) -> Any:
-    if value is None:
-        return "None"  # as on the command line: TOML has no word for it
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, str | bool | int | float) else str(value)
+def _classes_of(found: dict[str, Any], before: Any) -> dict[str, Any]:
+    """The classes that were found, with the arguments that they had before if they are the same."""
+    same = _is_class(before) and before["class_path"] == found["class_path"]
+    init_args = dict(before.get("init_args") or {}) if same else {}
+    for name, value in (found.get("init_args") or {}).items():
+        if _is_class(value):
+            init_args[name] = _classes_of(value, init_args.get(name))
+    return with_widths({"class_path": found["class_path"], "init_args": init_args})

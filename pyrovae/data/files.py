@@ -190,7 +190,7 @@ def _read_images(path: Path, size: int | None) -> Tensor:
             raise ValueError(
                 f"Images must have one size: {files[0].name} is {_edges(arrays[0])}, "
                 f"{file.name} is {_edges(array)}. "
-                "Give size= (--data.size on the command line) to shrink square images to one edge."
+                "Give size= (--data_size on the command line) to shrink square images to one edge."
             )
     return torch.stack(arrays)
 

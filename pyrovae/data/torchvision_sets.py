@@ -75,8 +75,8 @@ def _guarded(
         if "not found" not in str(error):
             raise ValueError(f"Cannot read {name} in {root}: {error}") from error
         raise FileNotFoundError(
-            f"{name} is not in {root}. Say where it is (root=, or --data.root on the command line), or have it "
-            "fetched (download=True, or --data.download)."
+            f"{name} is not in {root}. Say where it is (root=, or --data_root on the command line), or have it "
+            "fetched (download=True, or --download)."
         ) from error
     except Exception as error:  # torchvision asserts, unpacks and reshapes whatever bytes it finds
         part = "train" if train else "test"

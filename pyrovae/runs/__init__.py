@@ -1,5 +1,7 @@
-"""Run folders: configuration, weights, evidence, figures and a page."""
+"""Runs: a configuration, a folder with its results, figures and a page."""
 
-from pyrovae.runs.run import load_run
+from pyrovae.runs.config import Config, declare, load_data
+from pyrovae.runs.pipeline import evaluate, resume, train
+from pyrovae.runs.run import Run, load_run
 
-__all__ = ["load_run"]
+__all__ = ["Config", "Run", "declare", "evaluate", "load_data", "load_run", "resume", "train"]

@@ -1,227 +1,160 @@
-"""What a run shows: pictures, and one HTML page that holds everything."""
+"""The report of a finished run: its figures, and one HTML page that holds everything."""
 
 import base64
-import html
-import math
-from collections.abc import Callable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-__all__ = [
-    "axes_figure",
-    "evidence_figure",
-    "image_grid",
-    "is_image",
-    "learning_curve",
-    "page",
-    "reconstruction_grid",
-]
+import pyrovae
+from pyrovae.data import Splits
+from pyrovae.evidence import Evidence
+from pyrovae.models.base import Model
+from pyrovae.runs import figures
+from pyrovae.runs.conditions import arguments, condition_of, drawing
+from pyrovae.runs.run import Run
+from pyrovae.runs.terminal import attempt, binarized, say, seeded
+from pyrovae.training.history import History
 
-_WIDTH = 640  # pixels that a grid is enlarged towards
-
-
-def is_image(shape: Sequence[int]) -> bool:
-    """Whether data of this shape can be shown: ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, at least 4 x 4."""
-    spatial = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
-    return spatial and min(shape[-2:]) >= 4
+__all__ = ["report", "write_page"]
 
 
-def image_grid(
-    images: Tensor, path: Path, *, columns: int = 8, low: float = 0.0, high: float = 1.0
+def report(
+    run: Run, vae: Model, splits: Splits, evidence: Evidence | None, history: History
 ) -> None:
-    """Images in rows as one PNG, enlarged by a whole factor so that single pixels stay square.
+    """Write the figures and the page of a run; each one that cannot be made is a warning."""
+    made: dict[str, tuple[Path, str]] = {}
 
-    Args:
-        images: ``(N, *data_shape)`` with :func:`is_image` shapes.
-        path: Where to write.
-        columns: Images in a row.
-        low, high: Values shown black and white; what is beyond is clipped.
-    """
-    from PIL import Image
-    from torchvision.utils import make_grid
+    def add(name: str, caption: str, make: Callable[[Path], Any]) -> None:
+        path = run.path / f"{name}.png"
+        if not path.exists() and attempt(path.name, lambda: make(path)):
+            made[name] = (path, caption)
 
-    pixels = ((images.detach().cpu().float() - low) / max(high - low, 1e-12)).clamp(0, 1)
-    pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels
-    pixels = pixels.expand(-1, 3, -1, -1)
-    width = columns * pixels.shape[-1]
-    zoom = max(1, round(_WIDTH / width))
-    pixels = pixels.repeat_interleave(zoom, -1).repeat_interleave(zoom, -2)
-    grid = make_grid(pixels, nrow=columns, padding=max(2, zoom // 2), pad_value=0.5)
-    array = (grid * 255).round().to(torch.uint8).movedim(0, -1).numpy()
-    Image.fromarray(array).save(path)
-
-
-def reconstruction_grid(
-    data: Tensor, reconstructions: Tensor, path: Path, *, columns: int = 10, **span: float
-) -> None:
-    """Pairs of rows: data above, their reconstructions below."""
-    rows = zip(data.split(columns), reconstructions.split(columns), strict=True)
-    image_grid(torch.cat([part for row in rows for part in row]), path, columns=columns, **span)
-
-
-def learning_curve(
-    rows: Sequence[Mapping[str, float]], path: Path, *, best_epoch: int | None = None
-) -> None:
-    """Bounds over epochs, and below them the two terms of the ELBO, as a PNG.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    from matplotlib.figure import Figure
-
-    # A figure of its own, not pyplot's: no backend is chosen and no state is left behind.
-    figure = Figure(figsize=(7, 6), dpi=120, layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
-    epochs = [row["epoch"] for row in rows]
-    above.plot(epochs, [row["train_bound"] for row in rows], label="training")
-    if any(math.isfinite(row["valid_bound"]) for row in rows):
-        above.plot(epochs, [row["valid_bound"] for row in rows], label="validation")
-    if best_epoch is not None:
-        above.axvline(
-            best_epoch, color="0.6", linestyle=":", label=f"weights kept (epoch {best_epoch})"
-        )
-    above.set_ylabel("bound, nats per datum")
-    _zoom_in(above, [row["train_bound"] for row in rows])
-    above.legend()
-    below.plot(epochs, [-row["reconstruction"] for row in rows], label="-reconstruction")
-    below.plot(epochs, [row["kl"] for row in rows], label="KL")
-    below.set(xlabel="epoch", ylabel="nats per datum", yscale="log")
-    below.legend()
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-
-
-def evidence_figure(evidence: Any, path: Path) -> None:
-    """log p(x) of the data in order, with two standard errors, beside their Pareto k, as a PNG.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    order = np.argsort(evidence.log_marginal.values)
-    values, errors = evidence.log_marginal.values[order], 2 * evidence.standard_error.values[order]
-    left.errorbar(np.arange(len(values)), values, errors, fmt=".", markersize=3, linewidth=0.8)
-    left.axhline(evidence.mean(), color="0.6", linestyle=":", label=f"mean {evidence.mean():.2f}")
-    left.set(xlabel="data, in order", ylabel="log p(x), nats")
-    left.legend()
-    k = evidence.pareto_k.values if "pareto_k" in evidence.dataset else np.empty(0)
-    if np.isfinite(k).any():
-        right.hist(np.clip(k[np.isfinite(k)], -0.5, 1.5), bins=np.linspace(-0.5, 1.5, 41))
-        right.axvline(0.7, color="tab:red", linestyle=":")
-        right.set(xlabel="Pareto k", ylabel="data")
-        right.set_title(
-            f"{evidence.share_flagged:.1%} of data above 0.7", fontsize=10, color="tab:red"
-        )
-    else:
-        right.set_axis_off()
-        right.set_title("no diagnosis by Pareto k", fontsize=10, color="0.4")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-
-
-def sandwich_figure(sandwich: Any, path: Path) -> None:
-    """Lower and upper estimates of log p(x) of simulated data, less the lower ones' own, as a PNG.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    gap = sandwich.gap.values
-    order = np.argsort(gap)
-    place = np.arange(len(gap))
-    axes.vlines(place, np.minimum(gap[order], 0), np.maximum(gap[order], 0), color="0.8")
-    below, above = (
-        2 * side.standard_error.values[order] for side in (sandwich.below, sandwich.above)
+    add(
+        "learning_curve",
+        "Bounds over the epochs, and the two terms of the training bound",
+        lambda path: figures.learning_curve(history.rows, path, best_epoch=history.best_epoch),
     )
-    for name, height, error in (
-        ("from below", np.zeros(len(gap)), below),
-        ("from above", gap[order], above),
-    ):
-        axes.errorbar(place, height, error, fmt=".", markersize=5, linewidth=0.8, label=name)
-    axes.axhline(gap.mean(), color="0.6", linestyle=":", label=f"mean gap {gap.mean():.3g}")
-    axes.set(xlabel="simulated data, by gap", ylabel="log p(x) less its lower estimate, nats")
-    axes.legend(loc="upper left")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    if evidence is not None:
+        add(
+            "evidence",
+            "log p(x) of each test datum with two standard errors, and the Pareto k of its estimate",
+            lambda path: figures.evidence_figure(evidence, path),
+        )
+    if figures.is_image(vae.data_shape):
+        attempt("pictures", lambda: _pictures(run, vae, splits, add))
+    if attempt(run.page.name, lambda: _page(run, vae, splits, evidence, history, made)):
+        say("report", str(run.page))
 
 
-def axes_figure(draw: Callable[[Any], Any], path: Path) -> None:
-    """What a function draws on the axes it is given, as a PNG.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
-    draw(figure.subplots())
-    figure.savefig(path)
-
-
-def _zoom_in(axes: Any, values: Sequence[float]) -> None:
-    """Let the first steep tenth of the curve leave the frame: what matters comes after."""
-    if len(values) >= 20:
-        late = values[len(values) // 10 :]
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, min(late) - 0.15 * (max(late) - min(late))), high)
-
-
-def page(
-    path: Path,
-    *,
-    title: str,
-    headline: str,
-    sections: Sequence[tuple[str, str]],
-    figures: Sequence[tuple[str, Path]] = (),
-) -> None:
-    """One HTML page without any other file: headline, figures, then sections of preformatted text.
-
-    Args:
-        path: Where to write.
-        title: Of the page.
-        headline: The result, in a line.
-        sections: Headings with their text.
-        figures: Captions with PNG files, which are put into the page.
-    """
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p class=headline>{html.escape(headline)}</p>"]
-    for caption, file in figures:
-        data = base64.b64encode(file.read_bytes()).decode()
-        text = html.escape(caption)
-        image = f'<img src="data:image/png;base64,{data}" alt="{text}">'
-        parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
-    for heading, text in sections:
-        parts.append(f"<h2>{html.escape(heading)}</h2>\n<pre>{html.escape(text)}</pre>")
-    body = "\n".join(parts)
-    path.write_text(
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style></head>\n'
-        f"<body>\n{body}\n</body></html>\n",
-        encoding="utf-8",
+def _pictures(run: Run, vae: Any, splits: Splits, add: Callable) -> None:
+    device = next(vae.parameters()).device
+    low, high = figures.span(splits.train)
+    test = arguments(vae, splits, "test")
+    shown = [data[:40].to(device) for data in (test if isinstance(test, tuple) else (test,))]
+    condition = condition_of(vae, splits).get("condition")
+    draws = drawing(vae, 64, mean=True, condition=condition, splits=lambda: splits)
+    # Both in one seeded stretch, whatever becomes of the files.
+    samples, seen = seeded(run.config.seed, lambda: (draws.draw(), vae.reconstruct(*shown)))
+    add(
+        "samples",
+        f"E[x | z] for z drawn from the prior{draws.given}",
+        lambda path: figures.image_grid(samples, path, columns=draws.columns, low=low, high=high),
+    )
+    add(
+        "reconstructions",
+        "Test data (upper rows), and their reconstructions below",
+        lambda path: figures.reconstruction_grid(shown[0], seen, path, low=low, high=high),
     )
 
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222;
-  max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; }
-h2 { font-size: 1.15rem; margin-top: 2rem; }
-.headline { font-size: 1.15rem; background: #eef4fb; border-left: 4px solid #2b6cb0; padding: .8rem 1rem; }
-figure { margin: 1.5rem 0; }
-img { max-width: 100%; }
-figcaption { color: #555; }
-pre { background: #f6f6f4; padding: .8rem 1rem; white-space: pre-wrap; font-size: .78rem; line-height: 1.4; }
-"""
+def _page(
+    run: Run,
+    vae: Model,
+    splits: Splits,
+    evidence: Evidence | None,
+    history: History,
+    made: dict[str, tuple[Path, str]],
+) -> None:
+    seconds = float(history["seconds"].sum())
+    stopped = ", when patience ran out" if history.stopped_early else ""
+    write_page(
+        run.page,
+        title=f"{type(vae).__name__} on {splits.name}",
+        name=run.path.name,
+        result=None if evidence is None else _result(evidence, splits.name),
+        declaration=repr(vae),
+        data=repr(splits).removeprefix("Splits(").removesuffix(")")
+        + binarized(run.config.binarize),
+        training=f"{len(history)} epochs in {seconds:.1f} s{stopped}; the weights of epoch "
+        f"{history.best_epoch} were kept.",
+        figures=made,
+        tables=[("Epochs", repr(history))]
+        + ([] if evidence is None else [("Evidence in full", repr(evidence))]),
+        commands=[
+            f"pyrovae train --config {run.config_file}",
+            f"pyrovae evaluate {run.path}",
+            f"pyrovae sample {run.path}",
+        ],
+        config=str(run.config),
+        versions=f"pyrovae {pyrovae.__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}, {next(vae.parameters()).device}",
+    )
+
+
+def _result(evidence: Evidence, name: str) -> dict[str, Any]:
+    """The number, what it means, and the facts beside it."""
+    low, high = evidence.interval()
+    given = evidence.dataset.attrs.get("given")
+    side = {"lower": "lies below", "upper": "lies above"}[evidence.bound]
+    exact = bool(evidence.notes.get("exact"))
+    caution = f"It is an estimate by {evidence.method} that on average {side} the true value."
+    facts = [
+        ("Monte Carlo error", f"± {evidence.monte_carlo_error():.3g}"),
+        ("Test-set error", f"± {evidence.test_set_error():.3g}"),
+        ("95 % Monte Carlo interval", _number(low) + " to " + _number(high)),
+    ]
+    if int(evidence.dataset.attrs["num_dims"]):
+        facts.append(("Bits per dimension (lower is better)", f"{evidence.bits_per_dim:.4f}"))
+    if "pareto_k" in evidence.dataset and not exact:
+        facts.append(("Data with Pareto k above 0.7", f"{evidence.share_flagged:.1%}"))
+        if evidence.share_flagged > 0:
+            caution += (
+                " For data with a Pareto k above 0.7 it may be too low by more than its error."
+            )
+    return {
+        "number": _number(evidence.mean()),
+        "symbol": "log p(x | y)" if given else "log p(x)",
+        "meaning": f"is the average log-likelihood that the model gives to {len(evidence):,} test "
+        f"data of {name}{' given their labels' * bool(given)}, which it was not trained on. Higher "
+        "is better.",
+        "caution": "The number is exact, up to rounding." if exact else caution,
+        "facts": facts,
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def write_page(path: Path, **content: Any) -> None:
+    """Fill the template ``page.html.jinja`` and write a page that needs no other file.
+
+    Args:
+        path: The file to write.
+        content: What the template shows. ``figures`` are PNG files with captions, by name; they are
+            put into the page.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pyrovae.runs", "."), autoescape=True, undefined=StrictUndefined
+    )
+    pictures: dict[str, Sequence[str]] = {
+        name: (base64.b64encode(file.read_bytes()).decode(), caption)
+        for name, (file, caption) in content.pop("figures").items()
+    }
+    text = environment.get_template("page.html.jinja").render(figures=pictures, **content)
+    path.write_text(text, encoding="utf-8")

@@ -1,24 +1,20 @@
-"""A run folder: what ``pyrovae train`` writes and the other commands read."""
+"""The folder of a run."""
 
+import itertools
 import json
 import re
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import tomli_w
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pyrovae.cli import parse
-from pyrovae.cli.options import chosen_parts, chosen_shape
-from pyrovae.data import Splits, load
+from pyrovae.models.base import Model
+from pyrovae.runs.config import Config, declare
 
-if TYPE_CHECKING:
-    from pyrovae.models.base import Model
-
-__all__ = ["Run", "build", "load_data", "load_run", "new_file"]
+__all__ = ["Run", "load_run", "new_file"]
 
 
 class Run:
@@ -26,61 +22,71 @@ class Run:
 
     Args:
         path: The folder.
-        given: The ``train`` command that made it.
+        config: What the run declares.
     """
 
-    def __init__(self, path: Path, given: Any):
-        self.path, self.given = path, given
+    def __init__(self, path: Path, config: Config):
+        self.path, self.config = path, config
+        self._created: list[Path] = []
 
-    config = property(lambda self: self.path / "config.toml")
+    config_file = property(lambda self: self.path / "config.yaml")
     metrics = property(lambda self: self.path / "metrics.jsonl")
     weights = property(lambda self: self.path / "weights.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.pt")
     evidence = property(lambda self: self.path / "evidence.nc")
+    page = property(lambda self: self.path / "report.html")
 
     @classmethod
-    def create(cls, given: Any) -> "Run":
-        """A new folder with its config.
+    def create(cls, config: Config, path: str | PathLike | None = None) -> "Run":
+        """A new folder with the configuration in it; default the first free ``runs/DATA-N``.
 
         Raises:
-            FileExistsError: If there is something in it already.
+            FileExistsError: If there is something in the folder already.
         """
-        path = given.out
         if path is None:
-            name = re.sub(r"\W+", "-", Path(given.data).stem) or "data"
-            used = [p.name for p in Path("runs").glob(f"{name}-*")]
-            path = Path("runs") / next(
-                n for i in range(1, 10**9) if (n := f"{name}-{i}") not in used
-            )
+            name = re.sub(r"\W+", "-", Path(config.data).stem) or "data"
+            folders = (Path("runs") / f"{name}-{i}" for i in itertools.count(1))
+            path = next(folder for folder in folders if not folder.exists())
+        path = Path(path)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise FileExistsError(
-                f"{path} is not empty. Give another --out, or move it away: nothing is overwritten."
+                f"{path} is not empty. Give another folder (--out), or move it away: nothing is "
+                "overwritten."
             )
-        path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, given)
-        run.config.write_text(tomli_w.dumps(parse.to_config(given)), encoding="utf-8")
+        run = cls(path, config)
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            run._created.insert(0, folder)
+        config.save(run.config_file)
         return run
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
-        """A finished run.
+    def open(cls, path: str | PathLike, *, unfinished: bool = False) -> "Run":
+        """A run that was written before.
+
+        Args:
+            path: The folder.
+            unfinished: Whether the run may lack its weights.
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            ValueError: If it is no finished run.
+            ValueError: If it is not the folder of a run, or the run is not finished.
         """
+        path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"There is no run folder {path}.")
-        run = cls(path, None)
-        if not run.config.is_file():
+        if not (path / "config.yaml").is_file():
             raise ValueError(
-                f"{path} is no run folder: it has no config.toml. Give one that `pyrovae train` wrote."
+                f"{path} is no run folder: it has no config.yaml. Give a folder that "
+                "`pyrovae train` wrote."
             )
-        if not run.weights.is_file():
+        run = cls(path, Config.load(path / "config.yaml"))
+        if not unfinished and not run.weights.is_file():
             raise ValueError(
-                f"The run {path} is not finished: it has no weights. See `pyrovae train --resume {path}`."
+                f"The run {path} is not finished: it has no weights. See "
+                f"`pyrovae train --resume {path}`."
             )
-        run.given = parse.parse(["train", "--config", str(run.config)])
         return run
 
     @property
@@ -91,23 +97,20 @@ class Run:
         return [json.loads(line) for line in self.metrics.read_text().splitlines()]
 
     def discard(self) -> None:
-        """Take back what :meth:`create` made, and nothing else."""
-        self.config.unlink(missing_ok=True)
+        """Remove the files of a run that gave nothing, and the folders that :meth:`create` made."""
+        self.config_file.unlink(missing_ok=True)
         self.checkpoint.unlink(missing_ok=True)
-        for folder in (self.path, self.path.parent):
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        for folder in self._created:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
 
-    def save_weights(self, vae: "Model", metadata: dict[str, str] | None = None) -> None:
-        """Every parameter and buffer, with the shape of the data and further :attr:`metadata`."""
-        tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in vae.state_dict().items()
-        }
-        # One file name appears when the file is whole.
+    def save_weights(self, vae: Model, metadata: dict[str, str]) -> None:
+        """Write all parameters and buffers, the shape of the data, and further :attr:`metadata`."""
+        tensors = {n: t.detach().cpu().contiguous() for n, t in vae.state_dict().items()}
+        # The final name appears only when the file is complete.
         part = self.weights.with_suffix(".part")
-        save_file(
-            tensors, part, metadata={"data_shape": json.dumps(vae.data_shape), **(metadata or {})}
-        )
+        save_file(tensors, part, metadata={"data_shape": json.dumps(vae.data_shape), **metadata})
         part.replace(self.weights)
 
     @property
@@ -116,8 +119,8 @@ class Run:
         with safe_open(self.weights, framework="pt") as file:
             return file.metadata() or {}
 
-    def load_vae(self, device: str | None = None) -> "Model":
-        """The trained model and guide.
+    def load_vae(self, device: str | None = None) -> Model:
+        """The trained model and guide, in eval mode.
 
         Raises:
             ValueError: If the weights are damaged, or are those of another model.
@@ -131,74 +134,36 @@ class Run:
             raise ValueError(
                 f"Cannot read {self.weights}: {reason}. It is damaged; train again."
             ) from error
-        vae = build(self.given, tuple(shape))
+        vae = declare(self.config, tuple(shape))
         try:
             vae.load_state_dict(tensors)
         except RuntimeError as error:
             raise ValueError(
-                f"{self.weights} does not fit {self.config}: was one of them changed?"
+                f"{self.weights} does not fit {self.config_file}: was one of them changed?"
             ) from error
-        return vae.to(device or default_device()).eval()
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        return vae.to(device or default).eval()
 
 
 def load_run(path: str | PathLike, *, device: str | None = None) -> Any:
     """The trained model of a folder that ``pyrovae train`` wrote, in eval mode.
 
-    It is what the run's ``config.toml`` declares: a :class:`~pyrovae.VAE` or another shape, with parts of one's own
-    where there are any.
+    It is what the run's ``config.yaml`` declares: a :class:`~pyrovae.VAE` or another model, with
+    classes of your own where it names some.
 
     Args:
         path: The run folder.
-        device: Where to; default CUDA where there is any.
+        device: The device to load to; default CUDA where there is any.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it is no finished run, its configuration makes no model, or its weights are damaged or those
-            of another model.
+        ValueError: If the run is not finished, its configuration declares no model, or its weights
+            are damaged or those of another model.
     """
-    return Run.open(Path(path)).load_vae(device)
-
-
-def default_device() -> str:
-    """CUDA where there is any."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def load_data(given: Any) -> Splits:
-    """The data of a ``train`` command, binarised and limited as it says."""
-    options = given.data_options
-    splits = load(
-        given.data,
-        root=options.root,
-        download=options.download,
-        size=options.size,
-        valid_size=options.valid_size,
-        test_size=options.test_size,
-        seed=options.seed,
-    )
-    if given.binarize not in ("none", "auto"):
-        splits = splits.binarize(given.binarize, seed=options.seed)
-    # After binarisation: a few test images have the bits that they have among all.
-    return splits if options.limit is None else splits.take(options.limit, seed=options.seed)
-
-
-def build(given: Any, data_shape: tuple[int, ...]) -> "Model":
-    """The VAE, or other shape, that a ``train`` command declares."""
-    shape, parts = chosen_shape(given), chosen_parts(given, "train")
-    sizes = {
-        "data_shape": data_shape,
-        "latent_dim": given.latent_dim,
-        "latent_dims": given.latent_dim,
-    }
-    taken = {a.name for a in shape.entry.arguments}
-    arguments = {name: size for name, size in sizes.items() if name in taken}
-    arguments |= {name: part.build() for name, part in parts.items() if name in taken}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(given.seed)
-        return shape.entry.build(**arguments, **shape.arguments())
+    return Run.open(path).load_vae(device)
 
 
 def new_file(folder: Path, stem: str, suffix: str) -> Path:
     """The first of ``stem.suffix``, ``stem-2.suffix``, ... that does not exist."""
-    names = (f"{stem}{'' if i == 1 else f'-{i}'}{suffix}" for i in range(1, 10**9))
+    names = (f"{stem}{'' if i == 1 else f'-{i}'}{suffix}" for i in itertools.count(1))
     return next(folder / name for name in names if not (folder / name).exists())

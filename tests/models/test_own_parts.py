@@ -11,7 +11,7 @@ from pyrovae.cli import main
 from pyrovae.runs.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs"
-TINY = "--epochs 1 --latent-dim 3 --method.num-particles 20 --encoder.hidden 8 --decoder.hidden 8"
+TINY = "--epochs 1 --latent_dim 3 --method.num_particles 20 --encoder.hidden 8 --decoder.hidden 8"
 OWN = {
     "prior": ("priors_and_posteriors.md", "AutoregressivePrior", {}),
     "posterior": ("priors_and_posteriors.md", "StudentTPosterior", {"df": 4.0}),
@@ -49,7 +49,7 @@ def test_from_the_command_line_and_from_its_config(kind, tmp_path, monkeypatch, 
         f"my_{kind}.py:{name}",
         *(w for n, v in options.items() for w in (f"--{kind}.{n}", str(v))),
     ]
-    command += [] if kind == "likelihood" else ["--likelihood", "gaussian"]
+    command += [] if kind == "likelihood" else ["--likelihood", "Gaussian"]
     run = tmp_path / "run"
     assert (
         main(
@@ -63,7 +63,7 @@ def test_from_the_command_line_and_from_its_config(kind, tmp_path, monkeypatch, 
     )
     # The file was named from one folder; the run is used from another.
     monkeypatch.chdir(elsewhere)
-    assert main(["evaluate", str(run), "--method.num-particles", "20"]) == 0
+    assert main(["evaluate", str(run), "--method.num_particles", "20"]) == 0
     first, again = (
         pv.Evidence.load(run / file).mean() for file in ("evidence.nc", "evidence-2.nc")
     )
@@ -72,7 +72,7 @@ def test_from_the_command_line_and_from_its_config(kind, tmp_path, monkeypatch, 
     assert type(getattr(vae, kind)).__name__ == name
     assert vae.sample(3).shape == (3, 4)
     assert (
-        main(["train", "--config", str(run / "config.toml"), "--out", str(tmp_path / "again")]) == 0
+        main(["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
     )
     assert pv.Evidence.load(tmp_path / "again" / "evidence.nc").mean() == first
 
@@ -104,14 +104,14 @@ def test_a_shape_of_ones_own(tmp_path, monkeypatch, capsys):
     """It takes what its arguments say, and no part beside; what it inherits is found through `import pyrovae as pv`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(SHAPE)
-    words = "--shape mine.py:Denoising --shape.noise 0.2 --prior student-t --data.limit 40 --epochs 1 --latent-dim 3"
-    assert main(["train", *words.split(), "--method.num-particles", "5", "--out", "run"]) == 0
+    words = "--model mine.py:Denoising --model.noise 0.2 --prior StudentT --limit 40 --epochs 1 --latent_dim 3"
+    assert main(["train", *words.split(), "--method.num_particles", "5", "--out", "run"]) == 0
     assert main(["sample", "run", "--num", "2", "--out", "x.npy"]) == 0
     assert pv.load_run("run").noise == 0.2
     assert "prior=StudentT()" in capsys.readouterr().out
-    assert main(["train", *words.split(), "--encoder", "conv"]) == 2
-    assert "Denoising takes no --encoder" in capsys.readouterr().err
+    assert main(["train", *words.split(), "--encoder", "Conv"]) == 2
+    assert "Denoising takes no encoder" in capsys.readouterr().err
     (tmp_path / "same.py").write_text("import pyrovae as pv\n\n\nclass Same(pv.VAE):\n    pass\n")
-    assert main(["train", "--shape", "same.py:Same", "--encoder.hidden", "7", "--data.limit", "40", "--epochs", "1",
-                 "--method.num-particles", "5", "--out", "same"]) == 0  # fmt: skip
+    assert main(["train", "--model", "same.py:Same", "--encoder.hidden", "7", "--limit", "40", "--epochs", "1",
+                 "--method.num_particles", "5", "--out", "same"]) == 0  # fmt: skip
     assert "encoder=MLP(7)" in capsys.readouterr().out

@@ -1,171 +1,60 @@
-"""Pictures show the values they are given, and the page holds all of them."""
+"""The page of a run holds its pictures, leads with its result, and loads nothing from elsewhere."""
 
 import base64
 import re
-import sys
 
-import numpy as np
-import pytest
 import torch
-from PIL import Image
 
-from pyrovae.runs import page as report
+from pyrovae.runs.figures import image_grid
+from pyrovae.runs.page import write_page
 
-ROWS = [
-    {
-        "epoch": i + 1,
-        "train_bound": -50 + i,
-        "valid_bound": -51 + i,
-        "reconstruction": -40 + i,
-        "kl": 10.0,
-    }
-    for i in range(30)
-]
-
-
-def read(path):
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        ((8, 8), True),
-        ((1, 8, 8), True),
-        ((3, 8, 8), True),
-        ((2, 8, 8), False),
-        ((64,), False),
-        ((8, 1), False),
-    ],
-)
-def test_what_is_an_image(shape, expected):
-    assert report.is_image(shape) is expected
-
-
-@pytest.mark.parametrize("channels", [None, 1, 3])
-def test_every_pixel_is_where_it_belongs(tmp_path, channels):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand((6, *(() if channels is None else (channels,)), 5, 4), generator=generator)
-    report.image_grid(images, tmp_path / "grid.png", columns=3)
-    shown = read(tmp_path / "grid.png")
-    flat = images.reshape(6, -1, 5, 4).expand(-1, 3, -1, -1)
-    # Three images of four pixels in about 640: a factor of 53, and half of that between images.
-    zoom, gap = 53, 26
-    for n in range(6):
-        top, left = gap + n // 3 * (5 * zoom + gap), gap + n % 3 * (4 * zoom + gap)
-        for i in range(5):
-            for j in range(4):
-                square = shown[
-                    top + i * zoom : top + (i + 1) * zoom, left + j * zoom : left + (j + 1) * zoom
-                ]
-                level = (flat[n, :, i, j] * 255).round().int().tolist()
-                assert (square.reshape(-1, 3) == level).all(), (n, i, j)
-
-
-def test_values_beyond_the_span_are_clipped(tmp_path):
-    images = torch.tensor([-2.0, 0.0, 2.0, 4.0]).reshape(1, 1, 4).expand(1, 4, 4)
-    report.image_grid(images, tmp_path / "grid.png", columns=1, low=0.0, high=2.0)
-    row = read(tmp_path / "grid.png")[400, :, 0]
-    assert [row[80 + 160 * j] for j in range(4)] == [0, 0, 255, 255]
-
-
-def test_reconstructions_stand_below_their_data(tmp_path):
-    data, seen = torch.zeros(5, 4, 4), torch.ones(5, 4, 4)
-    report.reconstruction_grid(data, seen, tmp_path / "grid.png", columns=5)
-    column = read(tmp_path / "grid.png")[:, 50, 0]
-    levels = [int(v) for v, before in zip(column[1:], column, strict=False) if v != before]
-    assert levels == [0, 128, 255, 128]
-
-
-def test_learning_curve_draws_both_bounds(tmp_path):
-    report.learning_curve(ROWS, tmp_path / "with.png", best_epoch=20)
-    without = [{**row, "valid_bound": float("nan")} for row in ROWS]
-    report.learning_curve(without, tmp_path / "without.png")
-    orange = np.array([255, 127, 14])
-
-    def pixels(name):
-        above = read(tmp_path / name)[:400]
-        return int((np.abs(above - orange).sum(-1) < 30).sum())
-
-    assert pixels("with.png") > 300
-    assert pixels("without.png") == 0
-
-
-def test_learning_curve_leaves_matplotlib_as_it_was(tmp_path):
-    import matplotlib
-
-    before = dict(matplotlib.rcParams)
-    report.learning_curve(ROWS, tmp_path / "curve.png")
-    assert dict(matplotlib.rcParams) == before
-
-
-def test_one_row_is_a_curve(tmp_path):
-    report.learning_curve(ROWS[:1], tmp_path / "curve.png", best_epoch=1)
-    assert read(tmp_path / "curve.png").std() > 0
-
-
-def test_a_run_without_matplotlib_says_so(tmp_path, monkeypatch, capsys):
-    from pyrovae.cli import main
-
-    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed
-    short = [
-        "--epochs",
-        "1",
-        "--data.limit",
-        "30",
-        "--method.num-particles",
-        "5",
-        "--encoder.hidden",
-        "8",
-    ]
-    assert main(["train", *short, "--out", str(tmp_path / "run")]) == 0
-    assert "no learning_curve.png: it needs matplotlib" in capsys.readouterr().out
-    assert (tmp_path / "run" / "samples.png").exists()
-    assert not (tmp_path / "run" / "learning_curve.png").exists()
+CONTENT = {
+    "title": "<b>VAE</b> on digits",
+    "name": "run",
+    "result": {
+        "number": "-23.918",
+        "symbol": "log p(x)",
+        "meaning": "is an average.",
+        "caution": "p < 0.05 & more",
+        "facts": [("Monte Carlo error", "± 0.002")],
+    },
+    "declaration": "VAE(<script>alert(1)</script>)",
+    "data": "digits",
+    "training": "2 epochs",
+    "tables": [("Epochs", "1 2")],
+    "commands": ["pyrovae train --config run/config.yaml"],
+    "config": "epochs: 2",
+    "versions": "pyrovae",
+}
 
 
 def test_page_holds_its_pictures_and_escapes_its_text(tmp_path):
-    report.image_grid(torch.rand(4, 8, 8), tmp_path / "grid.png")
-    report.page(
-        tmp_path / "report.html",
-        title="<b>run</b>",
-        headline="p < 0.05 & more",
-        sections=[("Model", "VAE(<script>alert(1)</script>)")],
-        figures=[("Samples of <x>", tmp_path / "grid.png")],
-    )
+    image_grid(torch.rand(4, 8, 8), tmp_path / "grid.png")
+    pictures = {"samples": (tmp_path / "grid.png", "Samples of <x>")}
+    write_page(tmp_path / "report.html", figures=pictures, **CONTENT)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     (picture,) = re.findall(r"base64,([^\"]+)", text)
     assert base64.b64decode(picture) == (tmp_path / "grid.png").read_bytes()
     assert "<script" not in text
-    assert "&lt;b&gt;run&lt;/b&gt;" in text
+    assert "&lt;b&gt;VAE&lt;/b&gt;" in text
     assert "p &lt; 0.05 &amp; more" in text
     assert not re.search(r"(src|href)=\"(?!data:)", text)  # nothing is loaded from elsewhere
 
 
-def test_evidence_figure_shows_the_diagnosis_where_there_is_one(tmp_path):
-    from pyrovae import Evidence
-
-    columns = {"log_marginal": np.linspace(-5, -1, 20), "standard_error": np.full(20, 0.1)}
-    report.evidence_figure(Evidence.from_columns(columns), tmp_path / "without.png")
-    diagnosed = {**columns, "pareto_k": np.linspace(0.0, 1.0, 20)}
-    report.evidence_figure(Evidence.from_columns(diagnosed), tmp_path / "with.png")
-    red = np.array([214, 39, 40])
-
-    def pixels(name):
-        return int((np.abs(read(tmp_path / name) - red).sum(-1) < 30).sum())
-
-    # Too few weights for a diagnosis is no diagnosis of bad ones.
-    unknown = {**columns, "pareto_k": np.full(20, np.inf)}
-    report.evidence_figure(Evidence.from_columns(unknown), tmp_path / "unknown.png")
-    assert pixels("unknown.png") == 0
-    assert pixels("with.png") > 50
-    assert pixels("without.png") == 0
+def test_page_goes_from_the_result_to_how_to_reproduce_it(tmp_path):
+    image_grid(torch.rand(4, 8, 8), tmp_path / "grid.png")
+    names = ("learning_curve", "samples", "reconstructions", "evidence")
+    pictures = {name: (tmp_path / "grid.png", f"About {name}") for name in names}
+    write_page(tmp_path / "report.html", figures=pictures, **CONTENT)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    body = text[text.index("<body>") :]
+    order = ["-23.918", "VAE(", *(f"About {name}" for name in names), "pyrovae train --config"]
+    places = [body.index(word) for word in order]
+    assert places == sorted(places)
+    assert "prefers-color-scheme: dark" in text
+    assert "width=device-width" in text
 
 
-def test_axes_figure_draws_on_axes_of_its_own(tmp_path):
-    report.axes_figure(
-        lambda axes: axes.plot([0, 1], [0, 1], color="red", linewidth=5), tmp_path / "line.png"
-    )
-    assert ((read(tmp_path / "line.png") == [255, 0, 0]).all(-1)).sum() > 500
+def test_page_without_evidence_says_so(tmp_path):
+    write_page(tmp_path / "report.html", figures={}, **{**CONTENT, "result": None})
+    assert "no held-out log-likelihood" in (tmp_path / "report.html").read_text(encoding="utf-8")

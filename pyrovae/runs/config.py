@@ -1,0 +1,229 @@
+"""What a run declares: its data, its model, its training, and its evidence."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from pyrovae.data import Splits, load
+from pyrovae.models.base import Model
+from pyrovae.runs.declared import (
+    CLASSES,
+    PARTS,
+    add_arguments,
+    arguments_of,
+    class_of,
+    instantiate,
+    with_widths,
+)
+from pyrovae.runs.messages import one_line
+from pyrovae.runs.own_classes import MODE, resolved
+
+__all__ = ["Config", "declare", "load_data"]
+
+Declared = Any
+"""A class with its arguments: ``"Vamp"``, or ``{"class_path": "Vamp", "init_args": {...}}``."""
+
+
+def _declared(class_path: str) -> Callable[[], dict[str, Any]]:
+    return lambda: {"class_path": f"pyrovae.{class_path}"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run declares; :func:`pyrovae.train` takes it from there.
+
+    The fields are the options of ``pyrovae train``. Those that declare a class take its name, or a
+    mapping with ``class_path`` and ``init_args``, as in the file. A class of your own is
+    ``"mymodule.Mine"`` or ``"path/to/mine.py:Mine"``. Each field is checked when the object is made.
+
+    Args:
+        data: digits, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, ...; an .npy, .npz or
+            .pt file; or a folder of images.
+        data_root: Folder of named data sets; default $PYROVAE_DATA, else ~/.cache/pyrovae.
+        data_size: Shrink square images to this edge (Omniglot, folders of images).
+        data_seed: Seed of the split, of the binarisation, and of the choice of data under limit.
+        download: Fetch a named data set that is missing.
+        valid_size: Validation data, as a share such as 0.1 or as a number; default one in six.
+        test_size: Test data, likewise, where the data set has no test data of its own.
+        limit: Use at most this many training, validation and test data each.
+        binarize: Grey to black and white. threshold: at one half. stochastic: drawn once. dynamic:
+            training images drawn anew for each batch, the others once. auto: threshold if the
+            likelihood is Bernoulli and the data are grey.
+        model: The kind of model: VAE, HierarchicalVAE, ConditionalVAE or ClusteringVAE.
+        latent_dim: Dimension D of z; a HierarchicalVAE takes one number for both layers or
+            [D1, D2], from the data upwards.
+        condition_dim: Size of the condition of a ConditionalVAE; default as the labels of the data.
+        prior: p(z). A ConditionalVAE also takes one of the posteriors, as p(z | y).
+        likelihood: p(x | z).
+        posterior: q(z | x).
+        encoder: The network from x to the posterior.
+        decoder: The network from z to the likelihood.
+        bias_from_data: Start the decoder's output bias where the likelihood's mean is the data mean.
+        estimator: The ELBO estimator that is trained with.
+        beta: Factor on the KL term: a number or a schedule.
+        epochs: Passes over the training data, at most.
+        batch_size: Data in a batch.
+        lr: Learning rate of Adam.
+        patience: Stop after so many epochs without a better validation bound; null never stops.
+        clip_norm: Largest norm of the gradients; null does not clip.
+        method: How the evidence of the test data is estimated after training.
+        seed: Seed of the initial weights, of training, and of the evidence.
+        device: cpu, cuda, ...; default CUDA where there is any.
+
+    Raises:
+        ValueError: If a name is unknown, a value has the wrong type, or the model does not take one
+            of the parts.
+
+    Example:
+        >>> config = Config(prior="Vamp", epochs=20)
+        >>> config.prior.class_path
+        'pyrovae.priors.Vamp'
+    """
+
+    data: str = "digits"
+    data_root: Path | None = None
+    data_size: int | None = None
+    data_seed: int = 0
+    download: bool = False
+    valid_size: int | float | None = None
+    test_size: int | float | None = None
+    limit: int | None = None
+    binarize: Literal["auto", "none", "threshold", "stochastic", "dynamic"] = "auto"
+    model: Declared = field(default_factory=_declared("VAE"))
+    latent_dim: int | tuple[int, int] = 16
+    condition_dim: int | None = None
+    prior: Declared = field(default_factory=_declared("priors.StandardNormal"))
+    likelihood: Declared = field(default_factory=_declared("likelihoods.Bernoulli"))
+    posterior: Declared = field(default_factory=_declared("posteriors.DiagonalNormal"))
+    encoder: Declared = field(default_factory=_declared("nets.MLP"))
+    decoder: Declared = field(default_factory=_declared("nets.MLP"))
+    bias_from_data: bool = False
+    estimator: Declared = field(default_factory=_declared("estimators.ELBO"))
+    beta: Declared = 1.0
+    epochs: int = 300
+    batch_size: int = 128
+    lr: float = 1e-3
+    patience: int | None = 30
+    clip_norm: float | None = None
+    method: Declared = field(default_factory=_declared("ImportanceSampling"))
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        given |= {name: resolved(given[name]) for name in CLASSES}
+        try:
+            known = _parser().parse_object(given, defaults=False)
+            filled = {name: with_widths(value) for name, value in vars(known).items()}
+            checked = _parser().parse_object(filled)
+        except ArgumentError as error:
+            raise ValueError(one_line(error, CLASSES, given)) from error
+        for name, kind in CLASSES.items():
+            value = checked[name]
+            if isinstance(value, Namespace) and class_of(value) in (kind, *get_args(kind)):
+                raise ValueError(f"{name}: {value.class_path} is only a base class.")
+        taken = inspect.signature(class_of(checked.model)).parameters
+        for part in set(PARTS) - set(taken):
+            default = {part: with_widths(self.__dataclass_fields__[part].default_factory())}
+            if checked[part] not in (None, _parser().parse_object(default)[part]):
+                raise ValueError(
+                    f"{class_of(checked.model).__name__} takes no {part}. Leave out --{part}, or "
+                    "give another --model."
+                )
+            checked[part] = None
+        for name in given:
+            object.__setattr__(self, name, checked[name])
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> "Config":
+        """The configuration in a YAML file.
+
+        Paths of files with classes are relative to the folder of the YAML file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it cannot be read, or does not declare a run.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no configuration at {path}.")
+        try:
+            return cls(**vars(_parser().parse_path(str(path), defaults=False)))
+        except (ArgumentError, OSError, TypeError, ValueError) as error:
+            names = [f.name for f in fields(cls)]
+            raise ValueError(f"{path}: {one_line(error, CLASSES, names)}") from error
+
+    def __str__(self) -> str:
+        """The YAML text."""
+        return _parser().dump(
+            Namespace({f.name: getattr(self, f.name) for f in fields(self)}), skip_unset=False
+        )
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the YAML text that :meth:`load` reads."""
+        Path(path).write_text(str(self), encoding="utf-8")
+
+    def build(self, name: str) -> Any:
+        """A new object of the class that a field declares; None or a number as it is.
+
+        Raises:
+            Exception: What the class raises for its arguments.
+        """
+        return instantiate(getattr(self, name))
+
+    @property
+    def model_class(self) -> type:
+        """The class of the model."""
+        return class_of(self.model)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, parser_mode=MODE)
+    # No default classes: their arguments would be handed on to the ones that are given.
+    plain = {f.name: f.default for f in fields(Config) if f.name not in CLASSES}
+    add_arguments(parser, Config, CLASSES, plain)
+    return parser
+
+
+def load_data(config: Config) -> Splits:
+    """The data that a configuration declares, binarised and limited as it says."""
+    splits = load(
+        config.data,
+        root=config.data_root,
+        download=config.download,
+        size=config.data_size,
+        valid_size=config.valid_size,
+        test_size=config.test_size,
+        seed=config.data_seed,
+    )
+    if config.binarize not in ("none", "auto"):
+        splits = splits.binarize(config.binarize, seed=config.data_seed)
+    # After binarisation: a few test images have the bits that they have among all.
+    return splits if config.limit is None else splits.take(config.limit, seed=config.data_seed)
+
+
+def declare(config: Config, data_shape: tuple[int, ...]) -> Model:
+    """The model that a configuration declares, with the initial weights of its seed.
+
+    Raises:
+        Exception: What the model and its parts raise for their arguments.
+    """
+    cls = config.model_class
+    sizes = {
+        "data_shape": data_shape,
+        "latent_dim": config.latent_dim,
+        "latent_dims": config.latent_dim,
+        "condition_dim": config.condition_dim,
+    }
+    taken = inspect.signature(cls).parameters
+    arguments = {name: size for name, size in sizes.items() if name in taken}
+    arguments |= {part: config.build(part) for part in PARTS if part in taken}
+    arguments |= arguments_of(config.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return cls(**arguments)

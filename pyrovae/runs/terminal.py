@@ -1,0 +1,76 @@
+"""What a run prints: lines under a word at the left, warnings, and the result."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import torch
+
+from pyrovae.evidence import Evidence
+
+__all__ = ["attempt", "binarized", "headline", "say", "seeded", "warn"]
+
+
+def say(what: str, text: str) -> None:
+    """Print one or more lines under a word at the left."""
+    head, *rest = text.splitlines()
+    first = f"{what:<10}{head}" if what else head
+    _print("\n".join([first, *(f"{'':<10}{line}" for line in rest)]), sys.stdout)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    _print(f"pyrovae: warning: {' '.join(text.split())}", sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print; a terminal without these letters, or one that was closed, costs no run."""
+    try:
+        letters = getattr(stream, "encoding", None) or "utf-8"
+        print(text.encode(letters, "replace").decode(letters), file=stream, flush=True)
+    except OSError:
+        pass
+
+
+def attempt(what: str, make: Callable[[], Any]) -> bool:
+    """Whether something that only decorates a result could be made; else a warning."""
+    try:
+        make()
+    except ImportError as error:
+        warn(f"no {what}: it needs {error.name or error} (pip install 'pyrovae[plots]')")
+    except Exception as error:
+        warn(f"no {what}: {type(error).__name__}: {error}")
+    else:
+        return True
+    return False
+
+
+def headline(evidence: Evidence, name: str, part: str) -> str:
+    """The result in a line."""
+    which = "held-out" if part != "train" else "training"
+    given = " given y" if evidence.dataset.attrs.get("given") else ""
+    low, high = evidence.interval()
+    return (
+        f"{which} log-likelihood{given}: {evidence.mean():.3f} "
+        f"± {evidence.monte_carlo_error():.3f} (Monte Carlo) "
+        f"± {evidence.test_set_error():.3f} (test set) nats per datum; "
+        f"{len(evidence):,} {part} data of {name}, "
+        f"95 % Monte Carlo interval {low:.3f} to {high:.3f}"
+    )
+
+
+def binarized(how: str) -> str:
+    """How the data became black and white, to end a line."""
+    text = {
+        "dynamic": "; binarised anew for each training batch, once for validation and test",
+        "stochastic": "; binarised once with the grey values as probabilities",
+        "threshold": "; binarised at one half",
+    }
+    return text.get(how, "")
+
+
+def seeded(seed: int, draw: Callable[[], Any]) -> Any:
+    """What a function gives with torch's random state at a seed; the state is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return draw()
