@@ -133,6 +133,12 @@ class StockObjective(Objective):
     Pyro multiplies by the subsampling scale N / B of the data plate; the report is that of the batch.
     """
 
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._plates: dict[
+            int, tuple[float, int]
+        ] = {}  # one look at the programs for each batch size
+
     def __call__(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> Evaluation:
         if hasattr(self.estimator, "differentiable_loss"):
             return super().__call__(beta, *batch, **kwargs)
@@ -173,12 +179,15 @@ class StockObjective(Objective):
 
     def _plate(self, arguments: tuple, kwargs: dict) -> tuple[float, int]:
         """The data plate's subsampling scale and its size; for other programs 1 and the batch's size."""
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                particles = draw(self.model, self.guide, 1, arguments, kwargs)
-        except (ValueError, NotImplementedError):  # no program of ours, though one of Pyro's
-            return 1.0, len(arguments[0])
-        return particles.scale, particles.num_data
+        size = len(arguments[0])
+        if size not in self._plates:
+            try:
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    particles = draw(self.model, self.guide, 1, arguments, kwargs)
+                self._plates[size] = particles.scale, particles.num_data
+            except (ValueError, NotImplementedError):  # no program of ours, though one of Pyro's
+                self._plates[size] = 1.0, size
+        return self._plates[size]
 
 
 def objective(

@@ -79,11 +79,11 @@ def compare_estimators(
     with evaluation_mode(model, guide), torch.random.fork_rng(devices=devices), torch.enable_grad():
         used = nesting_of(guide, model, args=arguments, kwargs={})
         max_plate_nesting = max(max_plate_nesting, used)
-        groups, scale = parameter_groups(model, guide, arguments, parameters, max_plate_nesting)
+        groups = parameter_groups(model, guide, arguments, parameters, max_plate_nesting)
         log_px, log_px_error = _reference(
             reference, model, guide, arguments, reference_particles, seed, max_plate_nesting
         )
-        bench = _Bench(model, guide, arguments, parameters, groups, num_replicates, scale, seed)
+        bench = _Bench(model, guide, arguments, parameters, groups, num_replicates, seed)
         with pyro.validation_enabled(False):
             model_truth = None
             if gradient_reference:
@@ -144,11 +144,10 @@ class _Bench:
         parameters: list[Tensor],
         groups: dict[str, list[int]],
         runs: int,
-        scale: float,
         seed: int,
     ):
         self.model, self.guide, self.data, self.parameters = model, guide, data, parameters
-        self.groups, self.runs, self.scale, self.seed = groups, runs, scale, seed
+        self.groups, self.runs, self.seed = groups, runs, seed
         self._targets: dict[str, Replicates | None] = {}
 
     def run(
@@ -163,7 +162,6 @@ class _Bench:
             self.parameters,
             runs=runs or self.runs,
             seed=self.seed + offset,
-            scale=self.scale,
         )
 
     def target(self, estimator: pyro.infer.ELBO) -> Replicates | None:

@@ -11,7 +11,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrovae.estimators import Estimator
+from pyrovae.objective import objective
 from pyrovae.particles import check_right_most, draw
 from pyrovae.programs import Program
 
@@ -66,7 +66,6 @@ def replicate(
     *,
     runs: int,
     seed: int,
-    scale: float = 1.0,
 ) -> Replicates:
     """Run an estimator many times; gradients are of the mean bound over data, ascending.
 
@@ -75,9 +74,7 @@ def replicate(
         model, guide, data, parameters: What it is run on.
         runs: Number of runs R, at least four.
         seed: Of the draws.
-        scale: The data plate's subsampling scale, by which stock ELBOs multiply.
     """
-    num_data = data[0].shape[0]
     num_blocks = min(MOST_BLOCKS, runs // 2)
     blocks = [
         torch.zeros(num_blocks, *p.shape, dtype=torch.float64, device=p.device) for p in parameters
@@ -88,18 +85,19 @@ def replicate(
     bounds, seconds = [], []
     decoding = _Decodings()
     torch.manual_seed(seed)
+    evaluate = objective(model, guide, estimator, parameters)
+    counting = objective(decoding(model), guide, estimator, parameters)
     for run in range(runs):
-        counted = decoding(model) if run == 0 else model
         start = _now(parameters)
-        bound, gradients = _once(estimator, counted, guide, data, parameters, num_data * scale)
+        _, loss, gradients = (evaluate if run else counting)(None, *data)
         seconds.append(_now(parameters) - start)
-        bounds.append(bound)
+        bounds.append(-loss)
         block = run * num_blocks // runs
         sizes[block] += 1
         for i, gradient in enumerate(gradients):
             if gradient is None:
                 continue
-            value = gradient.double()
+            value = -gradient.double()
             blocks[i][block] += value
             step = value - mean[i]
             mean[i] += step / (run + 1)
@@ -115,40 +113,6 @@ def replicate(
         seconds=float(torch.tensor(seconds).median()),
         decodings=decoding.count,
     )
-
-
-def _once(
-    estimator: Any, model: Any, guide: Any, data: Any, parameters: Any, total: float
-) -> tuple[Tensor, list]:
-    """One bound and gradient, both per datum."""
-    if isinstance(estimator, Estimator):
-        particles = estimator.particles(model, guide, *data)
-        terms = estimator.terms(particles)
-        loss = estimator.loss_of(terms) / particles.num_data
-    elif hasattr(estimator, "differentiable_loss"):
-        loss = estimator.differentiable_loss(model, guide, *data) / total
-    else:
-        return _by_backward(estimator, model, guide, data, parameters, total)
-    if not loss.requires_grad:
-        return -loss.detach(), [None] * len(parameters)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return -loss.detach(), [None if g is None else -g for g in found]
-
-
-def _by_backward(
-    elbo: Any, model: Any, guide: Any, data: Any, parameters: Any, total: float
-) -> tuple[Tensor, list[Any]]:
-    """As :func:`_once`, for a stock ELBO that only adds to ``grad``."""
-    kept = [p.grad for p in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    try:
-        loss = elbo.loss_and_grads(model, guide, *data)
-        found = [None if p.grad is None else -p.grad / total for p in parameters]
-    finally:
-        for parameter, grad in zip(parameters, kept, strict=True):
-            parameter.grad = grad
-    return -torch.as_tensor(loss, dtype=torch.float64) / total, found
 
 
 def _now(parameters: Sequence[Tensor]) -> float:
@@ -181,8 +145,8 @@ def parameter_groups(
     data: tuple[Tensor, ...],
     parameters: Sequence[Tensor],
     max_plate_nesting: int,
-) -> tuple[dict[str, list[int]], float]:
-    """Places of the parameters behind the model, the guide, and each site of either; and the data plate's scale.
+) -> dict[str, list[int]]:
+    """Places of the parameters behind the model, the guide, and each site of either.
 
     A parameter belongs to a site if the site's density at fixed draws depends on it. Those that the guide uses are
     the guide's, also where a prior shares them.
@@ -215,4 +179,4 @@ def parameter_groups(
     models = set().union(*(v for k, v in layers.items() if k.startswith("model:"))) - guides
     whole = {"model": models, "guide": guides}
     parts = {k: v for k, v in layers.items() if v and v != whole[k.split(":")[0]]}
-    return {k: sorted(v) for k, v in (whole | parts).items() if v}, particles.scale
+    return {k: sorted(v) for k, v in (whole | parts).items() if v}

@@ -21,7 +21,10 @@ class Batches:
         source: A tuple of tensors of one length, or a :class:`~torch.utils.data.DataLoader`.
         batch_size: Of tensors; a loader has its own.
         shuffle: Whether each iteration draws a new order, by the global random state.
+        drop_last: Whether the last batch of an iteration is left out where it is smaller.
         transform: Applied to each batch.
+        check: Called with each batch that was not seen as a whole before: those of a loader, and those
+            that a transform gives. It raises an error if they cannot be data of the programs.
         num_arguments: How many elements of a loader's batch to keep; None keeps all.
         device, dtype: Where batches go, and the precision of floating ones.
         name: What to call the data in errors.
@@ -36,29 +39,44 @@ class Batches:
         batch_size: int,
         *,
         shuffle: bool,
+        drop_last: bool,
         transform: Callable[..., Any] | None,
+        check: Callable[..., Any] | None,
         num_arguments: int | None,
         device: torch.device,
         dtype: torch.dtype,
         name: str = "data",
     ):
-        self.name = name
+        self.name, self.check, self.drop_last = name, check, drop_last
         self.source, self.batch_size, self.shuffle = source, batch_size, shuffle
         self.transform, self.num_arguments = transform, num_arguments
         self.device, self.dtype = device, dtype
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for batch in self._raw():
-            yield self._transformed(batch)
+        for number, batch in enumerate(self._raw()):
+            batch = self._transformed(batch)
+            if self.check is not None and not self._seen_as_a_whole:
+                try:
+                    self.check(*batch)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"Batch {number} of the {self.name} data: {error}") from error
+            yield batch
 
     @property
     def num_batches(self) -> int:
         """Batches in one pass."""
-        return (
-            len(self.source)
-            if isinstance(self.source, DataLoader)
-            else -(-self.num_data // self.batch_size)
-        )
+        if isinstance(self.source, DataLoader):
+            return len(self.source)
+        return self.num_data // self.batch_size + (self._rest > 0 and not self.drop_last)
+
+    @property
+    def _rest(self) -> int:
+        """Data in a last batch that is smaller than the others."""
+        return self.num_data % self.batch_size
+
+    @property
+    def _seen_as_a_whole(self) -> bool:
+        return self.transform is None and not isinstance(self.source, DataLoader)
 
     @property
     def num_data(self) -> int:
@@ -85,6 +103,8 @@ class Batches:
         order = (
             torch.randperm(size).to(device) if self.shuffle else torch.arange(size, device=device)
         )
+        if self.drop_last:
+            order = order[: size - self._rest]
         for index in order.split(self.batch_size):
             yield (index,)
 
@@ -95,16 +115,14 @@ class Batches:
 
     def sample(self) -> tuple[Tensor, ...]:
         """Data to check before training: all of them if they are tensors without a transform, else one batch."""
-        if self.transform is None and not isinstance(self.source, DataLoader):
-            return self.source
-        return self.first()
+        return self.source if self._seen_as_a_whole else self.first()  # type: ignore[return-value]
 
     def _raw(self) -> Iterator[tuple[Tensor, ...]]:
         if isinstance(self.source, DataLoader):
             for number, batch in enumerate(self.source):
                 yield self._from_loader(batch, number)
             return
-        if self.shuffle:
+        if self.shuffle or self.drop_last:
             for (index,) in self.indices():
                 yield tuple(tensor[index] for tensor in self.source)
         else:
@@ -136,9 +154,13 @@ def as_batches(
     dtype: torch.dtype,
     programs: Sequence[Callable[..., Any]],
     transform: Callable[..., Any] | None = None,
+    check: Callable[..., Any] | None = None,
+    drop_last: bool = False,
     name: str = "data",
 ) -> Batches:
     """Batches of an array, a tuple of arrays, a ``Dataset`` or a ``DataLoader``.
+
+    Other arguments are those of :class:`Batches`.
 
     Raises:
         TypeError: If the data are of another kind.
@@ -151,17 +173,24 @@ def as_batches(
     if isinstance(data, Dataset):
         if len(data) == 0:  # type: ignore[arg-type]
             raise ValueError(f"The {name} data are empty: a dataset of length 0.")
-        data = DataLoader(data, batch_size, shuffle=shuffle)
+        data = DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last)
     if isinstance(data, DataLoader):
         num_arguments = _num_arguments(programs[0])
         source: tuple[Tensor, ...] | DataLoader = data
     else:
         source = as_tensors(data, device=device, dtype=dtype, name=name)
+        if drop_last and len(source[0]) < batch_size:
+            raise ValueError(
+                f"drop_last=True leaves no batch: there are {len(source[0])} {name} data, fewer than "
+                f"batch_size={batch_size}. Lower batch_size."
+            )
     return Batches(
         source,
         batch_size,
         shuffle=shuffle,
+        drop_last=drop_last,
         transform=transform,
+        check=check,
         num_arguments=num_arguments,
         device=device,
         dtype=dtype,

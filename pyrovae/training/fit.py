@@ -43,6 +43,7 @@ def fit(
     patience: int | None = None,
     transform: Callable[..., Any] | None = None,
     shuffle: bool = True,
+    drop_last: bool = False,
     progress: bool | None = None,
     log: str | os.PathLike | None = None,
     checkpoint: str | os.PathLike | None = None,
@@ -76,6 +77,7 @@ def fit(
         transform: Applied to each training batch, such as a new binarisation. One whose attribute
             ``capturable`` is true (as :func:`pyrovae.data.resample`) becomes part of the captured step.
         shuffle: Whether each epoch draws a new order.
+        drop_last: Whether to leave out the last batch of an epoch where it is smaller than the others.
         progress: Show a progress bar; default only on a terminal.
         log: A file to append a JSON line to after each epoch.
         checkpoint: A file to save the whole training state to after each epoch.
@@ -116,15 +118,23 @@ def fit(
         torch.manual_seed(seed)
         like = next((p for m in modules_of(model, guide) for p in m.parameters()), None)
         dtype = torch.get_default_dtype() if like is None else like.dtype
-        make = {"device": where, "dtype": dtype, "programs": (model, guide)}
+        programs = model, guide
+        check = partial(_check_batch, programs)
+        make = {"device": where, "dtype": dtype, "programs": programs, "check": check}
         train_data = as_batches(
-            train, batch_size, shuffle=shuffle, transform=transform, name="train", **make
+            train,
+            batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            transform=transform,
+            name="train",
+            **make,
         )
         valid_data = None
         if valid is not None:
             valid_data = as_batches(valid, batch_size, shuffle=False, name="valid", **make)
         for data in filter(None, (train_data, valid_data)):
-            check_data((model, guide), *data.sample())
+            check_data(programs, *data.sample())
         parameters = parameters_of(model, guide, *train_data.first())
         if not parameters:
             raise ValueError(
@@ -160,6 +170,12 @@ def fit(
             epochs=epochs,
         )
         return trainer.run(epochs, patience, outputs, resume=resume)
+
+
+def _check_batch(programs: tuple[Program, Program], *batch: Any) -> None:
+    """As :func:`check_data`, support included, though Pyro's validation is off while training."""
+    with pyro.validation_enabled(True):
+        check_data(programs, *batch)
 
 
 def _beta_schedule(beta: float | Schedule, estimator: Any) -> Schedule:

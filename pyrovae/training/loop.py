@@ -139,7 +139,7 @@ class Trainer:
             with self.step.guarded():
                 for batch in itertools.islice(batches, CHECK_EVERY):
                     betas.append(self._set_schedules())
-                    report = self.step(*batch, beta=betas[-1])
+                    report = self._take(batch, betas[-1])
                     reports.append(report)
                     sizes.append(batch[0].shape[0])
                     if self.beta.feedback:
@@ -167,6 +167,17 @@ class Trainer:
         }
         self.history.rows.append(row)
         return row
+
+    def _take(self, batch: tuple[Tensor, ...], beta: float) -> Report:
+        try:
+            return self.step(*batch, beta=beta)
+        except ValueError as error:
+            if len(batch[0]) == 1 and "more than 1 value per channel" in str(error):
+                raise ValueError(
+                    "A batch holds a single datum, and batch normalisation needs two or more. Give "
+                    "drop_last=True, or another batch_size."
+                ) from error
+            raise
 
     def _set_schedules(self) -> float:
         """Set the learning rate and the estimator's own schedule for the next step; returns its beta."""

@@ -279,7 +279,7 @@ def test_parameters_that_a_prior_shares_with_the_guide_are_the_guides():
     )
     x = torch.ones(2, 4)
     parameters = parameters_of(vae.model, vae.guide, x)
-    groups, _ = parameter_groups(vae.model, vae.guide, (x,), parameters, 1)
+    groups = parameter_groups(vae.model, vae.guide, (x,), parameters, 1)
 
     def of(*modules):
         wanted = {id(p) for module in modules for p in module.parameters()}

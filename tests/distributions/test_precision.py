@@ -108,7 +108,9 @@ def make_mixture(*parameters):
 def count_cases():
     for x in (0, 1, 2, 7, 100, 1e4, 1e6, 1e9, 1e15, 1e30):
         width = max(x, 1) ** -0.5
-    X        yield from ((x, log_mean) for log_mean in (-80.0, -10.0, 0.1, 10.0, 80.0))
+        sizes = (0, 1e-6, width, 3 * width, 0.4999, 0.5, 0.5001, 1, 5)
+        yield from ((x, math.log(max(x, 1)) + sign * r) for r in sizes for sign in (1, -1))
+        yield from ((x, log_mean) for log_mean in (-80.0, -10.0, 0.1, 10.0, 80.0))
 
 
 def dispersed_cases():
@@ -250,7 +252,7 @@ def test_density_and_gradient_are_accurate(name, dtype):
     x, *parameters = rows.unbind(1)
     leaves = [p.clone().requires_grad_() for p in parameters]
     distribution = build(*leaves)
-    value = distribution.log_prob(x if len(distribution.event_shape) == 0 else x.unsqueeze(-1))
+    value = distribution.log_prob(x.unsqueeze(-1) if distribution.event_shape else x)
     gradients = torch.autograd.grad(value.sum(), leaves)
     exact = [[mp.mpf(number) for number in row] for row in rows.tolist()]
     # A few roundings of numbers of the size of the result; logarithms of the largest parameters are near 80.
@@ -289,8 +291,7 @@ def test_captured_graphs_are_as_accurate(name):
         with torch.enable_grad():
             leaves = [p.detach().requires_grad_() for p in parameters]
             distribution = build(*leaves)
-            point = x.unsqueeze(-1) if len(distribution.event_shape) else x
-            value = distribution.log_prob(point)
+            value = distribution.log_prob(x.unsqueeze(-1) if distribution.event_shape else x)
             return value, *torch.autograd.grad(value.sum(), leaves)
 
     for found, expected in zip(

@@ -9,6 +9,7 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 import pyrovae as pv
 from pyrovae import VAE, likelihoods, nets
@@ -131,6 +132,13 @@ def test_running_statistics_see_each_step_once(x, capture):
     assert programs.norm.num_batches_tracked == 4
 
 
+def test_a_last_batch_of_one_is_told_of_drop_last(x):
+    programs = Normalised()
+    with pytest.raises(ValueError, match=r"single datum.*drop_last=True"):
+        fit(programs.model, programs.guide, x, epochs=1, batch_size=69)
+    fit(programs.model, programs.guide, x, epochs=1, batch_size=69, drop_last=True)
+
+
 def test_missing_values_train(x):
     """``observe_part`` pairs take ``(x, mask)``; hidden values do not reach the bound."""
     vae = gaussian_vae()
@@ -151,3 +159,67 @@ def test_losses_are_looked_at_every_fifty_steps(x, monkeypatch):
     vae = gaussian_vae()
     history = fit(vae.model, vae.guide, x, epochs=2, batch_size=10)
     assert history["step"].tolist() == [7, 14]
+
+
+def binary(size=40):
+    return torch.bernoulli(torch.full((size, 6), 0.4), generator=torch.Generator().manual_seed(1))
+
+
+def test_grey_data_in_a_later_batch_of_a_loader_are_found():
+    data = binary()
+    data[25, 2] = 0.5
+    vae = VAE((6,), 2, encoder=nets.MLP(8), decoder=nets.MLP(8))
+    loader = DataLoader(TensorDataset(data), batch_size=10)
+    with pytest.raises(
+        ValueError, match=r"Batch 2 of the train data: Bernoulli.*0 and 1.*found 0.5"
+    ):
+        fit(vae.model, vae.guide, loader, epochs=1)
+    with pytest.raises(ValueError, match="Batch 2 of the valid data: Bernoulli"):
+        fit(vae.model, vae.guide, binary(), valid=loader, epochs=1)
+
+
+def test_a_transform_that_leaves_the_support_is_found():
+    vae = VAE((6,), 2, encoder=nets.MLP(8), decoder=nets.MLP(8))
+    calls = []
+
+    def spoil(batch):
+        calls.append(len(batch))
+        return batch * 0.5 if len(calls) > 4 else batch
+
+    with pytest.raises(ValueError, match=r"Batch \d of the train data: Bernoulli"):
+        fit(vae.model, vae.guide, binary(), epochs=2, batch_size=10, transform=spoil)
+
+
+def test_labels_out_of_range_in_a_later_batch_are_found():
+    vae = pv.ConditionalVAE((6,), 2, condition_dim=3)
+    labels = torch.zeros(40, dtype=torch.long)
+    labels[33] = 3
+    loader = DataLoader(TensorDataset(binary(), labels), batch_size=10)
+    with pytest.raises(ValueError, match="Batch 3 of the train data"):
+        fit(vae.model, vae.guide, loader, epochs=1)
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_the_last_batch_may_be_left_out(x, loader):
+    vae = gaussian_vae()
+    data = TensorDataset(x) if not loader else _Rows(x)
+    history = fit(vae.model, vae.guide, data, epochs=2, batch_size=20, drop_last=True)
+    assert history["step"].tolist() == [3, 6]  # 70 data: three batches of 20, and ten left out
+    if not loader:
+        with pytest.raises(
+            ValueError, match=r"drop_last=True leaves no batch.*fewer than batch_size=80"
+        ):
+            fit(vae.model, vae.guide, data, epochs=1, batch_size=80, drop_last=True)
+
+
+class _Rows(torch.utils.data.Dataset):
+    """A data set that is no tensor."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return (self.x[i],)
