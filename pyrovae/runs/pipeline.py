@@ -17,7 +17,7 @@ from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.page import report
 from pyrovae.runs.run import Run
 from pyrovae.runs.terminal import binarized, headline, say, seeded
-from pyrovae.training.fit import History, NonFiniteLoss, fit
+from pyrovae.training import History, NonFiniteLoss, checkpoint, fit
 
 __all__ = ["evaluate", "resume", "settle", "train"]
 
@@ -52,7 +52,7 @@ def resume(path: str | PathLike) -> Run:
         ValueError: If the run is finished, or has no checkpoint.
     """
     run = Run.open(path, unfinished=True)
-    if not run.checkpoint.is_file():
+    if not checkpoint.exists(run.checkpoint):
         reason = "it is finished" if run.weights.is_file() else "it has no checkpoint.pt"
         raise ValueError(
             f"Cannot go on with {run.path}: {reason}. Start anew with --config {run.config_file}."
@@ -128,7 +128,7 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
             raise KeyboardInterrupt(advice) from None
         raise
     run.save_weights(vae, condition_of(vae, splits))
-    run.checkpoint.unlink(missing_ok=True)
+    checkpoint.remove(run.checkpoint)
     seconds = math.fsum(history["seconds"])
     best = f"weights of epoch {history.best_epoch} kept"
     say("trained", f"{len(history)} epochs in {seconds:.1f} s, {best}")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from pyrovae.models.base import Model
 from pyrovae.runs.config import Config, declare
+from pyrovae.training import checkpoint
 
 __all__ = ["Run", "load_run", "new_file"]
 
@@ -91,15 +93,16 @@ class Run:
 
     @property
     def rows(self) -> list[dict[str, float]]:
-        """What training logged, a row an epoch."""
+        """What training logged, a row an epoch; JSON has no NaN, so null stands for it."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+        lines = map(json.loads, self.metrics.read_text().splitlines())
+        return [{k: math.nan if v is None else v for k, v in line.items()} for line in lines]
 
     def discard(self) -> None:
         """Remove the files of a run that gave nothing, and the folders that :meth:`create` made."""
         self.config_file.unlink(missing_ok=True)
-        self.checkpoint.unlink(missing_ok=True)
+        checkpoint.remove(self.checkpoint)
         for folder in self._created:
             if any(folder.iterdir()):
                 break

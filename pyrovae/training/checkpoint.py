@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-__all__ = ["load", "random_states", "restore_random_states", "save"]
+__all__ = ["exists", "load", "random_states", "remove", "restore_random_states", "save"]
 
 _FORMAT = b"pyrovae checkpoint 1 "
 
@@ -50,6 +50,17 @@ def load(path: Path) -> tuple[dict[str, Any], str | None]:
         except (OSError, ValueError):
             raise ValueError(f"{path} is not a checkpoint of fit ({error}). Remove it.") from error
         return state, f"{path} is damaged ({error}); going on from the checkpoint before it."
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a checkpoint to go on from: the last one, or the one before it."""
+    return path.exists() or previous_of(path).exists()
+
+
+def remove(path: Path) -> None:
+    """Delete both files, where they are."""
+    for file in (path, previous_of(path)):
+        file.unlink(missing_ok=True)
 
 
 def previous_of(path: Path) -> Path:

@@ -87,7 +87,7 @@ class Trainer:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
         from tqdm.auto import tqdm
 
-        if resume and outputs.checkpoint is not None and _exists(outputs.checkpoint):
+        if resume and outputs.checkpoint is not None and files.exists(outputs.checkpoint):
             self._load(outputs.checkpoint)
             if (
                 outputs.log is not None
@@ -310,10 +310,6 @@ def _state_tensors(model: Program, guide: Program, parameters: Sequence[Tensor])
     for module in modules_of(model, guide):
         found.update({id(b): b for b in module.buffers()})
     return [t.data if isinstance(t, torch.nn.Parameter) else t for t in found.values()]
-
-
-def _exists(checkpoint: Path) -> bool:
-    return checkpoint.exists() or files.previous_of(checkpoint).exists()
 
 
 def _line(row: dict[str, float]) -> str:
