@@ -1,7 +1,7 @@
 """Reweighted wake-sleep."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -28,8 +28,10 @@ class RWS(Estimator):
     argument that the model observes; that must be one of the programs' positional arguments, as given.
 
     References:
-        Reweighted Wake-Sleep (Bornschein and Bengio, 2015), equations 6, 8 and 9;
-        Revisiting Reweighted Wake-Sleep for Models with Stochastic Control Flow (Le et al., 2019).
+        Reweighted Wake-Sleep (Bornschein and Bengio, 2015,
+        `arXiv:1406.2751 <https://arxiv.org/abs/1406.2751>`_), equations 6, 8 and 9;
+        Revisiting Reweighted Wake-Sleep for Models with Stochastic Control Flow (Le et al., 2019,
+        `arXiv:1805.10469 <https://arxiv.org/abs/1805.10469>`_).
 
     Args:
         num_particles: Draws K for each datum.
@@ -39,6 +41,13 @@ class RWS(Estimator):
     Raises:
         ValueError: If ``update`` is none of these; on use, if the programs are scaled, or if the sleep phase
             cannot tell which argument is observed.
+
+    Example:
+        >>> from pyrovae.testing import DiscreteMixture
+        >>> oracle = DiscreteMixture()
+        >>> x = oracle.sample(2)
+        >>> RWS(num_particles=5, update="both").bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     importance_weighted = True
@@ -46,7 +55,11 @@ class RWS(Estimator):
     takes_auxiliary = False
 
     def __init__(
-        self, num_particles: int = 10, *, update: str = "wake", max_plate_nesting: int = 1
+        self,
+        num_particles: int = 10,
+        *,
+        update: Literal["wake", "sleep", "both"] = "wake",
+        max_plate_nesting: int = 1,
     ):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         if update not in UPDATES:

@@ -12,7 +12,7 @@ __all__ = ["TVO"]
 
 
 class TVO(Estimator):
-    r"""Thermodynamic variational objective: a Riemann sum under the path from q to p, in nats per datum.
+    r"""Thermodynamic variational objective: an integral over temperatures as a sum, in nats per datum.
 
     .. math:: \log p(x) = \int_0^1 \mathbb E_{\pi_\beta}[\log w]\, d\beta
               \;\ge\; \sum_{i=0}^{T-1} (\beta_{i+1} - \beta_i)\, \mathbb E_{\pi_{\beta_i}}[\log w], \qquad
@@ -28,7 +28,8 @@ class TVO(Estimator):
     with the sample covariance's factor K / (K - 1).
 
     References:
-        The Thermodynamic Variational Objective (Masrani et al., 2019), equations 7, 8 and 11.
+        The Thermodynamic Variational Objective (Masrani et al., 2019,
+        `arXiv:1907.00031 <https://arxiv.org/abs/1907.00031>`_), equations 7, 8 and 11.
 
     Args:
         num_particles: Draws K >= 2 for each datum.
@@ -40,6 +41,13 @@ class TVO(Estimator):
 
     Raises:
         ValueError: If K is 1, if the ends do not increase from 0 to 1, or, on use, if the programs are scaled.
+
+    Example:
+        >>> from pyrovae.testing import LinearGaussian
+        >>> oracle = LinearGaussian()
+        >>> x = oracle.sample(2)
+        >>> TVO(num_particles=5, partition=3).bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     importance_weighted = True
