@@ -1,17 +1,16 @@
 """Run a program with K particles: all at once under a plate, or one after another."""
 
-import warnings
-import weakref
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger, unwrap
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.particles.separate import Separate, stack
+from pyrovae.particles.trial import Mark, remember, runs_separately
 from pyrovae.programs import Program
 
 PARTICLE_PLATE = "_particles"
@@ -138,16 +137,18 @@ def run(
     options |= {"trace": trace, "role": role}
     if not plate or runs_separately(program):
         return _separately(program, num_particles, args, kwargs, **options)
+    plated = particle_plate(num_particles, max_plate_nesting)(program)
+    if trace is not None:
+        plated = poutine.replay(plated, trace=trace)
+    mark = Mark()
     try:
-        plated = particle_plate(num_particles, max_plate_nesting)(program)
-        if trace is not None:
-            plated = poutine.replay(plated, trace=trace)
         return _trace(plated, args, kwargs, max_plate_nesting, detach, role)
     except (NestedPlates, InvalidParameters, torch.OutOfMemoryError):
         raise
     except Exception:
+        mark.undo()
         found = _separately(program, num_particles, args, kwargs, **options)
-        _remember(program, num_particles)
+        remember(program, num_particles)
         return found
 
 
@@ -199,40 +200,6 @@ def _trace(
             with _Detach():
                 return tracer.get_trace(*args, **kwargs)
         return tracer.get_trace(*args, **kwargs)
-
-
-# Programs that have failed under a particle plate and work without it: by owner, the names of its methods.
-_separate: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
-
-
-def _identity(program: Program) -> tuple[Any, str]:
-    inner = unwrap(program)
-    owner = getattr(inner, "__self__", None)
-    return (inner, "") if owner is None else (owner, getattr(inner, "__name__", ""))
-
-
-def runs_separately(program: Program) -> bool:
-    """Whether a trial has shown that a program does not broadcast over particles."""
-    owner, name = _identity(program)
-    try:
-        return name in _separate.get(owner, ())
-    except TypeError:  # neither hashable nor referable
-        return False
-
-
-def _remember(program: Program, num_particles: int) -> None:
-    owner, name = _identity(program)
-    try:
-        _separate.setdefault(owner, set()).add(name)
-    except TypeError:
-        return
-    if num_particles > 1:
-        warnings.warn(
-            f"{name or owner} does not broadcast over a dimension of particles, so it runs once for each of the "
-            f"{num_particles} particles, which is right but slow. Let layers work on the right-most dimensions to "
-            "run it once for all.",
-            stacklevel=2,
-        )
 
 
 def nesting_of(*programs: Program, args: tuple, kwargs: dict[str, Any]) -> int:
