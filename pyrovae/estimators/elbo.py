@@ -14,7 +14,7 @@ __all__ = ["AnalyticKL", "ELBO"]
 
 
 class ELBO(Estimator):
-    r"""Evidence lower bound by Monte Carlo, in nats per datum.
+    r"""Evidence lower bound (ELBO) by Monte Carlo, in nats per datum.
 
     .. math:: \frac1K \sum_{k=1}^K \log p(x, z_k) - \log q(z_k \mid x), \qquad z_k \sim q
 
@@ -56,11 +56,11 @@ class AnalyticKL(Estimator):
 
     For a diagonal normal posterior and a standard normal prior,
     :math:`-\mathrm{KL} = \frac12 \sum_d (1 + \log\sigma_d^2 - \mu_d^2 - \sigma_d^2)`. In a hierarchy the KL of a
-    layer given the one above is in closed form, and averaged over the draws above; that takes a guide which draws
-    the sites in the model's order. A bottom-up guide conditions a prior's parent on the very draw it scores.
+    layer given the one above is in closed form, and averaged over the draws above. This needs a guide that draws
+    the sites in the model's order. A bottom-up guide does not: the layer above depends on the draw below.
 
-    A site without a closed form, or out of order, is estimated by the same draws; :attr:`fallbacks` names those
-    of the last run, and the first time each is met there is one warning.
+    The KL of a site without a closed form, or out of order, is estimated from the same draws, with one warning for
+    each such site. :attr:`fallbacks` has the names of these sites in the last run.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014,
@@ -106,7 +106,7 @@ class AnalyticKL(Estimator):
         ).mean(0)
 
     def _divergences(self, particles: Particles) -> dict[str, Tensor]:
-        """``(K, B)`` for each site; the last result is kept, since reports ask twice about the same particles."""
+        """The KL of each site, ``(K, B)``."""
         found, fallbacks = {}, []
         for site in particles.sites.values():
             divergence = site.closed_form

@@ -25,7 +25,7 @@ class Decomposition(NamedTuple):
 
 
 class BetaTC(Estimator):
-    r"""Evidence lower bound that weighs three parts of its KL separately in the gradient, in nats per datum.
+    r"""Evidence lower bound with separate weights of three terms of the KL in its gradient, in nats per datum.
 
     .. math:: \mathbb E[\log p(x \mid z)] - \alpha\, I_q(z; x)
               - \beta\, \mathrm{KL}\Big(q(z) \,\Big\|\, \prod_d q(z_d)\Big)

@@ -18,9 +18,9 @@ class TVO(Estimator):
               \;\ge\; \sum_{i=0}^{T-1} (\beta_{i+1} - \beta_i)\, \mathbb E_{\pi_{\beta_i}}[\log w], \qquad
               \pi_\beta \propto q(z \mid x)^{1 - \beta}\, p(x, z)^\beta
 
-    The integrand rises with beta, so left ends give a lower bound and right ends an upper one. Expectations are
-    those of K draws from q weighted by :math:`w^\beta`, which biases each of them for small K. One interval of
-    left ends is the ELBO. The gradient is the covariance form, which takes any latent site:
+    The integrand rises with beta, so left ends give a lower bound and right ends an upper one. Each expectation is
+    estimated from K draws of q with the weights :math:`w^\beta`, which has a bias for small K. With one interval and
+    left ends the bound is the ELBO. The gradient has the covariance form, which works for any latent site:
 
     .. math:: \nabla \mathbb E_{\pi_\beta}[f] = \mathbb E_{\pi_\beta}[\nabla f]
               + \mathrm{Cov}_{\pi_\beta}(\nabla \log \tilde\pi_\beta, f)
@@ -36,7 +36,7 @@ class TVO(Estimator):
         partition: Number T of intervals, whose inner ends are spaced evenly in log beta from ``first``; or the
             increasing ends themselves, from 0 to 1.
         first: The smallest positive end where ``partition`` is a number.
-        upper: Use right ends.
+        upper: Use right ends, for an upper bound.
         max_plate_nesting: Batch dimensions that the programs use themselves.
 
     Raises:

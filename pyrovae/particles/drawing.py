@@ -1,4 +1,4 @@
-"""Where latent values come from: the guide, one run of it, the model itself, or the caller."""
+"""Particles from the guide, from one run of the guide, from the prior, or from given values."""
 
 from dataclasses import replace
 from typing import Any

@@ -285,7 +285,13 @@ def test_fit_comparison_and_evidence_take_such_programs(num_particles, pictures)
     )
     assert torch.as_tensor(history["train_bound"]).isfinite().all()
     table = pv.compare_estimators(
-        owner.model, owner.guide, x, {"ours": kind}, num_replicates=5, seed=0
+        owner.model,
+        owner.guide,
+        x,
+        {"ours": kind},
+        num_replicates=5,
+        reference_particles=20,
+        seed=0,
     )
     assert "ours" in repr(table)
     plain = Picture(True)
@@ -351,7 +357,9 @@ def test_fit_and_comparison_take_a_plate_inside(x):
     x, owner = x.float(), Views("inside")
     history = pv.fit(owner.model, owner.guide, x, estimator=ELBO(3), epochs=1, compile=False)
     assert torch.as_tensor(history["train_bound"]).isfinite().all()
-    table = pv.compare_estimators(owner.model, owner.guide, x, {"ours": IWAE(3)}, num_replicates=5)
+    table = pv.compare_estimators(
+        owner.model, owner.guide, x, {"ours": IWAE(3)}, num_replicates=5, reference_particles=20
+    )
     assert "ours" in repr(table)
 
 
@@ -360,7 +368,9 @@ def test_fit_and_comparison_refuse_a_plate_outside(x):
     with pytest.raises(ValueError, match=r"plate 'data' of the 5 data is at dim=-2"):
         pv.fit(owner.model, owner.guide, x, estimator=ELBO(3), epochs=1, compile=False)
     with pytest.raises(ValueError, match=r"plate 'data' of the 5 data is at dim=-2"):
-        pv.compare_estimators(owner.model, owner.guide, x, {"ours": ELBO(2)}, num_replicates=5)
+        pv.compare_estimators(
+            owner.model, owner.guide, x, {"ours": ELBO(2)}, num_replicates=5, reference_particles=20
+        )
 
 
 # --- parameters that overflow ----------------------------------------------------------------------
