@@ -92,22 +92,34 @@ class _Detach(Messenger):
 
 
 class _Given(Messenger):
-    """Give sites the values of one particle, without the dimensions that only other sites need."""
+    """Give sites the values of one particle, without the dimensions that only other sites need.
 
-    def __init__(self, nodes: dict[str, Any], particle: int):
+    With ``particle=None``, give them the values of all particles as they are.
+    """
+
+    def __init__(self, nodes: dict[str, Any], particle: int | None):
         super().__init__()
         self.nodes, self.particle = nodes, particle
 
     def _pyro_sample(self, msg: Any) -> None:
         node = self.nodes.get(msg["name"])
-        if node is None or msg["is_observed"] or site_is_subsample(msg):
+        if node is None or msg["is_observed"]:
+            return
+        msg["done"] = True
+        if site_is_subsample(msg):
+            msg["value"] = node["value"]
+            return
+        if not node.get("given"):  # values of a caller say nothing about a site
+            msg["infer"] = node["infer"]
+        if self.particle is None:
+            msg["value"] = node["value"]
             return
         value = node["raw"][self.particle] if "raw" in node else node["value"][self.particle]
         frames = [-frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized]
         rank = max(frames, default=0) + len(msg["fn"].event_shape)
         if value.dim() > rank:
             value = value.reshape(value.shape[value.dim() - rank :])
-        msg["value"], msg["done"], msg["infer"] = value, True, node["infer"]
+        msg["value"] = value
 
 
 def run(
@@ -139,7 +151,7 @@ def run(
         return _separately(program, num_particles, args, kwargs, **options)
     plated = particle_plate(num_particles, max_plate_nesting)(program)
     if trace is not None:
-        plated = poutine.replay(plated, trace=trace)
+        plated = _Given(dict(trace.nodes), None)(plated)
     mark = Mark()
     try:
         return _trace(plated, args, kwargs, max_plate_nesting, detach, role)
@@ -164,12 +176,16 @@ def _separately(
     role: str,
 ) -> Any:
     """One run of the program for each particle, joined to one trace."""
-    traces = []
+    traces: list[Any] = []
+    nodes = {} if trace is None else dict(trace.nodes)
     for particle in range(num_particles):
-        one = program
-        if trace is not None:
-            one = _Given(dict(trace.nodes), particle)(program)
+        one = _Given(nodes, particle)(program)
         traces.append(_trace(one, args, kwargs, max_plate_nesting, detach, role))
+        if particle == 0:  # all particles see the same subsample of the data
+            found = traces[0].nodes.items()
+            nodes |= {
+                name: n for name, n in found if n["type"] == "sample" and site_is_subsample(n)
+            }
     joined = traces[0].copy()
     for name, site in traces[0].nodes.items():
         if site["type"] == "sample" and not site_is_subsample(site):
@@ -229,6 +245,7 @@ def given(values: dict[str, Tensor]) -> Any:
     trace = poutine.Trace()
     for name, value in values.items():
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+        trace.nodes[name]["given"] = True
     return trace
 
 

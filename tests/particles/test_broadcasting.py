@@ -303,6 +303,34 @@ def test_fit_comparison_and_evidence_take_such_programs(num_particles, pictures)
     assert_close(torch.as_tensor(ours.values), torch.as_tensor(theirs.values), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("num_particles", [1, 3])
+def test_both_programs_and_all_particles_see_the_same_subsample(strict, num_particles):
+    """With the exact posterior as guide, every weight is log p(x) of a datum that both have seen."""
+    x = torch.arange(8.0, dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", len(x), subsample_size=3) as index:
+            z = pyro.sample("z", dist.Normal(torch.zeros((), dtype=x.dtype), 1.0))
+            if strict and z.shape != (3,):
+                raise RuntimeError("too many dimensions")
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[index])
+
+    def guide(x):
+        with pyro.plate("data", len(x), subsample_size=3) as index:
+            pyro.sample("z", dist.Normal(x[index] / 2, 0.5**0.5))
+
+    truth = dist.Normal(0.0, 2.0**0.5).log_prob(x)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        found = IWAE(num_particles).particles(model, guide, x).log_weights
+        assert found.shape == (num_particles, 3)
+        # Scales given as Python numbers are rounded to single precision.
+        assert_close(found, found[:1].expand_as(found), rtol=0, atol=1e-5)
+        gaps = (found[0, :, None] - truth).abs().amin(1)
+        assert_close(gaps, torch.zeros_like(gaps), rtol=0, atol=1e-5)
+
+
 # --- plates --------------------------------------------------------------------------------------
 
 
