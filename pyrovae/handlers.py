@@ -1,4 +1,4 @@
-"""Effect handlers: how strongly the latent sites of a program count."""
+"""Effect handlers that change the weight of latent sites."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["KLScale"]
 
 
 def _same(left: tuple, right: tuple) -> bool:
-    """Whether two records of factors agree; tensors that are not the same object are compared by value."""
+    """Whether two tuples of factors are equal. Different tensor objects are compared by value."""
     if len(left) != len(right):
         return False
     return all(
@@ -21,22 +21,24 @@ def _same(left: tuple, right: tuple) -> bool:
 
 
 class KLScale(Messenger):
-    r"""Multiply the score of every latent site by ``beta``; observed sites are untouched.
+    r"""Multiply the log-density of every latent site by ``beta``. Observed sites do not change.
 
-    Around model *and* guide this turns any estimator that is linear in the scores into that of the beta-VAE,
+    With the handler around model *and* guide, an estimator that is linear in the log-densities estimates the objective
+    of the beta-VAE,
 
     .. math:: \mathbb E_{q(z \mid x)}[\log p(x \mid z)] - \beta\, \mathrm{KL}(q(z \mid x) \,\|\, p(z)),
 
-    for our estimators and for stock Pyro's alike::
+    This holds for the estimators of pyrovae and for those of Pyro::
 
         svi = pyro.infer.SVI(KLScale(0.5)(vae.model), KLScale(0.5)(vae.guide), optim, Trace_ELBO())
 
-    Nested scales multiply. ``beta = 0`` removes the latent scores, which :func:`pyro.poutine.scale` refuses.
-    An importance-weighted bound or a held-out likelihood has no meaning under ``beta != 1``: those raise.
+    The factors of nested handlers multiply. ``beta = 0`` is allowed, which :func:`pyro.poutine.scale` refuses.
+    Importance-weighted bounds and held-out likelihoods raise an error, because they have no meaning under
+    ``beta != 1``.
 
     Args:
-        beta: Factor, finite and not negative: a number, or a scalar tensor that may change between calls
-            through the attribute of the same name.
+        beta: Factor, finite and not negative: a number, or a scalar tensor. It may change between calls, through
+            the attribute of the same name.
 
     Raises:
         ValueError: If beta is negative or not finite; on use, if only the model is scaled, or if a site was

@@ -13,14 +13,15 @@ def _check_beta(name: str, value: float) -> float:
 
 
 class Schedule(ABC):
-    """A function of the step, counted from zero. A new one is a subclass with ``__call__``.
+    """Base class of the schedules. A subclass defines ``__call__``, a function of the step counted from zero.
 
-    One that listens to training sets ``feedback`` and writes ``update``, ``state_dict`` and ``load_state_dict``
-    as well: :func:`pyrovae.fit` tells it after each step what the step saw, and saves it with the training state.
+    A schedule that reacts to training sets ``feedback`` and defines ``update``, ``state_dict`` and
+    ``load_state_dict`` as well. :func:`pyrovae.fit` calls ``update`` after each step, and saves the state with the
+    training state.
 
     Attributes:
-        warmup_steps: Steps during which early stopping does not lose patience.
-        feedback: Whether :meth:`update` is to be called; it makes every step wait for its numbers.
+        warmup_steps: Number of steps during which early stopping does not count epochs without improvement.
+        feedback: Whether :meth:`update` is called. If so, every step has to wait for its numbers, which is slower.
     """
 
     warmup_steps: int = 0
@@ -31,14 +32,19 @@ class Schedule(ABC):
         """Value at ``step``."""
 
     def update(self, reconstruction: float, kl: float) -> None:  # noqa: B027
-        """Hear of the last step: mean log p(x | z) and mean KL without beta, in nats per datum."""
+        """React to the last step.
+
+        Args:
+            reconstruction: Mean log p(x | z) of the batch, in nats per datum.
+            kl: Mean KL of the batch without beta, in nats per datum.
+        """
 
     def state_dict(self) -> dict:
-        """What a schedule that listens to training must remember; nothing for a function of the step."""
+        """The state that a schedule needs to continue; empty for a function of the step."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:  # noqa: B027
-        """Take back what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` returned."""
 
 
 class Constant(Schedule):
@@ -46,6 +52,10 @@ class Constant(Schedule):
 
     Args:
         value: Finite and not negative.
+
+    Example:
+        >>> Constant(0.5)(step=100)
+        0.5
     """
 
     def __init__(self, value: float = 1.0):
@@ -62,12 +72,19 @@ class Linear(Schedule):
     """From ``start`` to ``stop`` in equal increments over ``steps`` steps, then ``stop``.
 
     References:
-        Generating Sentences from a Continuous Space (Bowman et al., 2016); Ladder Variational Autoencoders
-        (Sonderby et al., 2016): KL warm-up.
+        Generating Sentences from a Continuous Space (Bowman et al., 2016,
+        `arXiv:1511.06349 <https://arxiv.org/abs/1511.06349>`_); Ladder Variational Autoencoders
+        (Sonderby et al., 2016,
+        `arXiv:1602.02282 <https://arxiv.org/abs/1602.02282>`_): KL warm-up.
 
     Args:
         start, stop: Finite and not negative.
         steps: Steps from one to the other.
+
+    Example:
+        >>> warmup = Linear(0.0, 1.0, steps=100)
+        >>> [warmup(step) for step in (0, 50, 100, 200)]
+        [0.0, 0.5, 1.0, 1.0]
     """
 
     def __init__(self, start: float = 0.0, stop: float = 1.0, *, steps: int):
@@ -85,18 +102,24 @@ class Linear(Schedule):
 
 
 class Cyclical(Schedule):
-    r"""A ramp from ``start`` to ``stop``, held there, and begun again every ``period`` steps.
+    r"""Linear ramps from ``start`` to ``stop``, one in each period; the value stays at ``stop`` between them.
 
     .. math:: \beta_t = \beta_0 + (\beta_1 - \beta_0) \min\!\left(1, \frac{t \bmod T}{\rho\, T}\right)
 
     References:
-        Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing (Fu et al., 2019), equation 6.
+        Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing (Fu et al., 2019,
+        `arXiv:1903.10145 <https://arxiv.org/abs/1903.10145>`_), equation 6.
 
     Args:
         start, stop: Ends of each ramp.
         period: Steps T of one cycle.
-        ratio: Part rho of a cycle that the ramp takes, in (0, 1].
-        cycles: After so many cycles the value stays at ``stop``; None goes on forever.
+        ratio: Fraction rho of a period during which the value rises, in (0, 1].
+        cycles: Number of periods, after which the value stays at ``stop``; None has no end.
+
+    Example:
+        >>> cycles = Cyclical(0.0, 1.0, period=100, ratio=0.5, cycles=2)
+        >>> [cycles(step) for step in (0, 25, 50, 100, 125, 200)]
+        [0.0, 0.5, 1.0, 0.0, 0.5, 1.0]
     """
 
     def __init__(
@@ -131,7 +154,7 @@ class Cyclical(Schedule):
 
 
 class GECO(Schedule):
-    r"""Beta as the multiplier of a constraint: reconstruct at least this well, with the least KL.
+    r"""Beta as a Lagrange multiplier: the least KL that reaches a given reconstruction.
 
     .. math:: \beta \leftarrow \beta\, e^{-\eta \bar C_t}, \qquad
               \bar C_t = \alpha \bar C_{t-1} + (1 - \alpha)\, (\mathrm{target} - \mathbb E_q[\log p(x \mid z)])
@@ -140,14 +163,21 @@ class GECO(Schedule):
     up to its overall scale, and C is in nats per datum.
 
     References:
-        Taming VAEs (Rezende and Viola, 2018), algorithm 1.
+        Taming VAEs (Rezende and Viola, 2018,
+        `arXiv:1810.00597 <https://arxiv.org/abs/1810.00597>`_), algorithm 1.
 
     Args:
         target: The mean log p(x | z) to reach, in nats per datum.
         rate: Step eta.
         momentum: Alpha of the moving average, in [0, 1).
         initial: Beta at the start.
-        low, high: Ends that beta is kept within.
+        low, high: Smallest and largest beta.
+
+    Example:
+        >>> beta = GECO(target=-80.0, rate=0.1, momentum=0.0)
+        >>> beta.update(reconstruction=-90.0, kl=20.0)  # too poor, so beta falls
+        >>> round(beta(step=1), 3)
+        0.368
     """
 
     feedback = True
@@ -201,20 +231,27 @@ class GECO(Schedule):
 
 
 class ControlVAE(Schedule):
-    r"""Beta by a proportional-integral controller that holds the KL at a set point.
+    r"""Beta set by a proportional-integral controller that keeps the KL at a target.
 
     .. math:: \beta_t = \frac{K_p}{1 + e^{e_t}} - K_i \sum_{j \le t} e_j + \beta_{\min}, \qquad
               e_t = \mathrm{target} - \mathrm{KL}_t
 
-    kept within [low, high]. The sum stands still while beta is at an end, so that it does not wind up.
+    clipped to [low, high]. The sum does not change while beta is clipped, so that it does not wind up.
 
     References:
-        ControlVAE: Controllable Variational Autoencoder (Shao et al., 2020), equation 7 and algorithm 1.
+        ControlVAE: Controllable Variational Autoencoder (Shao et al., 2020,
+        `arXiv:2004.05988 <https://arxiv.org/abs/2004.05988>`_), equation 7 and algorithm 1.
 
     Args:
-        target: The KL to hold, in nats per datum.
+        target: The KL to reach, in nats per datum.
         proportional, integral: Gains.
-        low, high: Ends that beta is kept within; it starts at ``low``.
+        low, high: Smallest and largest beta; it starts at ``low``.
+
+    Example:
+        >>> beta = ControlVAE(target=20.0)
+        >>> beta.update(reconstruction=-90.0, kl=30.0)  # more than the target, so beta rises
+        >>> round(beta(step=1), 3)
+        0.011
     """
 
     feedback = True

@@ -1,4 +1,4 @@
-"""The contract of an estimator, and everything that follows from it."""
+"""The base class of the estimators."""
 
 import copy
 from abc import abstractmethod
@@ -23,16 +23,16 @@ from pyrovae.programs import Program, modules_of
 
 
 class Terms(NamedTuple):
-    """What an estimator makes of its particles, for each datum, in nats (higher is better)."""
+    """The result of an estimator for a batch, in nats for each datum (higher is better)."""
 
     bound: Tensor
-    """``(B,)``: what is reported."""
+    """``(B,)``: the value that is reported."""
     objective: Tensor
-    """``(B,)`` or a scalar: what is differentiated, ascending. Only its gradient counts."""
+    """``(B,)`` or a scalar: the value whose gradient training follows upwards. Only its gradient has a meaning."""
 
 
 class Estimator(pyro.infer.ELBO):
-    """Base of the estimators. A new one writes :meth:`terms` and is done::
+    """Base class of the estimators. A subclass has to define :meth:`terms` only::
 
         class IWAE(Estimator):
             importance_weighted = True
@@ -42,7 +42,7 @@ class Estimator(pyro.infer.ELBO):
                 return Terms(bound, bound)                       # reported, differentiated
 
     ``loss``, ``loss_and_grads``, ``differentiable_loss``, ``bound`` and ``estimator(model, guide)`` follow, so
-    it drops into :class:`pyro.infer.SVI`, Lightning, or a loop of one's own.
+    it works in :class:`pyro.infer.SVI`, in Lightning, and in a training loop that you write.
 
     Class attributes that a subclass may set:
 
@@ -82,35 +82,42 @@ class Estimator(pyro.infer.ELBO):
 
     @property
     def num_draws(self) -> int:
-        """Draws from the guide for each datum in all, which is what a gradient costs."""
+        """Number of draws from the guide for each datum. The cost of a gradient is proportional to it."""
         return self.num_particles
 
     def with_draws(self, num_draws: int) -> Any:
-        """A copy that makes ``num_draws`` draws for each datum."""
+        """A copy of the estimator that makes ``num_draws`` draws for each datum."""
         copied = copy.copy(self)
         check_count(type(self).__name__, "num_particles", num_draws, self.least_particles)
         copied.num_particles = num_draws
         return copied
 
     def advance(self, step: int) -> None:
-        """Told by :func:`pyrovae.fit` before each training step, counted from zero.
+        """Prepare for a training step. :func:`pyrovae.fit` calls this before each one.
 
-        What changes here must be held in a tensor and changed in place, so that a captured step sees it.
+        Keep what changes here in a tensor and change it in place, because a compiled step reads that tensor.
+
+        Args:
+            step: Number of the step, counted from zero.
         """
 
     def target(self) -> "Estimator":
-        """The estimator by plain differentiation whose expected gradient this one means to have; itself if none."""
+        """The estimator that differentiates its bound directly and has the same expected gradient as this one.
+
+        :func:`pyrovae.compare_estimators` measures bias against it. An estimator that has no such counterpart returns
+        itself.
+        """
         return self
 
     @abstractmethod
     def terms(self, particles: Particles) -> Terms:
-        """Reported bound and differentiated objective of one set of particles.
+        """Bound and objective of one set of particles.
 
-        Works on tensors alone: no ``.item()`` and no branch on values, so that a training step can be captured.
+        The method must not call ``.item()`` or branch on the values of tensors, because training compiles it.
         """
 
     def kl(self, particles: Particles) -> Tensor:
-        """``(B,)``: the KL term, or its estimate by the same particles, without KL scale."""
+        """``(B,)``: KL(q(z | x) || p(z)) of each datum, or its estimate from the particles, without any beta."""
         return (particles.log_q - particles.log_prior).mean(0)
 
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:

@@ -7,7 +7,7 @@ listens to training, is in :mod:`pyrovae.schedules`; ``FreeBits`` goes together 
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ __all__ = ["Capacity", "FreeBits"]
 
 
 class KLControl(Estimator):
-    """Base of the wrappers: a new one says with what weights the latent sites enter the gradient.
+    """Base class of the wrappers. A subclass defines which weights the latent sites have in the gradient.
 
     Args:
         estimator: Any estimator that is linear in the scores, such as ``ELBO``, ``AnalyticKL`` or ``STL``.
@@ -51,7 +51,7 @@ class KLControl(Estimator):
 
     @abstractmethod
     def controlled(self, particles: Particles) -> Particles:
-        """The particles as they enter the gradient."""
+        """The particles with the weights that their sites have in the gradient."""
 
     def terms(self, particles: Particles) -> Terms:
         objective = self.estimator.terms(self.controlled(particles)).objective
@@ -74,7 +74,7 @@ class KLControl(Estimator):
 
 
 class FreeBits(KLControl):
-    r"""Leave each group of latent elements an allowance of KL before it counts.
+    r"""ELBO in which the KL of each group of latent elements costs nothing up to an allowance.
 
     .. math:: \mathbb E_q[\log p(x \mid z)] - \sum_g \max\!\Big(\lambda,\;
               \frac1B \sum_b \mathrm{KL}_g(q(z \mid x_b) \,\|\, p(z))\Big)
@@ -82,7 +82,8 @@ class FreeBits(KLControl):
     A group whose KL, averaged over the batch, lies below :math:`\lambda` has no gradient from its KL.
 
     References:
-        Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), appendix C.8.
+        Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016,
+        `arXiv:1606.04934 <https://arxiv.org/abs/1606.04934>`_), appendix C.8.
 
     Args:
         estimator: What to wrap; default ``AnalyticKL()``.
@@ -92,6 +93,13 @@ class FreeBits(KLControl):
     Raises:
         ValueError: If the allowance is negative or ``per`` is something else; on use, if elements are to be told
             apart of a site whose distributions are not independent across them, or ``per`` does not divide them.
+
+    Example:
+        >>> from pyrovae.testing import LinearGaussian
+        >>> oracle = LinearGaussian()
+        >>> x = oracle.sample(2)
+        >>> FreeBits(AnalyticKL(), nats=0.1).bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     def __init__(
@@ -99,7 +107,7 @@ class FreeBits(KLControl):
         estimator: Estimator | None = None,
         nats: float = 0.25,
         *,
-        per: int | str = "dimension",
+        per: int | Literal["dimension", "site"] = "dimension",
     ):
         super().__init__(AnalyticKL() if estimator is None else estimator)
         if not nats >= 0:
@@ -159,7 +167,7 @@ class FreeBits(KLControl):
 
 
 class Capacity(KLControl):
-    r"""Hold the KL of the batch near a capacity that may grow with training.
+    r"""ELBO that pulls the KL of the batch towards a capacity, which may grow during training.
 
     .. math:: \mathbb E_q[\log p(x \mid z)] - \gamma\, \Big| \frac1B \sum_b
               \mathrm{KL}(q(z \mid x_b) \,\|\, p(z)) - C(t) \Big|
@@ -167,7 +175,8 @@ class Capacity(KLControl):
     The KL is that of all latent sites together.
 
     References:
-        Understanding disentangling in beta-VAE (Burgess et al., 2018), equation 8.
+        Understanding disentangling in beta-VAE (Burgess et al., 2018,
+        `arXiv:1804.03599 <https://arxiv.org/abs/1804.03599>`_), equation 8.
 
     Args:
         estimator: What to wrap; default ``AnalyticKL()``.
@@ -176,7 +185,16 @@ class Capacity(KLControl):
         gamma: Strength.
 
     Raises:
-        ValueError: If gamma or a constant capacity is negative.
+        ValueError: If gamma or a constant capacity is negative; on use, under a
+            :class:`~pyrovae.handlers.KLScale` (the ``beta`` of :func:`pyrovae.fit`), which would be a second weight of
+            the same KL.
+
+    Example:
+        >>> from pyrovae.testing import LinearGaussian
+        >>> oracle = LinearGaussian()
+        >>> x = oracle.sample(2)
+        >>> Capacity(AnalyticKL(), capacity=5.0).bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     def __init__(

@@ -20,8 +20,10 @@ class Renyi(Estimator):
     *above* log p(x) (alpha = -1 is the chi upper bound), while that of few still lies below.
 
     References:
-        Renyi Divergence Variational Inference (Li and Turner, 2016), equation 14;
-        Variational Inference via chi Upper Bound Minimization (Dieng et al., 2017), for alpha = -1.
+        Renyi Divergence Variational Inference (Li and Turner, 2016,
+        `arXiv:1602.02311 <https://arxiv.org/abs/1602.02311>`_), equation 14;
+        Variational Inference via chi Upper Bound Minimization (Dieng et al., 2017,
+        `arXiv:1611.00328 <https://arxiv.org/abs/1611.00328>`_), for alpha = -1.
 
     Args:
         alpha: Order, any number, infinities included.
@@ -30,6 +32,15 @@ class Renyi(Estimator):
 
     Raises:
         ValueError: If alpha is not a number; on use, as for :class:`IWAE`.
+
+    Example:
+        >>> import torch
+        >>> from pyrovae.testing import LinearGaussian
+        >>> oracle = LinearGaussian()  # its guide is the exact posterior, so the bound is log p(x)
+        >>> x = oracle.sample(2)
+        >>> bound = Renyi(alpha=0.5, num_particles=5).bound(oracle.model, oracle.guide, x)
+        >>> bool(torch.allclose(bound, oracle.log_prob(x)))
+        True
     """
 
     importance_weighted = True

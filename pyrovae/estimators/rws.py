@@ -1,7 +1,7 @@
 """Reweighted wake-sleep."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -15,21 +15,24 @@ UPDATES = ("wake", "sleep", "both")
 
 
 class RWS(Estimator):
-    r"""Reweighted wake-sleep: the model climbs the importance-weighted bound, the guide fits the posterior.
+    r"""Reweighted wake-sleep: the model maximises the importance-weighted bound, the guide fits the posterior.
 
     .. math:: \nabla_\theta = \sum_k \tilde w_k \nabla_\theta \log p(x, z_k), \qquad
               \nabla_\phi = \sum_k \tilde w_k \nabla_\phi \log q(z_k \mid x) \;\text{(wake)} \quad\text{or}\quad
               \nabla_\phi \log q(z' \mid x'),\; (x', z') \sim p \;\text{(sleep)}
 
-    The guide minimises KL(p || q), not KL(q || p): it follows no bound, so that it never starves the model, and
-    any latent site will do. Reported is the bound of :class:`IWAE`, in nats per datum.
+    The guide minimises KL(p || q) instead of KL(q || p), so it covers all modes of the posterior. The draws are not
+    differentiated, so latent sites may be discrete. The reported value is the bound of :class:`IWAE`, in nats per
+    datum.
 
-    The sleep phase dreams one pair for each datum of the batch, and runs the guide with x' in place of the
-    argument that the model observes; that must be one of the programs' positional arguments, as given.
+    The sleep phase draws one pair (x', z') from the model for each datum of the batch. It runs the guide with x' in
+    place of the argument that the model observes, which must be one of the positional arguments of the programs.
 
     References:
-        Reweighted Wake-Sleep (Bornschein and Bengio, 2015), equations 6, 8 and 9;
-        Revisiting Reweighted Wake-Sleep for Models with Stochastic Control Flow (Le et al., 2019).
+        Reweighted Wake-Sleep (Bornschein and Bengio, 2015,
+        `arXiv:1406.2751 <https://arxiv.org/abs/1406.2751>`_), equations 6, 8 and 9;
+        Revisiting Reweighted Wake-Sleep for Models with Stochastic Control Flow (Le et al., 2019,
+        `arXiv:1805.10469 <https://arxiv.org/abs/1805.10469>`_).
 
     Args:
         num_particles: Draws K for each datum.
@@ -39,6 +42,13 @@ class RWS(Estimator):
     Raises:
         ValueError: If ``update`` is none of these; on use, if the programs are scaled, or if the sleep phase
             cannot tell which argument is observed.
+
+    Example:
+        >>> from pyrovae.testing import DiscreteMixture
+        >>> oracle = DiscreteMixture()
+        >>> x = oracle.sample(2)
+        >>> RWS(num_particles=5, update="both").bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     importance_weighted = True
@@ -46,7 +56,11 @@ class RWS(Estimator):
     takes_auxiliary = False
 
     def __init__(
-        self, num_particles: int = 10, *, update: str = "wake", max_plate_nesting: int = 1
+        self,
+        num_particles: int = 10,
+        *,
+        update: Literal["wake", "sleep", "both"] = "wake",
+        max_plate_nesting: int = 1,
     ):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         if update not in UPDATES:

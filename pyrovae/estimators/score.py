@@ -21,12 +21,20 @@ class ScoreELBO(Estimator):
     baseline; K = 1 has none. Under :class:`~pyrovae.handlers.KLScale` the latent scores are multiplied by beta.
 
     References:
-        Black Box Variational Inference (Ranganath et al., 2014), equation 2; the baseline: Buy 4 REINFORCE
+        Black Box Variational Inference (Ranganath et al., 2014,
+        `arXiv:1401.0118 <https://arxiv.org/abs/1401.0118>`_), equation 2; the baseline: Buy 4 REINFORCE
         Samples, Get a Baseline for Free! (Kool et al., 2019), equation 8.
 
     Args:
         num_particles: Draws K for each datum.
         max_plate_nesting: Batch dimensions that the programs use themselves.
+
+    Example:
+        >>> from pyrovae.testing import DiscreteMixture
+        >>> oracle = DiscreteMixture()
+        >>> x = oracle.sample(2)
+        >>> ScoreELBO(num_particles=4).bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     draws = "detached"
@@ -62,7 +70,8 @@ class VIMCO(Estimator):
     the mean of the other log-weights. Any latent site will do; draws are not differentiated.
 
     References:
-        Variational Inference for Monte Carlo Objectives (Mnih and Rezende, 2016), equations 8 to 10, with the
+        Variational Inference for Monte Carlo Objectives (Mnih and Rezende, 2016,
+        `arXiv:1602.06725 <https://arxiv.org/abs/1602.06725>`_), equations 8 to 10, with the
         geometric mean.
 
     Args:
@@ -71,6 +80,13 @@ class VIMCO(Estimator):
 
     Raises:
         ValueError: If K is 1, or, on use, if the programs are scaled.
+
+    Example:
+        >>> from pyrovae.testing import DiscreteMixture
+        >>> oracle = DiscreteMixture()
+        >>> x = oracle.sample(2)
+        >>> VIMCO(num_particles=4).bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     importance_weighted = True

@@ -25,7 +25,7 @@ class Decomposition(NamedTuple):
 
 
 class BetaTC(Estimator):
-    r"""Evidence lower bound that weighs three parts of its KL separately in the gradient, in nats per datum.
+    r"""Evidence lower bound with separate weights of three terms of the KL in its gradient, in nats per datum.
 
     .. math:: \mathbb E[\log p(x \mid z)] - \alpha\, I_q(z; x)
               - \beta\, \mathrm{KL}\Big(q(z) \,\Big\|\, \prod_d q(z_d)\Big)
@@ -41,7 +41,8 @@ class BetaTC(Estimator):
     :class:`~pyrovae.handlers.KLScale` all three are multiplied.
 
     References:
-        Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018), equations 2, 4 and 5.
+        Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018,
+        `arXiv:1802.04942 <https://arxiv.org/abs/1802.04942>`_), equations 2, 4 and 5.
 
     Args:
         num_particles: Draws K for each datum.
@@ -52,6 +53,13 @@ class BetaTC(Estimator):
     Raises:
         ValueError: If a weight is negative; on use, if there is not exactly one latent site, of shape ``(D,)``
             and independent across elements under model and guide.
+
+    Example:
+        >>> from pyrovae.testing import LinearGaussian
+        >>> oracle = LinearGaussian()
+        >>> x = oracle.sample(2)
+        >>> BetaTC(total_correlation=6.0).bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     needs_rsample = True

@@ -12,15 +12,15 @@ __all__ = ["TVO"]
 
 
 class TVO(Estimator):
-    r"""Thermodynamic variational objective: a Riemann sum under the path from q to p, in nats per datum.
+    r"""Thermodynamic variational objective: an integral over temperatures as a sum, in nats per datum.
 
     .. math:: \log p(x) = \int_0^1 \mathbb E_{\pi_\beta}[\log w]\, d\beta
               \;\ge\; \sum_{i=0}^{T-1} (\beta_{i+1} - \beta_i)\, \mathbb E_{\pi_{\beta_i}}[\log w], \qquad
               \pi_\beta \propto q(z \mid x)^{1 - \beta}\, p(x, z)^\beta
 
-    The integrand rises with beta, so left ends give a lower bound and right ends an upper one. Expectations are
-    those of K draws from q weighted by :math:`w^\beta`, which biases each of them for small K. One interval of
-    left ends is the ELBO. The gradient is the covariance form, which takes any latent site:
+    The integrand rises with beta, so left ends give a lower bound and right ends an upper one. Each expectation is
+    estimated from K draws of q with the weights :math:`w^\beta`, which has a bias for small K. With one interval and
+    left ends the bound is the ELBO. The gradient has the covariance form, which works for any latent site:
 
     .. math:: \nabla \mathbb E_{\pi_\beta}[f] = \mathbb E_{\pi_\beta}[\nabla f]
               + \mathrm{Cov}_{\pi_\beta}(\nabla \log \tilde\pi_\beta, f)
@@ -28,18 +28,26 @@ class TVO(Estimator):
     with the sample covariance's factor K / (K - 1).
 
     References:
-        The Thermodynamic Variational Objective (Masrani et al., 2019), equations 7, 8 and 11.
+        The Thermodynamic Variational Objective (Masrani et al., 2019,
+        `arXiv:1907.00031 <https://arxiv.org/abs/1907.00031>`_), equations 7, 8 and 11.
 
     Args:
         num_particles: Draws K >= 2 for each datum.
         partition: Number T of intervals, whose inner ends are spaced evenly in log beta from ``first``; or the
             increasing ends themselves, from 0 to 1.
         first: The smallest positive end where ``partition`` is a number.
-        upper: Use right ends.
+        upper: Use right ends, for an upper bound.
         max_plate_nesting: Batch dimensions that the programs use themselves.
 
     Raises:
         ValueError: If K is 1, if the ends do not increase from 0 to 1, or, on use, if the programs are scaled.
+
+    Example:
+        >>> from pyrovae.testing import LinearGaussian
+        >>> oracle = LinearGaussian()
+        >>> x = oracle.sample(2)
+        >>> TVO(num_particles=5, partition=3).bound(oracle.model, oracle.guide, x).shape
+        torch.Size([2])
     """
 
     importance_weighted = True

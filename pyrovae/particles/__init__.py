@@ -25,12 +25,12 @@ from pyrovae.particles.running import (
     innermost,
     is_point,
     nesting_of,
-    runs_separately,
 )
 from pyrovae.particles.scoring import score
 from pyrovae.particles.simulation import dream, predict, simulate
 from pyrovae.particles.site import LatentSite, real_support
 from pyrovae.particles.supports import MOST_VALUES, SummedSites, find_supports
+from pyrovae.particles.trial import runs_separately
 
 __all__ = [
     "MOST_VALUES",

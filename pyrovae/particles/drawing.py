@@ -1,4 +1,4 @@
-"""Where latent values come from: the guide, one run of it, the model itself, or the caller."""
+"""Particles from the guide, from one run of the guide, from the prior, or from given values."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyrovae.particles.matching import data_frame
 from pyrovae.particles.result import Bridge, Draws, Particles
-from pyrovae.particles.running import given, is_point, run, runs_separately, sites_of
+from pyrovae.particles.running import given, is_point, run, sites_of
 from pyrovae.particles.scoring import replay, score
+from pyrovae.particles.trial import Mark, runs_separately
 from pyrovae.programs import Program
 
 
@@ -62,8 +63,10 @@ def draw(
         )
         return trace, replayed, bridge
 
+    mark = Mark()
     trace, replayed, bridge = trace_both(plate)
     if plate and runs_separately(model):  # found just now; the guide takes the same way
+        mark.undo()
         trace, replayed, bridge = trace_both(False)
     particles = score(model, trace, num_particles, args, kwargs, model_trace=replayed, **options)
     return particles if bridge is None else replace(particles, _bridge=bridge)
@@ -188,6 +191,9 @@ def score_values(
     Args:
         model, guide: The two programs; without a guide, ``log_q`` is ``log_prior``.
         encoded: What :func:`encode` gave for these arguments, to save a run of the guide.
+
+    Raises:
+        ValueError: If the guide computes one of these values from auxiliary draws.
     """
     kwargs = kwargs or {}
     num_particles = next(iter(values.values())).shape[0]
@@ -206,7 +212,7 @@ def score_values(
             trace=given(values),
             role=role,
         )
-    return score(
+    particles = score(
         model,
         trace,
         num_particles,
@@ -215,6 +221,13 @@ def score_values(
         max_plate_nesting=max_plate_nesting,
         model_trace=trace if guide is None and encoded is None else None,
     )
+    images = set(values) - set(particles.random_values)
+    if images:
+        raise ValueError(
+            f"The guide computes {sorted(images)} from its auxiliary sites {list(particles.auxiliary)}, so it has no "
+            "density at other values of them. Give values of the auxiliary sites."
+        )
+    return particles
 
 
 def guide_log_prob(

@@ -83,6 +83,14 @@ class Particles:
         return {name: found[name] for name in (self._order or found)}
 
     @property
+    def random_values(self) -> dict[str, Tensor]:
+        """Values of the sites that the guide draws at random, auxiliary ones included, without their images.
+
+        :func:`~pyrovae.particles.score_values` gives these particles back from them.
+        """
+        return {name: site.value for name, site in self.sites.items() if site.is_random}
+
+    @property
     def mapped(self) -> bool:
         """Whether latent sites are functions of auxiliary ones, which hold the guide's density."""
         return any(site._mapped for site in self.auxiliary.values())

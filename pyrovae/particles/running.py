@@ -1,17 +1,16 @@
 """Run a program with K particles: all at once under a plate, or one after another."""
 
-import warnings
-import weakref
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger, unwrap
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.particles.separate import Separate, stack
+from pyrovae.particles.trial import Mark, remember, runs_separately
 from pyrovae.programs import Program
 
 PARTICLE_PLATE = "_particles"
@@ -93,22 +92,34 @@ class _Detach(Messenger):
 
 
 class _Given(Messenger):
-    """Give sites the values of one particle, without the dimensions that only other sites need."""
+    """Give sites the values of one particle, without the dimensions that only other sites need.
 
-    def __init__(self, nodes: dict[str, Any], particle: int):
+    With ``particle=None``, give them the values of all particles as they are.
+    """
+
+    def __init__(self, nodes: dict[str, Any], particle: int | None):
         super().__init__()
         self.nodes, self.particle = nodes, particle
 
     def _pyro_sample(self, msg: Any) -> None:
         node = self.nodes.get(msg["name"])
-        if node is None or msg["is_observed"] or site_is_subsample(msg):
+        if node is None or msg["is_observed"]:
+            return
+        msg["done"] = True
+        if site_is_subsample(msg):
+            msg["value"] = node["value"]
+            return
+        if not node.get("given"):  # values of a caller say nothing about a site
+            msg["infer"] = node["infer"]
+        if self.particle is None:
+            msg["value"] = node["value"]
             return
         value = node["raw"][self.particle] if "raw" in node else node["value"][self.particle]
         frames = [-frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized]
         rank = max(frames, default=0) + len(msg["fn"].event_shape)
         if value.dim() > rank:
             value = value.reshape(value.shape[value.dim() - rank :])
-        msg["value"], msg["done"], msg["infer"] = value, True, node["infer"]
+        msg["value"] = value
 
 
 def run(
@@ -138,16 +149,18 @@ def run(
     options |= {"trace": trace, "role": role}
     if not plate or runs_separately(program):
         return _separately(program, num_particles, args, kwargs, **options)
+    plated = particle_plate(num_particles, max_plate_nesting)(program)
+    if trace is not None:
+        plated = _Given(dict(trace.nodes), None)(plated)
+    mark = Mark()
     try:
-        plated = particle_plate(num_particles, max_plate_nesting)(program)
-        if trace is not None:
-            plated = poutine.replay(plated, trace=trace)
         return _trace(plated, args, kwargs, max_plate_nesting, detach, role)
     except (NestedPlates, InvalidParameters, torch.OutOfMemoryError):
         raise
     except Exception:
+        mark.undo()
         found = _separately(program, num_particles, args, kwargs, **options)
-        _remember(program, num_particles)
+        remember(program, num_particles)
         return found
 
 
@@ -163,12 +176,16 @@ def _separately(
     role: str,
 ) -> Any:
     """One run of the program for each particle, joined to one trace."""
-    traces = []
+    traces: list[Any] = []
+    nodes = {} if trace is None else dict(trace.nodes)
     for particle in range(num_particles):
-        one = program
-        if trace is not None:
-            one = _Given(dict(trace.nodes), particle)(program)
+        one = _Given(nodes, particle)(program)
         traces.append(_trace(one, args, kwargs, max_plate_nesting, detach, role))
+        if particle == 0:  # all particles see the same subsample of the data
+            found = traces[0].nodes.items()
+            nodes |= {
+                name: n for name, n in found if n["type"] == "sample" and site_is_subsample(n)
+            }
     joined = traces[0].copy()
     for name, site in traces[0].nodes.items():
         if site["type"] == "sample" and not site_is_subsample(site):
@@ -201,40 +218,6 @@ def _trace(
         return tracer.get_trace(*args, **kwargs)
 
 
-# Programs that have failed under a particle plate and work without it: by owner, the names of its methods.
-_separate: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
-
-
-def _identity(program: Program) -> tuple[Any, str]:
-    inner = unwrap(program)
-    owner = getattr(inner, "__self__", None)
-    return (inner, "") if owner is None else (owner, getattr(inner, "__name__", ""))
-
-
-def runs_separately(program: Program) -> bool:
-    """Whether a trial has shown that a program does not broadcast over particles."""
-    owner, name = _identity(program)
-    try:
-        return name in _separate.get(owner, ())
-    except TypeError:  # neither hashable nor referable
-        return False
-
-
-def _remember(program: Program, num_particles: int) -> None:
-    owner, name = _identity(program)
-    try:
-        _separate.setdefault(owner, set()).add(name)
-    except TypeError:
-        return
-    if num_particles > 1:
-        warnings.warn(
-            f"{name or owner} does not broadcast over a dimension of particles, so it runs once for each of the "
-            f"{num_particles} particles, which is right but slow. Let layers work on the right-most dimensions to "
-            "run it once for all.",
-            stacklevel=2,
-        )
-
-
 def nesting_of(*programs: Program, args: tuple, kwargs: dict[str, Any]) -> int:
     """How many batch dimensions the programs use, from one run of each without effect on the random state."""
     deepest = 1
@@ -262,6 +245,7 @@ def given(values: dict[str, Tensor]) -> Any:
     trace = poutine.Trace()
     for name, value in values.items():
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+        trace.nodes[name]["given"] = True
     return trace
 
 

@@ -184,10 +184,8 @@ def test_one_after_another_is_all_at_once(kind, estimator, x, noise):
     for strict in (False, True):
         noise(3, 2 if kind is Chain else 1, x.shape)
         owner = kind(strict)
-        if strict:  # the trial itself takes numbers
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                draw(owner.model, owner.guide, 3, (x,))
+        if strict:  # the trial takes numbers of the fixture
+            draw(owner.model, owner.guide, 3, (x,))
             noise(3, 2 if kind is Chain else 1, x.shape)
         found.append(results(estimator, owner, x))
     for plain, ours in zip(*found, strict=True):
@@ -267,9 +265,6 @@ def test_training_is_captured(estimator, pictures):
         step = Step(
             each.model, each.guide, estimator, optimizer, parameters, compile=False, capture=capture
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            estimator.bound(each.model, each.guide, pictures)  # the trial
         torch.manual_seed(3)
         for _ in range(3):
             step(pictures)
@@ -285,10 +280,18 @@ def test_fit_comparison_and_evidence_take_such_programs(num_particles, pictures)
     kind = ELBO(1) if num_particles == 1 else IWAE(num_particles)
     x = pictures.float()
     owner.float()
-    history = pv.fit(owner.model, owner.guide, x, estimator=kind, epochs=2, batch_size=3, seed=0)
+    history = pv.fit(
+        owner.model, owner.guide, x, estimator=kind, epochs=2, batch_size=3, compile=False
+    )
     assert torch.as_tensor(history["train_bound"]).isfinite().all()
     table = pv.compare_estimators(
-        owner.model, owner.guide, x, {"ours": kind}, num_replicates=5, seed=0
+        owner.model,
+        owner.guide,
+        x,
+        {"ours": kind},
+        num_replicates=5,
+        reference_particles=20,
+        seed=0,
     )
     assert "ours" in repr(table)
     plain = Picture(True)
@@ -298,6 +301,34 @@ def test_fit_comparison_and_evidence_take_such_programs(num_particles, pictures)
         for p in (owner, plain.float())
     )
     assert_close(torch.as_tensor(ours.values), torch.as_tensor(theirs.values), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("num_particles", [1, 3])
+def test_both_programs_and_all_particles_see_the_same_subsample(strict, num_particles):
+    """With the exact posterior as guide, every weight is log p(x) of a datum that both have seen."""
+    x = torch.arange(8.0, dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", len(x), subsample_size=3) as index:
+            z = pyro.sample("z", dist.Normal(torch.zeros((), dtype=x.dtype), 1.0))
+            if strict and z.shape != (3,):
+                raise RuntimeError("too many dimensions")
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[index])
+
+    def guide(x):
+        with pyro.plate("data", len(x), subsample_size=3) as index:
+            pyro.sample("z", dist.Normal(x[index] / 2, 0.5**0.5))
+
+    truth = dist.Normal(0.0, 2.0**0.5).log_prob(x)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        found = IWAE(num_particles).particles(model, guide, x).log_weights
+        assert found.shape == (num_particles, 3)
+        # Scales given as Python numbers are rounded to single precision.
+        assert_close(found, found[:1].expand_as(found), rtol=0, atol=1e-5)
+        gaps = (found[0, :, None] - truth).abs().amin(1)
+        assert_close(gaps, torch.zeros_like(gaps), rtol=0, atol=1e-5)
 
 
 # --- plates --------------------------------------------------------------------------------------
@@ -352,18 +383,22 @@ def test_a_plate_inside_that_of_the_data_needs_no_argument(estimator, x):
 
 def test_fit_and_comparison_take_a_plate_inside(x):
     x, owner = x.float(), Views("inside")
-    history = pv.fit(owner.model, owner.guide, x, estimator=ELBO(3), epochs=1, seed=0)
+    history = pv.fit(owner.model, owner.guide, x, estimator=ELBO(3), epochs=1, compile=False)
     assert torch.as_tensor(history["train_bound"]).isfinite().all()
-    table = pv.compare_estimators(owner.model, owner.guide, x, {"ours": IWAE(3)}, num_replicates=5)
+    table = pv.compare_estimators(
+        owner.model, owner.guide, x, {"ours": IWAE(3)}, num_replicates=5, reference_particles=20
+    )
     assert "ours" in repr(table)
 
 
 def test_fit_and_comparison_refuse_a_plate_outside(x):
     x, owner = x.float(), Views("outside")
     with pytest.raises(ValueError, match=r"plate 'data' of the 5 data is at dim=-2"):
-        pv.fit(owner.model, owner.guide, x, estimator=ELBO(3), epochs=1, seed=0)
+        pv.fit(owner.model, owner.guide, x, estimator=ELBO(3), epochs=1, compile=False)
     with pytest.raises(ValueError, match=r"plate 'data' of the 5 data is at dim=-2"):
-        pv.compare_estimators(owner.model, owner.guide, x, {"ours": ELBO(2)}, num_replicates=5)
+        pv.compare_estimators(
+            owner.model, owner.guide, x, {"ours": ELBO(2)}, num_replicates=5, reference_particles=20
+        )
 
 
 # --- parameters that overflow ----------------------------------------------------------------------
