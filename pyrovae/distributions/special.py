@@ -140,7 +140,13 @@ class _LogOnePlusSquare(torch.autograd.Function):
     def forward(ctx: Any, t: Tensor) -> Tensor:
         ctx.save_for_backward(t)
         large, inner = _split(t)
-        return torch.where(large, 2 * torch.where(large, t, 1.0).abs().log(), log1p(inner.square()))
+        square = inner.square()
+        total = torch.where(large, t.abs(), 1 + square)
+        # As in log1p: the quotient takes back the rounding of the sum.
+        exact = large | (total == 1)
+        quotient = torch.where(total == 1, square, square / torch.where(exact, 1.0, total - 1))
+        log = torch.where(total == 1, 1.0, total.log())
+        return log * torch.where(large, 2.0, quotient)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from torch.testing import assert_close
 
 import pyrovae as pv
 from pyrovae import estimators, likelihoods, nets
-from pyrovae.distributions import counts as count_distributions
 from pyrovae.likelihoods import (
     Bernoulli,
     Beta,
@@ -200,108 +199,6 @@ def test_scale_modes_have_their_shapes(family):
     assert_close(start.item(), 0.3, rtol=1e-6, atol=0)
 
 
-class TestOptimalScale:
-    def setup_method(self):
-        self.vae = make(Gaussian("optimal", initial_scale=2.0)).train()
-        self.x, self.z = torch.randn(6, 3, dtype=F64), torch.randn(6, 2, dtype=F64)
-        self.loc = self.vae.likelihood(self.z).base_dist.loc.detach()
-
-    def test_is_the_maximum_over_all_scales(self):
-        fitted = self.vae.likelihood(self.z).log_prob(self.x).sum()
-        best = (self.x - self.loc).square().mean().sqrt()
-        grid = best * torch.linspace(0.5, 2, 151, dtype=F64)
-        each = torch.stack(
-            [torch.distributions.Normal(self.loc, s).log_prob(self.x).sum() for s in grid]
-        )
-        assert_close(
-            fitted.detach(), torch.distributions.Normal(self.loc, best).log_prob(self.x).sum()
-        )
-        assert fitted > each.max() - 1e-12
-        assert grid[each.argmax()].item() == pytest.approx(best.item(), rel=0.01)
-
-    def test_its_gradient_is_that_of_the_log_error(self):
-        """With sigma at its optimum the objective is -N/2 log mean square error, up to a constant."""
-        parameters = list(self.vae.likelihood.decoder.parameters())
-        found = torch.autograd.grad(self.vae.likelihood(self.z).log_prob(self.x).sum(), parameters)
-        loc = self.vae.likelihood(self.z).base_dist.loc
-        objective = -0.5 * self.x.numel() * (self.x - loc).square().mean().log()
-        for left, right in zip(found, torch.autograd.grad(objective, parameters), strict=True):
-            assert_close(left, right)
-
-    def test_is_frozen_wherever_a_likelihood_is_reported(self):
-        """No gradients or eval mode: one sigma whatever the data, one datum's density independent of another's."""
-        estimators.ELBO().loss_and_grads(self.vae.model, self.vae.guide, self.x)
-        variance = self.vae.likelihood.running_variance.clone()
-        assert variance != 4.0
-        with torch.no_grad():
-            trained = self.vae.likelihood(self.z).log_prob(self.x)
-        self.vae.eval()
-        assert_close(self.vae.likelihood(self.z).log_prob(self.x).detach(), trained)
-        assert_close(self.vae.likelihood(self.z[:2]).log_prob(self.x[:2]).detach(), trained[:2])
-        assert_close(self.vae.likelihood(self.z).base_dist.scale.detach(), variance.sqrt())
-        assert torch.equal(self.vae.likelihood.running_variance, variance)
-        assert "likelihood.running_variance" in self.vae.state_dict()
-
-    def test_running_variance_is_the_mean_of_the_first_batches(self):
-        seen = []
-        for step in range(4):
-            x = self.x * (step + 1)
-            self.vae.likelihood(self.z).log_prob(x)
-            seen.append((x - self.loc).square().mean())
-        assert_close(self.vae.likelihood.running_variance, torch.stack(seen).mean())
-
-    def test_never_falls_below_the_minimum(self):
-        assert self.vae.likelihood(self.z).log_prob(self.loc).isfinite().all()
-        assert_close(self.vae.likelihood.running_variance.item(), 1e-6, rtol=1e-6, atol=0)
-
-
-class TestExposure:
-    """p(x | z, n): a distribution for each n, evaluated at the datum's own."""
-
-    total = 7.0
-
-    @pytest.mark.parametrize("family", [Poisson, NegativeBinomial, ZeroInflatedNegativeBinomial])
-    def test_total_is_the_exposure_read_off_the_datum(self, family):
-        likelihood = make(family(exposure="total")).likelihood
-        z = torch.randn(5, 2, dtype=F64)
-        x = torch.tensor([[0, 3, 4], [1, 0, 0], [100, 0, 7], [0, 0, 0], [2, 2, 2]], dtype=F64)
-        outputs = likelihood.decoder(z)
-        given = likelihood.distribution(
-            outputs, exposure=x.sum(1, keepdim=True).clamp(min=1)
-        ).to_event(1)
-        assert_close(likelihood(z).log_prob(x), given.log_prob(x))
-        assert_close(likelihood(z).expand((4, 5)).log_prob(x), given.log_prob(x).expand(4, 5))
-        assert_close(given.base_dist.log_mean.exp().sum(1), x.sum(1).clamp(min=1))
-
-    @pytest.mark.parametrize("family", [Poisson, NegativeBinomial, ZeroInflatedNegativeBinomial])
-    def test_is_a_distribution_over_all_counts_given_the_exposure(self, family):
-        likelihood = make(family(exposure="total"), (1,)).likelihood
-        outputs = likelihood.decoder(torch.randn(1, 2, dtype=F64))
-        x = torch.arange(3000, dtype=F64)[:, None]
-        p = likelihood.distribution(outputs, exposure=torch.tensor(self.total)).log_prob(x).exp()
-        assert_close(p.sum().item(), 1.0)
-
-    def test_exposure_of_ones_own_multiplies_the_mean(self):
-        likelihood = make(Poisson()).likelihood
-        outputs = likelihood.decoder(torch.randn(4, 2, dtype=F64))
-        n = torch.tensor([[1.0], [2.0], [5.0], [0.1]], dtype=F64)
-        assert_close(
-            likelihood.distribution(outputs, n).mean, n * likelihood.distribution(outputs).mean
-        )
-
-    def test_draws_take_the_typical_total(self):
-        vae = make(Poisson(exposure="total", typical_total=50.0))
-        total = vae.sample(4000).sum(1)
-        # A Poisson of mean 50: five standard errors of its mean over 4,000 draws are 0.56.
-        assert abs(total.mean().item() - 50) < 0.56
-
-    def test_empty_datum_is_finite(self):
-        vae = make(NegativeBinomial(exposure="total"))
-        loss = estimators.ELBO().loss_and_grads(vae.model, vae.guide, torch.zeros(2, 3, dtype=F64))
-        assert math.isfinite(loss)
-        assert all(p.grad is None or p.grad.isfinite().all() for p in vae.parameters())
-
-
 def test_uniform_greys_cost_eight_bits():
     """With every logit zero each of 256 levels has the same probability, whatever z: log p(x) = -D log 256."""
     vae = make(Categorical(256), (2, 3), decoder=nets.MLP())
@@ -371,36 +268,3 @@ class Plain(likelihoods.Likelihood):
 def test_distributions_that_pyro_cannot_sample_are_refused():
     with pytest.raises(TypeError, match=r"Plain\(\) made a torch Exponential.*pyro.distributions"):
         make(Plain()).sample()
-
-
-def test_counts_of_the_user_reach_the_distribution():
-    """A model of one's own with an exposure handed in as data is an ordinary Pyro program."""
-    vae = make(NegativeBinomial(link="exp"))
-
-    def model(x, n):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", vae.prior())
-            outputs = vae.likelihood.decoder(z)
-            pyro.sample(
-                "x", vae.likelihood.distribution(outputs, exposure=n[:, None]).to_event(1), obs=x
-            )
-
-    def guide(x, n):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", vae.posterior(x))
-
-    x, n = torch.tensor([[1.0, 2, 3], [0, 0, 9]], dtype=F64), torch.tensor([2.0, 3.0], dtype=F64)
-    pyro.set_rng_seed(0)
-    found = estimators.IWAE(num_particles=500).bound(model, guide, x, n)
-    # The same program with the exposure moved into the log-mean by hand.
-    pyro.set_rng_seed(0)
-    particles = estimators.IWAE(num_particles=500).particles(model, guide, x, n)
-    z = particles.latents["z"].value
-    raw = vae.likelihood.decoder(z).squeeze(-2) + n.log()[:, None]
-    by_hand = (
-        count_distributions.NegativeBinomial(raw, 1 / vae.likelihood.dispersion_of())
-        .log_prob(x)
-        .sum(-1)
-    )
-    weights = by_hand + vae.prior().log_prob(z) - vae.posterior(x).log_prob(z)
-    assert_close(found, (weights.logsumexp(0) - math.log(500)).detach())
