@@ -264,8 +264,15 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
         small = torch.where(near, sign * r, 0.0)
         rest = small.square() * _exp_remainder(small)
         series = less * rest - n * _log_remainder(w * (small + rest))
-        log_odds = log_mean - theta.log()
-        plain = n * (log1p(-w) + _softplus(sign * log_odds)) - sign * less * r
+        # log(1 - w + w e^(sign r)) - log(1 - w) = log(1 + e^odds). The exponential of small odds is a product: their
+        # sum of large logarithms would be rounded.
+        odds = sign * (log_mean - theta.log())
+        ratio = less / torch.maximum(x, theta)
+        small_odds = (odds < 0) & (ratio > 1e-30)
+        factor = torch.where(small_odds, ratio, 1.0)
+        tail = factor * torch.where(small_odds, sign * r, -odds.abs()).exp()
+        softplus = odds.clamp(min=0) + log1p(tail)
+        plain = n * (log1p(-w) + softplus) - sign * less * r
         return torch.where(near, series, plain)
 
     @staticmethod
