@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrovae.distributions.deviances import beta_deviance
 from pyrovae.distributions.elementwise import Elementwise
-from pyrovae.distributions.special import beta_deviance, log1p, stirling_error
+from pyrovae.distributions.special import log1p, stirling_error
 
 __all__ = ["Beta", "OpenUnitInterval"]
 

@@ -7,12 +7,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from pyrovae.distributions.deviances import negative_binomial_deviance, poisson_deviance
 from pyrovae.distributions.elementwise import Elementwise
-from pyrovae.distributions.special import (
-    negative_binomial_deviance,
-    poisson_deviance,
-    stirling_error,
-)
+from pyrovae.distributions.special import stirling_error
 
 __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 

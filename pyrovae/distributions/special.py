@@ -10,7 +10,6 @@ References:
     Stirling errors and deviances.
 """
 
-import math
 import sys
 from typing import Any, NamedTuple
 
@@ -18,24 +17,19 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "beta_deviance",
     "capturing",
+    "is_single",
     "log1p",
     "log_one_plus_square",
-    "negative_binomial_deviance",
-    "poisson_deviance",
+    "series",
     "stirling_error",
 ]
 
-_NEAR = 0.5  # below this size of r, e^r - 1 - r is summed as a series
-_EXP = tuple(1 / math.factorial(k) for k in range(2, 16))
-_NEAR_LOG = 0.25  # likewise of y, y - log(1 + y)
-_ATANH = tuple(1 / k for k in range(3, 21, 2))
 # B_2k / (2k (2k - 1)), the coefficients of Stirling's series.
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 
 
-def _series(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+def series(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     """The polynomial with these coefficients, lowest first."""
     result = torch.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
@@ -43,7 +37,7 @@ def _series(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     return result
 
 
-def _is_single(x: Tensor) -> bool:
+def is_single(x: Tensor) -> bool:
     return x.dtype != torch.float64
 
 
@@ -73,8 +67,8 @@ class _StirlingError(torch.autograd.Function):
         for i in range(1, terms.steps):
             quotient = quotient * (high / (low + i))
         inverse = 1 / torch.where(near, high, x)
-        series = inverse * _series(inverse.square(), _STIRLING[: terms.series])
-        return series + torch.where(near, steps + quotient.log(), 0.0)
+        tail = inverse * series(inverse.square(), _STIRLING[: terms.series])
+        return tail + torch.where(near, steps + quotient.log(), 0.0)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -85,8 +79,8 @@ class _StirlingError(torch.autograd.Function):
             slope = slope - 1 / (low + i)
         inverse = 1 / torch.where(near, high, x)
         slopes = tuple(-(2 * k + 1) * c for k, c in enumerate(_STIRLING[: terms.series]))
-        series = inverse.square() * _series(inverse.square(), slopes)
-        return gradients[0] * (series + torch.where(near, slope, 0.0))
+        tail = inverse.square() * series(inverse.square(), slopes)
+        return gradients[0] * (tail + torch.where(near, slope, 0.0))
 
 
 class _Terms(NamedTuple):
@@ -98,7 +92,7 @@ class _Terms(NamedTuple):
 
 def _moved(x: Tensor) -> tuple[Tensor, Tensor, Tensor, _Terms]:
     """Which arguments are small, those (ones elsewhere), and where they move to."""
-    terms = _Terms(4, 4) if _is_single(x) else _Terms(10, 7)
+    terms = _Terms(4, 4) if is_single(x) else _Terms(10, 7)
     near = x < terms.steps
     low = torch.where(near, x, 1.0)
     return near, low, low + terms.steps, terms
@@ -166,183 +160,3 @@ def capturing() -> bool:
     """Whether a graph is being traced; what traces them is heavy to import, so absent means no."""
     tracer = sys.modules.get("torch.fx.experimental.proxy_tensor")
     return tracer is not None and tracer.get_proxy_mode() is not None
-
-
-def _softplus(t: Tensor) -> Tensor:
-    """log(1 + e^t); its gradient comes from the callers."""
-    return t.clamp(min=0) + log1p(torch.exp(-t.abs()))
-
-
-def _exp_remainder(r: Tensor) -> Tensor:
-    """(e^r - 1 - r) / r^2 for \\|r\\| < 1/2."""
-    return _series(r, _EXP[:8] if _is_single(r) else _EXP)
-
-
-def _log_remainder(y: Tensor) -> Tensor:
-    """y - log(1 + y) for -1/4 < y < 1/3; its gradient comes from the callers."""
-    z = y / (2 + y)  # log(1 + y) = 2 artanh(z), and y = 2 z + z y
-    square = z.square()
-    return z * (y - 2 * square * _series(square, _ATANH[:4] if _is_single(y) else _ATANH))
-
-
-def _log_ratio(log_mean: Tensor, x: Tensor) -> Tensor:
-    """log(mean) - log(x), or log(mean) at x = 0."""
-    log = torch.where(x > 0, x, 1.0).double().log()
-    # Two numbers carry the logarithm of a count, so that the difference of near numbers keeps its digits.
-    high = log.to(log_mean.dtype)
-    return (log_mean - high) - (log - high.double()).to(log_mean.dtype)
-
-
-def poisson_deviance(log_mean: Tensor, x: Tensor) -> Tensor:
-    r"""Half the deviance of a Poisson variable of mean :math:`\mu`.
-
-    .. math:: x \log(x/\mu) + \mu - x \ge 0
-
-    It is :math:`\mu` at x = 0.
-    """
-    result: Any = _PoissonDeviance.apply(log_mean, x)
-    return result
-
-
-class _PoissonDeviance(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, log_mean: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(log_mean, x)
-        r = _log_ratio(log_mean, x)
-        near = (r.abs() < _NEAR) & (x > 0)
-        small = torch.where(near, r, 0.0)
-        return torch.where(
-            near,
-            x * small.square() * _exp_remainder(small),
-            log_mean.exp() - x * (1 + r),
-        )
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        log_mean, x = ctx.saved_tensors
-        r = _log_ratio(log_mean, x)
-        of_mean = of_x = None
-        if ctx.needs_input_grad[0]:
-            near = (r.abs() < _NEAR) & (x > 0)
-            small = torch.where(near, r, 0.0)
-            slope = torch.where(
-                near,
-                x * (small + small.square() * _exp_remainder(small)),
-                log_mean.exp() - x,
-            )
-            of_mean = (gradients[0] * slope).sum_to_size(log_mean.shape)
-        if ctx.needs_input_grad[1]:
-            of_x = (gradients[0] * torch.where(x > 0, -r, 0.0)).sum_to_size(x.shape)
-        return of_mean, of_x
-
-
-def negative_binomial_deviance(log_mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
-    r"""Half the deviance of a negative binomial variable of mean :math:`\mu` and inverse dispersion :math:`\theta`.
-
-    .. math:: (x + \theta) \log\frac{\theta + \mu}{\theta + x} - x \log\frac{\mu}{x} \ge 0
-
-    It tends to :func:`poisson_deviance` as :math:`\theta \to \infty`.
-    """
-    result: Any = _NegativeBinomialDeviance.apply(log_mean, theta, x)
-    return result
-
-
-class _NegativeBinomialDeviance(torch.autograd.Function):
-    """With w = x / (x + theta) and r = log(mean / x): (x + theta) (log(1 - w + w e^r) - w r).
-
-    The bracket is the same for (1 - w, -r) as for (w, r), so that w <= 1/2 can be had.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, log_mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(log_mean, theta, x)
-        r = _log_ratio(log_mean, x)
-        n, less = x + theta, torch.minimum(x, theta)
-        w = less / n
-        sign = torch.where(x <= theta, 1.0, -1.0).to(log_mean.dtype)
-        near = (r.abs() < _NEAR) & (x > 0)
-        small = torch.where(near, sign * r, 0.0)
-        rest = small.square() * _exp_remainder(small)
-        series = less * rest - n * _log_remainder(w * (small + rest))
-        log_odds = log_mean - theta.log()
-        plain = n * (log1p(-w) + _softplus(sign * log_odds)) - sign * less * r
-        return torch.where(near, series, plain)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        log_mean, theta, x = ctx.saved_tensors
-        r = _log_ratio(log_mean, x)
-        near = (r.abs() < _NEAR) & (x > 0)
-        small = torch.where(near, r, 0.0)
-        log_odds = log_mean - theta.log()
-        failure = (-log_odds).sigmoid()  # theta / (theta + mean)
-        # theta (mean - x) / (theta + mean)
-        slope = torch.where(
-            near,
-            failure * x * (small + small.square() * _exp_remainder(small)),
-            theta * log_odds.sigmoid() - x * failure,
-        )
-        of_mean = of_theta = of_x = None
-        if ctx.needs_input_grad[0]:
-            of_mean = (gradients[0] * slope).sum_to_size(log_mean.shape)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            y = slope / theta  # (mean - x) / (theta + mean) < 1
-            log = theta.log() + _softplus(log_odds) - (x + theta).log()
-            if ctx.needs_input_grad[1]:
-                close = y.abs() < _NEAR_LOG
-                plain = torch.where(y < 0.5, -log1p(-torch.where(y < 0.5, y, 0.0)), log) - y
-                by_theta = torch.where(close, _log_remainder(torch.where(close, -y, 0.0)), plain)
-                of_theta = (gradients[0] * by_theta).sum_to_size(theta.shape)
-            if ctx.needs_input_grad[2]:
-                by_x = torch.where(x > 0, log - r, 0.0)
-                of_x = (gradients[0] * by_x).sum_to_size(x.shape)
-        return of_mean, of_theta, of_x
-
-
-def beta_deviance(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    r"""What log p of a beta variable 0 < x < 1 falls below its value at the mean, but for the factor 1 / (x (1 - x)).
-
-    .. math:: a \log\frac{a}{n x} + b \log\frac{b}{n (1 - x)} \ge 0, \qquad n = a + b
-    """
-    result: Any = _BetaDeviance.apply(a, b, x)
-    return result
-
-
-class _BetaDeviance(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b, x)
-        excess, n = _excess(a, b, x), a + b
-        total: Any = 0.0
-        for count, ratio, difference in (
-            (a, x * (n / a), -excess),
-            (b, (1 - x) * (n / b), excess),
-        ):
-            y = difference / count
-            near = y.abs() < _NEAR_LOG
-            series = count * _log_remainder(torch.where(near, y, 0.0))
-            total = total + torch.where(near, series, difference - count * ratio.log())
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, x = ctx.saved_tensors
-        excess, n = _excess(a, b, x), a + b
-        found: list[Tensor | None] = [None, None, None]
-        for i, (count, ratio, difference) in enumerate(
-            ((a, x * (n / a), -excess), (b, (1 - x) * (n / b), excess))
-        ):
-            if ctx.needs_input_grad[i]:
-                y = difference / count
-                near = y.abs() < _NEAR_LOG
-                log = torch.where(near, log1p(torch.where(near, y, 0.0)), ratio.log())
-                found[i] = (-log * gradients[0]).sum_to_size(count.shape)
-        if ctx.needs_input_grad[2]:
-            found[2] = (gradients[0] * -excess / (x * (1 - x))).sum_to_size(x.shape)
-        return tuple(found)
-
-
-def _excess(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    """a - (a + b) x: double precision holds the products exactly, so nothing is lost in their difference."""
-    wide = x.double()
-    return (a.double() * (1 - wide) - b.double() * wide).to(a.dtype)

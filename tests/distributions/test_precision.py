@@ -255,8 +255,7 @@ def test_density_and_gradient_are_accurate(name, dtype):
     value = distribution.log_prob(x.unsqueeze(-1) if distribution.event_shape else x)
     gradients = torch.autograd.grad(value.sum(), leaves)
     exact = [[mp.mpf(number) for number in row] for row in rows.tolist()]
-    # A few roundings of numbers of the size of the result; logarithms of the largest parameters are near 80.
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-9
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-9  # a few roundings of terms of its size
     limit = torch.finfo(dtype).max
     error, i = worst(value.tolist(), [function(*row) for row in exact], limit)
     assert error < tolerance, (rows[i].tolist(), value[i].item(), mp.nstr(function(*exact[i]), 12))

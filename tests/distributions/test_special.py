@@ -4,13 +4,16 @@ import mpmath as mp
 import pytest
 import torch
 
-from pyrovae.distributions import special
+from pyrovae.distributions import deviances, special
 
 mp.mp.dps = 150
 SMOOTH = {
     "log_one_plus_square": (special.log_one_plus_square, [0.0, 0.3, -2.0]),
     "stirling_error": (special.stirling_error, [0.3, 3.0, 20.0]),
-    "poisson_deviance": (lambda l: special.poisson_deviance(l, torch.tensor(3.0)), [0.0, 1.0, 3.0]),
+    "poisson_deviance": (
+        lambda l: deviances.poisson_deviance(l, torch.tensor(3.0)),
+        [0.0, 1.0, 3.0],
+    ),
 }
 
 
@@ -38,9 +41,9 @@ def test_second_derivatives_of_two_parameters():
     a = torch.tensor([0.3, 2.0, 30.0], dtype=torch.float64, requires_grad=True)
     b = torch.tensor([1.3, 2.5, 10.0], dtype=torch.float64, requires_grad=True)
     x = torch.tensor([0.1, 0.4, 0.74], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(special.beta_deviance, (a, b, x))
-    assert torch.autograd.gradcheck(special.beta_deviance, (a, b, x))
+    assert torch.autograd.gradgradcheck(deviances.beta_deviance, (a, b, x))
+    assert torch.autograd.gradcheck(deviances.beta_deviance, (a, b, x))
     count = torch.tensor([4.0, 2.0, 9.0], dtype=torch.float64, requires_grad=True)
-    deviance = special.negative_binomial_deviance
+    deviance = deviances.negative_binomial_deviance
     assert torch.autograd.gradcheck(deviance, (a.detach().log().requires_grad_(), b, count))
     assert torch.autograd.gradgradcheck(deviance, (a.detach().log().requires_grad_(), b, count))
