@@ -70,10 +70,10 @@ class EstimatorComparison:
             lines += _table(part)
         lines += [
             "",
-            "bound, error, bias: nats per datum. SNR: signal-to-noise ratio of one gradient; =cost: of as many gradients "
-            "as the slowest estimator's time allows.",
-            "off: how far the expected gradient is from the one that the estimator aims at, relative to it; z above 4 is "
-            "bias; '-' where it defines its own aim. decodings: likelihood evaluations. ms: time of one gradient.",
+            "bound, error, bias: nats per datum. SNR: signal-to-noise ratio of one gradient; =cost: of as many",
+            "gradients as the slowest estimator's time allows. off: how far the expected gradient is from the one that",
+            "the estimator aims at, relative to it ('-' where it defines its own); z above 4 is bias.",
+            "decodings: evaluations of the likelihood. ms: time of one gradient.",
         ]
         return "\n".join(lines)
 
