@@ -1,4 +1,4 @@
-"""What a comparison of estimators found: a data set, a table, a figure."""
+"""The result of a comparison of estimators: a data set, a table, a figure."""
 
 import math
 from os import PathLike
@@ -70,8 +70,10 @@ class EstimatorComparison:
             lines += _table(part)
         lines += [
             "",
-            "SNR of one gradient; '=cost': of as many as the slowest one's time allows; 'off': relative bias against "
-            "the estimator's own target (z above 4 is bias)",
+            "bound, error, bias: nats per datum. SNR: signal-to-noise ratio of one gradient; =cost: of as many",
+            "gradients as the slowest estimator's time allows. off: how far the expected gradient is from the one that",
+            "the estimator aims at, relative to it ('-' where it defines its own); z above 4 is bias.",
+            "decodings: evaluations of the likelihood. ms: time of one gradient.",
         ]
         return "\n".join(lines)
 
@@ -113,7 +115,7 @@ def _table(part: "xarray.Dataset") -> list[str]:
             cell = row.sel(group=group)
             off, z = float(cell["gradient_bias"]), float(cell["gradient_bias_z"])
             line += f"  {float(cell['snr']):>9.3g}  {float(cell['snr_equal_cost']):>7.3g}"
-            line += f"  {'own':>6}  {'':>5}" if math.isnan(off) else f"  {off:>6.1%}  {z:>5.1f}"
+            line += f"  {'-':>6}  {'':>5}" if math.isnan(off) else f"  {off:>6.1%}  {z:>5.1f}"
         lines.append(
             line
             + f"  {float(row['decoder_evaluations']):>9.0f}  {1e3 * float(row['seconds']):>7.2f}"

@@ -121,6 +121,10 @@ def compare_models(
     _check(evidence, prob, error)
     if not allow_unequal_effort:
         _check_effort(evidence)
+    return ModelComparison(_table(evidence, prob, error))
+
+
+def _table(evidence: Mapping[str, Evidence], prob: float, error: str) -> "xarray.Dataset":
     import xarray
 
     names = sorted(evidence, key=lambda name: -evidence[name].mean())
@@ -135,7 +139,7 @@ def compare_models(
             for name, value in zip(cells, pair, strict=True):
                 cells[name][i, j] = value
     each = [evidence[name] for name in names]
-    dataset = xarray.Dataset(
+    return xarray.Dataset(
         {
             **{name: (("model", "reference"), values) for name, values in cells.items()},
             "mean": ("model", [one.mean() for one in each]),
@@ -146,7 +150,6 @@ def compare_models(
         coords={"model": names, "reference": names},
         attrs={"prob": prob, "error": error, "num_data": len(each[0])},
     )
-    return ModelComparison(dataset)
 
 
 def _pair(

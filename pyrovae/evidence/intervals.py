@@ -185,8 +185,7 @@ def _light_k(columns: Columns, num: float, size: int) -> float:
     """The k below which a tail grows lighter further out, so that the extrapolation errs on the safe side.
 
     It is the mean excess of the log weights over the tail's threshold if they were normal with the variance that they
-    have, lower by the relative noise of a k from ``size`` weights; and at least the value 5 / (M + 10) that k is shrunk
-    to where the M weights of the tail show none.
+    have, lower by the relative noise of a k from M = ``size`` weights, and shrunk towards 1/2 as k itself is.
     """
     from scipy.special import ndtri
 
@@ -195,4 +194,5 @@ def _light_k(columns: Columns, num: float, size: int) -> float:
     variance = columns["log_weight_variance"]
     finite = variance[np.isfinite(variance)]
     spread = math.sqrt(float(finite.mean())) if finite.size else 0.0
-    return max(5 / (size + 10), (1 - 1 / math.sqrt(size)) * (hazard - z) * spread)
+    light = (1 - 1 / math.sqrt(size)) * (hazard - z) * spread
+    return max(light, (size * light + 5) / (size + 10))
