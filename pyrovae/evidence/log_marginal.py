@@ -61,22 +61,12 @@ def log_marginal(
         >>> bool(abs(evidence.mean() - oracle.log_prob(x).mean()) < 1e-9)
         True
     """
-    choice = {
-        "num_particles": num_particles,
-        "target_standard_error": target_standard_error,
-        "max_particles": max_particles,
-    }
-    given = {name: value for name, value in choice.items() if value is not None}
-    if method is None:
-        method = ImportanceSampling(**given)
-    elif not isinstance(method, Method):
-        raise TypeError(
-            f"method must be a method such as ImportanceSampling(num_particles=5000), found {method!r}."
-        )
-    elif given:
-        raise ValueError(
-            f"Both a method and {', '.join(given)} were given. Give the latter to the method: {method!r}."
-        )
+    method = _choose_method(
+        method,
+        num_particles=num_particles,
+        target_standard_error=target_standard_error,
+        max_particles=max_particles,
+    )
     inspection = inspect(
         model,
         guide,
@@ -90,3 +80,18 @@ def log_marginal(
     with inspection.evaluating():
         estimate = method.evaluate(inspection)
     return Evidence.of(estimate, method, inspection, data_scale=data_scale)
+
+
+def _choose_method(method: Method | None, **settings: Any) -> Method:
+    given = {name: value for name, value in settings.items() if value is not None}
+    if method is None:
+        return ImportanceSampling(**given)
+    if not isinstance(method, Method):
+        raise TypeError(
+            f"method must be a method such as ImportanceSampling(num_particles=5000), found {method!r}."
+        )
+    if given:
+        raise ValueError(
+            f"Both a method and {', '.join(given)} were given. Give the latter to the method: {method!r}."
+        )
+    return method

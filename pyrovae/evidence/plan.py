@@ -83,18 +83,8 @@ def plan(
         ValueError: If the guide lacks a density or a site that must be drawn, or if discrete sites must be summed
             and cannot be.
     """
-    if density and inspection.points:
-        raise ValueError(
-            f"The guide's site '{inspection.points[0]}' is a Delta. A point has no density over z, so there are no "
-            "weights and no evidence. Train a guide with a density (posteriors.DiagonalNormal), or use "
-            'AIS(start="prior") with such a guide.'
-        )
     summed, exact, notes = _sum_out(inspection, enumerate, most_particles)
-    if set(inspection.completed) - set(summed.values if summed else ()):
-        one = inspection.sampler().select(slice(0, 1))
-        draw(  # raises, and its message names what the guide lacks
-            one.model, one.guide, 1, one.args, max_plate_nesting=one.max_plate_nesting
-        )
+    _check_guide(inspection, summed, density)
     size = _bytes_per_particle(inspection.sampler(summed), exact)
     budget, num_data = inspection.memory_budget, inspection.num_data
     most = _most_data(budget, bytes_per_datum)
@@ -102,13 +92,9 @@ def plan(
     scorer = None
     if compile and not exact:
         data = math.ceil(num_data / math.ceil(num_data / data))  # pieces of nearly one size
+        place, total = inspection.device, num_particles * num_data
         scorer = compiled_scorer(
-            inspection.model,
-            (data, particles),
-            size,
-            inspection.device,
-            compile=compile,
-            total=num_particles * num_data,
+            inspection.model, (data, particles), size, place, compile=compile, total=total
         )
     if in_cache and scorer is None and inspection.device.type == "cpu":
         data, particles = _cut(min(budget, CACHED), size, num_particles, most)
@@ -125,6 +111,21 @@ def plan(
         scorer=scorer,
         notes=notes,
     )
+
+
+def _check_guide(inspection: Inspection, summed: SummedSites | None, density: bool) -> None:
+    """Raise if the guide lacks a density that is needed, or a site that is not summed out."""
+    if density and inspection.points:
+        raise ValueError(
+            f"The guide's site '{inspection.points[0]}' is a Delta. A point has no density over z, so there are no "
+            "weights and no evidence. Train a guide with a density (posteriors.DiagonalNormal), or use "
+            'AIS(start="prior") with such a guide.'
+        )
+    if set(inspection.completed) - set(summed.values if summed else ()):
+        one = inspection.sampler().select(slice(0, 1))
+        nesting = one.max_plate_nesting
+        # Without complete=True this raises, with a message that names what the guide lacks.
+        draw(one.model, one.guide, 1, one.args, max_plate_nesting=nesting)
 
 
 def _most_data(budget: int, bytes_per_datum: int) -> float:

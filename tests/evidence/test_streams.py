@@ -124,7 +124,7 @@ class Plates:
             if not self.inner:
                 pyro.sample("x", dist.Normal(0.1 * c, 1.0).to_event(1), obs=x)
                 return
-            with pyro.plate("elements", 3, dim=-2):
+            with pyro.plate("pixels", 3, dim=-2):
                 pyro.sample("x", dist.Normal(0.1 * c, 1.0), obs=x.T)
 
     def guide(self, x):

@@ -9,7 +9,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.distributions.given_total import GivenTotal
-from pyrovae.evidence.inspection import check_arguments, evaluating, inspect
+from pyrovae.evidence.checks import check_arguments
+from pyrovae.evidence.inspection import evaluating, inspect
 from pyrovae.evidence.methods.ais import AIS
 from pyrovae.evidence.methods.base import Estimate, Method, check_count
 from pyrovae.evidence.result import Evidence
@@ -122,19 +123,12 @@ def bdmc(
         True
     """
     num_data = check_count("num_data", num_data)
-    method = AIS() if method is None else method
-    if not isinstance(method, Method) or not hasattr(method, "run_reverse"):
-        raise TypeError(f"bdmc takes AIS(...) or ImportanceSampling(...), found {method!r}.")
-    if getattr(method, "target_standard_error", None) is not None:
-        raise ValueError(
-            "A sandwich needs the same effort on both sides: leave target_standard_error out."
-        )
+    method = _check_reversible(AIS() if method is None else method)
     with evaluating(model, guide, device=device):
         args, place = check_arguments(model, guide, _template(model, data, num_data), device)
         torch.manual_seed(seed)
-        rows = tuple(arg[:num_data].to(place) for arg in args)
         with _RefuseTotals():
-            drawn, latents = simulate(model, rows)
+            drawn, latents = simulate(model, tuple(arg[:num_data].to(place) for arg in args))
     inspection = inspect(
         model,
         guide,
@@ -152,11 +146,19 @@ def bdmc(
     for estimate in (below, above):
         estimate.notes |= plan.notes
     _count_exact_draw(below, above)
-    lower, upper = (
-        Evidence.of(estimate, method, inspection, bound=bound)
-        for estimate, bound in ((below, "lower"), (above, "upper"))
-    )
-    return Sandwich(lower, upper, drawn)
+    lower = Evidence.of(below, method, inspection, bound="lower")
+    return Sandwich(lower, Evidence.of(above, method, inspection, bound="upper"), drawn)
+
+
+def _check_reversible(method: Any) -> Any:
+    """The method, if it can run in reverse with the same effort."""
+    if not isinstance(method, Method) or not hasattr(method, "run_reverse"):
+        raise TypeError(f"bdmc takes AIS(...) or ImportanceSampling(...), found {method!r}.")
+    if getattr(method, "target_standard_error", None) is not None:
+        raise ValueError(
+            "A sandwich needs the same effort on both sides: leave target_standard_error out."
+        )
+    return method
 
 
 class _RefuseTotals(Messenger):
