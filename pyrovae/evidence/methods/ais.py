@@ -73,7 +73,7 @@ class AIS(Method):
         >>> x = oracle.sample(10)
         >>> method = pv.AIS(num_temperatures=20, num_chains=16, start="guide", num_leapfrog=5)
         >>> evidence = pv.log_marginal(oracle.model, oracle.guide, x, method=method)
-        >>> error = evidence.log_marginal - oracle.log_prob(x).detach()
+        >>> error = evidence.log_marginal - oracle.log_prob(x).detach().numpy()
         >>> bool((abs(error) < 5 * evidence.standard_error).all())
         True
     """
