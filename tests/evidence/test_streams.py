@@ -153,3 +153,33 @@ def test_numbers_without_particles_belong_to_the_datum(shape):
         assert torch.equal(torch.multinomial(torch.ones(5, 30), 1).flip(0), codes)
     with DatumStreams(keys[2:3], 9):
         assert torch.equal(torch.randn((1, *shape[1:])), whole[2:3])
+
+
+class OneByOne:
+    """Programs that do not broadcast over particles, with two sites, so that the guide runs for every particle."""
+
+    weight = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def decode(self, z):
+        if z.dim() != 2:
+            raise ValueError(f"expected two dimensions, found {z.dim()}")
+        return z @ self.weight.T
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            b = pyro.sample("b", dist.Normal(a, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decode(b), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(0.1 * x[:, :2], 1.0).to_event(1))
+            pyro.sample("b", dist.Normal(a + 0 * self.decode(a)[:, :2], 1.0).to_event(1))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not broadcast")
+@pytest.mark.parametrize("num_particles", [1, 150])
+def test_programs_that_run_for_one_particle_at_a_time(num_particles):
+    pytest.importorskip("pyrovae.particles.running")
+    owner, method = OneByOne(), ImportanceSampling(num_particles)
+    changes_nothing(owner.model, owner.guide, points()[:4], method)

@@ -41,8 +41,8 @@ class AIS(Method):
     the chains that count are drawn, so those are unbiased.
 
     In float32 the rounding of a sum depends on how many data are scored at once, and HMC can turn a difference in the
-    last digit into another path of a chain. The estimate of one datum then moves within its standard error when
-    ``memory_budget`` or the other data change. Models in float64 do not show this.
+    last digit into another path of a chain. When ``memory_budget`` or the other data change, the estimate of a datum
+    then changes as another seed would change it. Models in float64 do not show this.
 
     Results have two further columns: ``acceptance``, and ``log_weight_variance`` over chains, in nats squared.
 
