@@ -29,29 +29,25 @@ def log_marginal(
 ) -> Evidence:
     r"""Estimate log p(x) of each datum, in nats, with its error and a diagnosis.
 
-    Programs run in eval mode, without gradients, and without the scale of any subsampling. Their modes, Pyro's
-    validation and the global random state are as before afterwards. Each datum draws from its own random stream, so
-    the numbers depend on the seed, but not on memory, chunks or the order of the data. Discrete latent sites of few
-    values are summed exactly (``enumerate`` of :class:`ImportanceSampling`).
+    Programs run in eval mode, without gradients, and without the scale of any subsampling; their modes and the random
+    state are as before afterwards. Each datum draws from its own random stream, so its number depends on the seed, but
+    not on memory or on the other data. Discrete latent sites of few values are summed exactly.
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
-        data: ``(B, ...)`` array or tensor, or a tuple of them: the arguments of both programs. Floating point numbers
-            are cast to the parameters' dtype.
-        num_particles: Draws K for each datum by importance sampling; default 1,000.
+        data: ``(B, ...)`` array or tensor, or a tuple of them: the arguments of both programs.
+        num_particles, target_standard_error, max_particles: As :class:`ImportanceSampling`.
         method: Another method, or importance sampling with other settings.
-        target_standard_error, max_particles: As :class:`ImportanceSampling`.
-        seed: Seed of all random numbers.
         memory_budget: Bytes that a piece of work may take; default 256 MiB, 4 GiB on a GPU.
-        device: Where the programs run. They must be there; the default is where the parameters are.
+        device: Where the programs run; default, where the parameters are.
         max_plate_nesting: Number of batch dimensions that the programs use themselves; 1 is the data plate alone.
         data_scale: The factor by which the data were multiplied, such as 1/256: for bits per dimension.
-        progress: Whether to show a progress bar.
+        seed, progress: Seed of all random numbers; whether to show a progress bar.
 
     Raises:
         TypeError: If the data are not arrays, or a count is not an integer.
-        ValueError: If the data are empty, not finite or outside the likelihood's support; if the programs are scaled,
-            have sites outside the data plate, or a guide without a density; if a setting is out of range.
+        ValueError: If data or programs are not fit for evidence, such as a guide without a density; if a setting is
+            out of range.
 
     Examples:
         >>> import pyrovae as pv
@@ -61,22 +57,7 @@ def log_marginal(
         >>> bool(abs(evidence.mean() - oracle.log_prob(x).mean()) < 1e-9)
         True
     """
-    choice = {
-        "num_particles": num_particles,
-        "target_standard_error": target_standard_error,
-        "max_particles": max_particles,
-    }
-    given = {name: value for name, value in choice.items() if value is not None}
-    if method is None:
-        method = ImportanceSampling(**given)
-    elif not isinstance(method, Method):
-        raise TypeError(
-            f"method must be a method such as ImportanceSampling(num_particles=5000), found {method!r}."
-        )
-    elif given:
-        raise ValueError(
-            f"Both a method and {', '.join(given)} were given. Give the latter to the method: {method!r}."
-        )
+    method = _choose_method(method, num_particles, target_standard_error, max_particles)
     inspection = inspect(
         model,
         guide,
@@ -90,3 +71,28 @@ def log_marginal(
     with inspection.evaluating():
         estimate = method.evaluate(inspection)
     return Evidence.of(estimate, method, inspection, data_scale=data_scale)
+
+
+def _choose_method(
+    method: Method | None,
+    num_particles: int | None,
+    target_standard_error: float | None,
+    max_particles: int | None,
+) -> Method:
+    settings = {
+        "num_particles": num_particles,
+        "target_standard_error": target_standard_error,
+        "max_particles": max_particles,
+    }
+    given: dict[str, Any] = {name: v for name, v in settings.items() if v is not None}
+    if method is None:
+        return ImportanceSampling(**given)
+    if not isinstance(method, Method):
+        raise TypeError(
+            f"method must be a method such as ImportanceSampling(num_particles=5000), found {method!r}."
+        )
+    if given:
+        raise ValueError(
+            f"Both a method and {', '.join(given)} were given. Give the latter to the method: {method!r}."
+        )
+    return method

@@ -36,6 +36,7 @@ class Plan:
         exact: Whether no site is left to draw, so that a single weight is p(x).
         scorer: Computes log weights by a compiled graph, or None.
         notes: What a result should tell about discrete sites.
+        most_at_once: The most particles of a datum in one piece.
     """
 
     num_data: int
@@ -49,11 +50,13 @@ class Plan:
     exact: bool = False
     scorer: Tiles | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    most_at_once: int = 4 * BLOCK
 
     def cut(self, num_particles: int, bytes_per_datum: int = 0) -> tuple[int, int]:
         """Data and particles of a piece that holds up to ``num_particles`` of each datum."""
         most = _most_data(self.memory_budget, bytes_per_datum)
-        return _cut(self.memory_budget, self.bytes_per_particle, num_particles, most)
+        at_once = min(num_particles, self.most_at_once)
+        return _cut(self.memory_budget, self.bytes_per_particle, at_once, most)
 
 
 def plan(
@@ -83,35 +86,24 @@ def plan(
         ValueError: If the guide lacks a density or a site that must be drawn, or if discrete sites must be summed
             and cannot be.
     """
-    if density and inspection.points:
-        raise ValueError(
-            f"The guide's site '{inspection.points[0]}' is a Delta. A point has no density over z, so there are no "
-            "weights and no evidence. Train a guide with a density (posteriors.DiagonalNormal), or use "
-            'AIS(start="prior") with such a guide.'
-        )
     summed, exact, notes = _sum_out(inspection, enumerate, most_particles)
-    if set(inspection.completed) - set(summed.values if summed else ()):
-        one = inspection.sampler().select(slice(0, 1))
-        draw(  # raises, and its message names what the guide lacks
-            one.model, one.guide, 1, one.args, max_plate_nesting=one.max_plate_nesting
-        )
-    size = _bytes_per_particle(inspection.sampler(summed), exact)
+    _check_guide(inspection, summed, density)
+    size, separate = _bytes_per_particle(inspection.sampler(summed), exact)
+    # Random numbers of particles that run one by one depend on where their piece began.
+    most_at_once = BLOCK if separate else 4 * BLOCK
+    at_once = min(num_particles, most_at_once)
     budget, num_data = inspection.memory_budget, inspection.num_data
     most = _most_data(budget, bytes_per_datum)
-    data, particles = _cut(budget, size, num_particles, most)
+    data, particles = _cut(budget, size, at_once, most)
     scorer = None
     if compile and not exact:
         data = math.ceil(num_data / math.ceil(num_data / data))  # pieces of nearly one size
+        place, total = inspection.device, num_particles * num_data
         scorer = compiled_scorer(
-            inspection.model,
-            (data, particles),
-            size,
-            inspection.device,
-            compile=compile,
-            total=num_particles * num_data,
+            inspection.model, (data, particles), size, place, compile=compile, total=total
         )
     if in_cache and scorer is None and inspection.device.type == "cpu":
-        data, particles = _cut(min(budget, CACHED), size, num_particles, most)
+        data, particles = _cut(min(budget, CACHED), size, at_once, most)
     return Plan(
         num_data=data,
         num_particles=particles,
@@ -124,21 +116,35 @@ def plan(
         exact=exact,
         scorer=scorer,
         notes=notes,
+        most_at_once=most_at_once,
     )
+
+
+def _check_guide(inspection: Inspection, summed: SummedSites | None, density: bool) -> None:
+    """Raise if the guide lacks a density that is needed, or a site that is not summed out."""
+    if density and inspection.points:
+        raise ValueError(
+            f"The guide's site '{inspection.points[0]}' is a Delta. A point has no density over z, so there are no "
+            "weights and no evidence. Train a guide with a density (posteriors.DiagonalNormal), or use "
+            'AIS(start="prior") with such a guide.'
+        )
+    if set(inspection.completed) - set(summed.values if summed else ()):
+        one = inspection.sampler().select(slice(0, 1))
+        nesting = one.max_plate_nesting
+        # Without complete=True this raises, with a message that names what the guide lacks.
+        draw(one.model, one.guide, 1, one.args, max_plate_nesting=nesting)
 
 
 def _most_data(budget: int, bytes_per_datum: int) -> float:
     return max(1, budget // bytes_per_datum) if bytes_per_datum else math.inf
 
 
-def _cut(
-    budget: int, bytes_per_particle: int, num_particles: int, most_data: float
-) -> tuple[int, int]:
+def _cut(budget: int, bytes_per_particle: int, at_once: int, most_data: float) -> tuple[int, int]:
     """Data and particles of a piece. Particles are few or a multiple of ``BLOCK``, as the streams need it."""
     rows = max(1, budget // bytes_per_particle)
-    particles = min(num_particles, 4 * BLOCK)
+    particles = at_once
     if rows < particles:
-        particles = min(num_particles, max(BLOCK, rows // BLOCK * BLOCK))
+        particles = min(at_once, max(BLOCK, rows // BLOCK * BLOCK))
     return int(min(max(1, rows // particles), most_data)), particles
 
 
@@ -160,7 +166,7 @@ def _sum_out(
     if summed is None:
         return None, False, notes
     summed = replace(summed, wide=_broadcasts(inspection.sampler(summed)))
-    one = _bytes_per_particle(inspection.sampler(summed.first(1)), exact)
+    one, _ = _bytes_per_particle(inspection.sampler(summed.first(1)), exact)
     least = 1 if exact else BLOCK  # particles of the smallest piece of work
     chunk = max(1, min(summed.num_values, inspection.memory_budget // (least * one)))
     return replace(summed, chunk=chunk), exact, notes
@@ -186,13 +192,15 @@ def _broadcasts(sampler: Sampler) -> bool:
     )
 
 
-def _bytes_per_particle(sampler: Sampler, exact: bool) -> int:
+def _bytes_per_particle(sampler: Sampler, exact: bool) -> tuple[int, bool]:
+    """Bytes for one particle of one datum, and whether the programs run for each particle by itself."""
     num_data, num_particles = (1, 1) if exact else (min(4, len(sampler)), 8)
     some = sampler.select(slice(0, num_data))
     some.encoded  # noqa: B018
+    streams = some.streams(num_particles)
     with _CountBytes() as counter:
-        some.draw(num_particles).log_weights  # noqa: B018
-    return max(1, math.ceil(counter.total / (num_data * num_particles)))
+        some.draw(num_particles, streams=streams).log_weights  # noqa: B018
+    return max(1, math.ceil(counter.total / (num_data * num_particles))), streams.separate
 
 
 class _CountBytes(TorchDispatchMode):

@@ -111,6 +111,7 @@ class DatumStreams(TorchDispatchMode):
         super().__init__()
         self.keys, self.num_particles, self.start, self.axis = keys, num_particles, start, axis
         self.draws = 0
+        self.separate = False  # whether a tensor lacked the particles, as in a run for each of them
         self._generators: dict[torch.device, torch.Generator] = {}
         self._flattened: tuple[int, torch.Size, torch.Size] | None = None
 
@@ -173,6 +174,7 @@ class DatumStreams(TorchDispatchMode):
         """(index of a datum and some particles, generator) over a random tensor with the data moved in front."""
         generator = self._generators.setdefault(device, torch.Generator(device))
         self.draws += 1
+        self.separate |= not particles and self.num_particles > 1
         for first in range(0, self.num_particles if particles else 1, BLOCK):
             part = slice(first, min(first + BLOCK, self.num_particles))
             seeds = _mix(self.keys, self.draws, self.start + first) >> np.uint64(1)

@@ -115,7 +115,8 @@ def test_adaptive_effort(oracle, target):
         target_standard_error=target,
         max_particles=12_800,
     )
-    assert len(evidence.missed_target()) == 0
+    # Data whose pilot promised too much are reported, and not given more: that would be biased.
+    assert len(evidence.missed_target()) < 0.03 * len(evidence)
     assert len(np.unique(evidence.num_particles)) > 1
     truth = exact(oracle, x)
     for prob in PROBS:

@@ -45,8 +45,8 @@ METHODS = {
     ),
     "defensive": ImportanceSampling(150, prior_share=0.3, enumerate=False),
     "refined": ImportanceSampling(20, refine_steps=5),
-    "ais": AIS(4, 3, num_leapfrog=2),
-    "ais-guide": AIS(4, 3, start="guide", schedule="adaptive", num_leapfrog=2),
+    "ais": AIS(2, 3, num_leapfrog=2),
+    "ais-guide": AIS(2, 3, start="guide", schedule="adaptive", num_leapfrog=2),
 }
 REAL = {"normal", "full-rank", "low-rank", "mixture", "flows", "coupling", "vamp"}
 ANY = ("importance", "summed", "adaptive", "defensive")  # methods that need no gradient in z
@@ -85,7 +85,7 @@ def changes_nothing(model, guide, x, method, **options):
     np.testing.assert_allclose(some[:, :3], whole[:, 1:4], err_msg="subset and copies", **close)
 
 
-@pytest.mark.parametrize(("pair", "method"), cases())
+@pytest.mark.parametrize(("pair", "method"), list(cases()))
 def test_only_datum_and_seed_count(pair, method):
     vae = model_of(pair)
     changes_nothing(vae.model, vae.guide, points(), METHODS[method])
@@ -108,16 +108,15 @@ class Plates:
         self.inner, self.before = inner, before
 
     def sites(self, x, logits):
+        if self.inner:
+            logits = logits.movedim(0, 1)
         if self.before:
             z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
-            logits = logits + 0.1 * z[..., None, None]
+            logits = logits + 0.1 * z[(..., None) if self.inner else (..., None, None)]
         if not self.inner:
             return pyro.sample("c", dist.Categorical(logits=logits).to_event(1)).double()
         with pyro.plate("elements", 3, dim=-2):
-            rows = logits.movedim(-2, -3 if logits.dim() <= 3 else 1)
-            if logits.dim() > 3:
-                rows = logits.squeeze(1).movedim(-2, 1)
-            return pyro.sample("c", dist.Categorical(logits=rows)).double()
+            return pyro.sample("c", dist.Categorical(logits=logits)).double()
 
     def model(self, x):
         with pyro.plate("data", len(x), dim=-1):
@@ -125,7 +124,7 @@ class Plates:
             if not self.inner:
                 pyro.sample("x", dist.Normal(0.1 * c, 1.0).to_event(1), obs=x)
                 return
-            with pyro.plate("elements", 3, dim=-2):
+            with pyro.plate("pixels", 3, dim=-2):
                 pyro.sample("x", dist.Normal(0.1 * c, 1.0), obs=x.T)
 
     def guide(self, x):
@@ -154,3 +153,33 @@ def test_numbers_without_particles_belong_to_the_datum(shape):
         assert torch.equal(torch.multinomial(torch.ones(5, 30), 1).flip(0), codes)
     with DatumStreams(keys[2:3], 9):
         assert torch.equal(torch.randn((1, *shape[1:])), whole[2:3])
+
+
+class OneByOne:
+    """Programs that do not broadcast over particles, with two sites, so that the guide runs for every particle."""
+
+    weight = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def decode(self, z):
+        if z.dim() != 2:
+            raise ValueError(f"expected two dimensions, found {z.dim()}")
+        return z @ self.weight.T
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            b = pyro.sample("b", dist.Normal(a, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decode(b), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(0.1 * x[:, :2], 1.0).to_event(1))
+            pyro.sample("b", dist.Normal(a + 0 * self.decode(a)[:, :2], 1.0).to_event(1))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not broadcast")
+@pytest.mark.parametrize("num_particles", [1, 150])
+def test_programs_that_run_for_one_particle_at_a_time(num_particles):
+    pytest.importorskip("pyrovae.particles.running")
+    owner, method = OneByOne(), ImportanceSampling(num_particles)
+    changes_nothing(owner.model, owner.guide, points()[:4], method)

@@ -9,7 +9,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.distributions.given_total import GivenTotal
-from pyrovae.evidence.inspection import check_arguments, evaluating, inspect
+from pyrovae.evidence.checks import check_arguments
+from pyrovae.evidence.inspection import Inspection, evaluating, inspect
 from pyrovae.evidence.methods.ais import AIS
 from pyrovae.evidence.methods.base import Estimate, Method, check_count
 from pyrovae.evidence.result import Evidence
@@ -26,6 +27,12 @@ class Sandwich:
         below, above: Evidence whose estimates lie below and above the truth in expectation. All particles of a datum
             share one exact draw in the latter, so its errors are widened to the spread of the gap over data.
         data: The simulated data.
+
+    References:
+        - Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al., 2015),
+          `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
+        - On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017),
+          `arXiv:1611.04273 <https://arxiv.org/abs/1611.04273>`_.
     """
 
     def __init__(self, below: Evidence, above: Evidence, data: tuple[Tensor, ...]):
@@ -88,29 +95,21 @@ def bdmc(
 ) -> Sandwich:
     """Bound the error of a method from both sides, on data that the model itself draws.
 
-    For data drawn from the model, the latent values that they came from are exact draws from the posterior. With
-    these the method also runs in reverse, which gives an upper bound in expectation. log p(x) lies between both
-    bounds. The gap tells about held-out data as far as these are like the model's data.
+    For simulated data, the latent values that they came from are exact draws from the posterior. With these the method
+    also runs in reverse, which gives an upper bound in expectation, so log p(x) lies between both bounds. The gap
+    tells about held-out data as far as these are like the model's data.
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
         num_data: Number of data to simulate.
         method: :class:`AIS` (the default), or :class:`ImportanceSampling`.
-        data: Arguments of the programs as in :func:`log_marginal`; the first ``num_data`` are used. Observed ones give
-            only their shape, others (labels, covariates, masks) are used as they are. Not needed where the model
-            belongs to a module that has ``sample(num_data)``, as a :class:`~pyrovae.VAE`.
+        data: Arguments of the programs, of which the first ``num_data`` are used. Observed ones only give their shape.
+            Not needed where the model belongs to a module with ``sample(num_data)``, as a :class:`~pyrovae.VAE`.
         seed, memory_budget, device, max_plate_nesting, progress: As :func:`log_marginal`.
 
     Raises:
         TypeError: If the method cannot run in reverse.
-        ValueError: As :func:`log_marginal`; if the model observes something else than its arguments; if there are
-            fewer data than ``num_data``.
-
-    References:
-        - Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al., 2015),
-          `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
-        - On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017),
-          `arXiv:1611.04273 <https://arxiv.org/abs/1611.04273>`_.
+        ValueError: As :func:`log_marginal`; if the model does not observe its arguments; if there are too few data.
 
     Examples:
         >>> import pyrovae as pv
@@ -122,19 +121,11 @@ def bdmc(
         True
     """
     num_data = check_count("num_data", num_data)
-    method = AIS() if method is None else method
-    if not isinstance(method, Method) or not hasattr(method, "run_reverse"):
-        raise TypeError(f"bdmc takes AIS(...) or ImportanceSampling(...), found {method!r}.")
-    if getattr(method, "target_standard_error", None) is not None:
-        raise ValueError(
-            "A sandwich needs the same effort on both sides: leave target_standard_error out."
-        )
-    with evaluating(model, guide, device=device):
+    method = _check_reversible(AIS() if method is None else method)
+    with evaluating(model, guide, device=device), _RefuseTotals():
         args, place = check_arguments(model, guide, _template(model, data, num_data), device)
         torch.manual_seed(seed)
-        rows = tuple(arg[:num_data].to(place) for arg in args)
-        with _RefuseTotals():
-            drawn, latents = simulate(model, rows)
+        drawn, latents = simulate(model, tuple(arg[:num_data].to(place) for arg in args))
     inspection = inspect(
         model,
         guide,
@@ -146,17 +137,33 @@ def bdmc(
         progress=progress,
     )
     with inspection.evaluating():
-        plan = method.plan(inspection)
-        sampler = inspection.sampler(plan.summed, plan.scorer)
-        below, above = method.run(sampler, plan), method.run_reverse(sampler, plan, latents)
+        below, above = _estimate_both(method, inspection, latents)
+    lower = Evidence.of(below, method, inspection, bound="lower")
+    return Sandwich(lower, Evidence.of(above, method, inspection, bound="upper"), drawn)
+
+
+def _estimate_both(
+    method: Any, inspection: Inspection, latents: dict[str, Tensor]
+) -> tuple[Estimate, Estimate]:
+    """The estimates of a method and of its reverse, by one plan."""
+    plan = method.plan(inspection)
+    sampler = inspection.sampler(plan.summed, plan.scorer)
+    below, above = method.run(sampler, plan), method.run_reverse(sampler, plan, latents)
     for estimate in (below, above):
         estimate.notes |= plan.notes
     _count_exact_draw(below, above)
-    lower, upper = (
-        Evidence.of(estimate, method, inspection, bound=bound)
-        for estimate, bound in ((below, "lower"), (above, "upper"))
-    )
-    return Sandwich(lower, upper, drawn)
+    return below, above
+
+
+def _check_reversible(method: Any) -> Any:
+    """The method, if it can run in reverse with the same effort."""
+    if not isinstance(method, Method) or not hasattr(method, "run_reverse"):
+        raise TypeError(f"bdmc takes AIS(...) or ImportanceSampling(...), found {method!r}.")
+    if getattr(method, "target_standard_error", None) is not None:
+        raise ValueError(
+            "A sandwich needs the same effort on both sides: leave target_standard_error out."
+        )
+    return method
 
 
 class _RefuseTotals(Messenger):

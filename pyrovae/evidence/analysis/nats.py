@@ -134,21 +134,20 @@ def where_the_nats_go(
     with inspection.evaluating():
         columns, activity = _take_apart(inspection, num_particles)
         if method is not None:
-            found = method.evaluate(inspection).columns
-            columns["log_marginal"] = found["log_marginal"]
-            columns["inference_gap"] = found["log_marginal"] - columns["elbo"]
-            if "refinement_gain" in found:
-                columns["amortization_gap"] = found["refinement_gain"]
-                columns["approximation_gap"] = columns["inference_gap"] - found["refinement_gain"]
-    return Nats(
-        xarray.Dataset(
-            {
-                **{name: ("datum", column) for name, column in columns.items()},
-                "activity": ("unit", activity),
-            },
-            attrs={"data": inspection.fingerprint, "num_particles": num_particles, "seed": seed},
-        )
-    )
+            columns |= _gaps(columns["elbo"], method.evaluate(inspection).columns)
+    variables: dict[str, Any] = {name: ("datum", column) for name, column in columns.items()}
+    attributes = {"data": inspection.fingerprint, "num_particles": num_particles, "seed": seed}
+    return Nats(xarray.Dataset({**variables, "activity": ("unit", activity)}, attrs=attributes))
+
+
+def _gaps(elbo: np.ndarray, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns for the distance of the ELBO from log p(x), as far as a method's columns tell."""
+    gap = found["log_marginal"] - elbo
+    columns = {"log_marginal": found["log_marginal"], "inference_gap": gap}
+    if "refinement_gain" in found:
+        columns["amortization_gap"] = found["refinement_gain"]
+        columns["approximation_gap"] = gap - found["refinement_gain"]
+    return columns
 
 
 def _take_apart(

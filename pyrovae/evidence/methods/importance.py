@@ -79,7 +79,7 @@ class ImportanceSampling(Method):
         >>> x = oracle.sample(10)
         >>> method = pv.ImportanceSampling(2_000)
         >>> evidence = pv.log_marginal(oracle.model, oracle.guide, x, method=method)
-        >>> error = evidence.log_marginal - oracle.log_prob(x).detach()
+        >>> error = evidence.log_marginal - oracle.log_prob(x).detach().numpy()
         >>> bool((abs(error) < 5 * evidence.standard_error).all())
         True
     """

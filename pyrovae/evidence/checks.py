@@ -1,0 +1,136 @@
+"""Checks of the data, and of what programs do while they run."""
+
+from typing import Any
+
+import torch
+from pyro.distributions import MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from pyrovae.programs import Program, modules_of
+
+__all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
+
+
+def check_arguments(
+    model: Program, guide: Program, data: Any, device: Any = None
+) -> tuple[tuple[Tensor, ...], torch.device]:
+    """The data as tensors, in the dtype of the parameters, and the device on which the programs run.
+
+    Raises:
+        TypeError: If the data are not arrays.
+        ValueError: If they are empty, of unequal lengths or not finite, or if the parameters are elsewhere.
+    """
+    floating = (
+        p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()
+    )
+    like = next(floating, None)
+    values = data if isinstance(data, tuple) else (data,)
+    args = tuple(_as_tensor(value, i, like) for i, value in enumerate(values))
+    if not args:
+        raise ValueError(
+            "There are no data: found an empty tuple. Pass an array, or a tuple of arrays."
+        )
+    lengths = [len(arg) for arg in args]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"The data arrays have unequal lengths {lengths}; their first dimension counts the data."
+        )
+    if lengths[0] == 0:
+        raise ValueError(
+            f"The data set is empty: found shape {tuple(args[0].shape)}, expected at least one datum."
+        )
+    if device is None:
+        device = like.device if like is not None else args[0].device
+    device = torch.device(device)
+    if like is not None and like.device.type != device.type:
+        raise ValueError(
+            f"The programs' parameters are on {like.device}, the device asked for is {device}. "
+            "Move them first: vae.to(device)."
+        )
+    return args, device
+
+
+def _as_tensor(value: Any, place: int, like: Tensor | None) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value).detach()
+    except Exception as error:
+        raise TypeError(
+            f"Argument {place} of the programs must be an array or tensor, found {type(value).__name__} ({error})."
+        ) from error
+    if tensor.dim() == 0:
+        raise ValueError(
+            f"Argument {place} of the programs is a single number; its first dimension counts the data."
+        )
+    if tensor.is_floating_point():
+        bad = ~torch.isfinite(tensor)
+        if bad.any():
+            rows = bad.reshape(len(tensor), -1).any(1).nonzero().flatten()
+            raise ValueError(
+                f"Argument {place} of the programs holds {int(bad.sum())} NaN or infinite values, the first in datum "
+                f"{int(rows[0])}. Remove those data, or pass a mask to the programs and fill the gaps with any number."
+            )
+        if like is not None:
+            tensor = tensor.to(like.dtype)
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+class CountObserved(Messenger):
+    """Counts the observed elements that no mask hides, over several pieces of data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self._sites: dict[str, int] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] or site_is_subsample(msg):
+            return
+        fn = msg["fn"]
+        seen = torch.ones(fn.shape(), dtype=torch.bool)
+        masks = [(msg["mask"], len(fn.event_shape))]
+        inner = fn
+        while hasattr(inner, "base_dist"):
+            if isinstance(inner, MaskedDistribution):
+                reinterpreted = len(fn.batch_shape) + len(fn.event_shape) - len(inner.batch_shape)
+                masks.append((inner._mask, reinterpreted))
+            inner = inner.base_dist
+        for mask, event_dim in masks:
+            if mask is not None:
+                mask = torch.as_tensor(mask).cpu()
+                seen = seen & mask[(...,) + (None,) * event_dim]
+        self._sites[msg["name"]] = int(seen.sum())
+
+    def finish_piece(self) -> None:
+        """Add the counts of the last run."""
+        self.total += sum(self._sites.values())
+        self._sites.clear()
+
+
+class RefuseTraining(TorchFunctionMode):
+    """Refuses dropout and batch statistics of modules that eval mode did not reach."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _TRAINABLE and (kwargs or {}).get("training"):
+            raise ValueError(
+                f"The programs call {name} in training mode, which makes log p(x) depend on chance or on the other "
+                "data. Call .eval() on the module, or let the programs call it as a module, which pyrovae then finds."
+            )
+        return func(*args, **(kwargs or {}))
+
+
+_TRAINABLE = {
+    "alpha_dropout",
+    "batch_norm",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "feature_alpha_dropout",
+}
+"""Functions of :mod:`torch.nn.functional` with an argument ``training``."""
