@@ -90,11 +90,9 @@ class Run:
         return run
 
     @property
-    def rows(self) -> list[dict[str, float]]:
-        """What training logged, a row an epoch."""
-        if not self.metrics.is_file():
-            return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+    def has_epochs(self) -> bool:
+        """Whether training finished an epoch."""
+        return self.metrics.is_file() and self.metrics.stat().st_size > 0
 
     def discard(self) -> None:
         """Remove the files of a run that gave nothing, and the folders that :meth:`create` made."""
