@@ -62,13 +62,16 @@ def evaluate(
     data = arguments(vae, splits, part)
     if bdmc is not None:
         # Data are drawn anew, the labels that they are drawn for are not.
+        settings = {
+            "num_data": bdmc,
+            "method": method,
+            "seed": seed,
+            "progress": sys.stderr.isatty(),
+        }
         given = data if is_conditional(vae) else None
-        sandwich = evidence.bdmc(
-            vae.model, vae.guide, num_data=bdmc, method=method, data=given, seed=seed
-        )
+        sandwich = evidence.bdmc(vae.model, vae.guide, data=given, **settings)
         print(sandwich)
-        beside = out.with_name(f"{out.stem}-sandwich.png")
-        saved += _figure(beside, lambda path: figures.sandwich_figure(sandwich, path))
+        saved += _figure(out, lambda path: figures.sandwich_figure(sandwich, path), "-sandwich")
     if nats:
         print(evidence.where_the_nats_go(vae.model, vae.guide, data, method=method, seed=seed))
     if convergence:
@@ -76,8 +79,7 @@ def evaluate(
             vae.model, vae.guide, data, num_particles=tuple(convergence), seed=seed
         )
         print(rising)
-        beside = out.with_name(f"{out.stem}-convergence.png")
-        saved += _figure(beside, lambda path: figures.axes_figure(rising.plot, path))
+        saved += _figure(out, lambda path: figures.axes_figure(rising.plot, path), "-convergence")
     say("saved", " ".join(map(str, saved)))
     say("", headline(found, splits.name, part))
 
@@ -228,9 +230,9 @@ def _free(path: Path, *suffixes: str) -> Path:
     return path
 
 
-def _figure(beside: Path, draw: Callable[[Path], Any]) -> list[Path]:
+def _figure(beside: Path, draw: Callable[[Path], Any], suffix: str = "") -> list[Path]:
     """A figure beside a file, unless there is one of that name or it cannot be drawn."""
-    path = beside.with_suffix(".png")
+    path = beside.with_name(f"{beside.stem}{suffix}.png")
     return [path] if not path.exists() and attempt(path.name, lambda: draw(path)) else []
 
 

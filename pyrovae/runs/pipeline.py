@@ -117,9 +117,8 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
     try:
         history = _fit(run, vae, parts, splits, resume)
     except (Exception, KeyboardInterrupt) as error:
-        if not run.rows:
-            if not resume:
-                run.discard()
+        if not resume and not run.has_epochs:
+            run.discard()
         elif isinstance(error, NonFiniteLoss):
             run.save_weights(vae, condition_of(vae, splits))
             say("saved", f"the last good weights to {run.weights}")

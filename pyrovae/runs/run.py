@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import re
 from os import PathLike
 from pathlib import Path
@@ -92,12 +91,9 @@ class Run:
         return run
 
     @property
-    def rows(self) -> list[dict[str, float]]:
-        """What training logged, a row an epoch; JSON has no NaN, so null stands for it."""
-        if not self.metrics.is_file():
-            return []
-        lines = map(json.loads, self.metrics.read_text().splitlines())
-        return [{k: math.nan if v is None else v for k, v in line.items()} for line in lines]
+    def has_epochs(self) -> bool:
+        """Whether training finished an epoch."""
+        return self.metrics.is_file() and self.metrics.stat().st_size > 0
 
     def discard(self) -> None:
         """Remove the files of a run that gave nothing, and the folders that :meth:`create` made."""

@@ -80,3 +80,14 @@ def test_a_resumed_run_is_never_removed(stopper, tmp_path, monkeypatch):
 def test_resume_takes_no_other_option(tmp_path, capsys):
     assert call("train --resume", tmp_path, "--lr 0.1 --data digits") == 2
     assert "leave out --lr, --data" in capsys.readouterr().err
+
+
+def test_half_a_line_in_the_metrics_costs_no_run(stopper, tmp_path, monkeypatch):
+    """As a disk that was full leaves it."""
+    run = tmp_path / "run"
+    assert call("train", TINY, "--epochs 4", stopper, "--beta.at 2 --out", run) == 130
+    with (run / "metrics.jsonl").open("a") as lines:
+        lines.write('{"epoch": ')
+    monkeypatch.setenv("GO_ON", "1")
+    assert call("train --resume", run) == 0
+    assert {p.name for p in run.iterdir()} >= FILES
