@@ -97,7 +97,7 @@ def test_hidden_values_change_neither_training_nor_comparison(name):
 )
 def test_likelihoods_that_mix_elements_are_refused(likelihood):
     """Hidden values would reach the density of the others."""
-    vae, (model, guide) = pair(likelihood)
+    _, (model, guide) = pair(likelihood)
     x, mask = binary(), torch.ones(SIZE, *SHAPE, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"factori"):
         pv.fit(model, guide, (x, mask), epochs=1)
