@@ -57,6 +57,7 @@ class Compiled:
         decompositions: Mapping[Any, Callable[..., Any]] | None = None,
         random: bool = True,
         enabled: bool = True,
+        quiet: bool = False,
         backend: bool | Literal["auto"] = "auto",
         calls: int | None = None,
     ):
@@ -64,7 +65,7 @@ class Compiled:
             raise ValueError(f"compile must be True, False or 'auto', found {backend!r}.")
         self.function, self.settings, self.passes = function, tuple(settings), tuple(passes)
         self.decompositions, self.backend, self.calls = decompositions, backend, calls
-        self.random, self.enabled = random, enabled
+        self.random, self.enabled, self.quiet = random, enabled, quiet
         self.reason: str | None = None if enabled else "capture is off"
         self.compile_seconds = 0.0
         self._entries: dict[Hashable, _Entry] = {}
@@ -115,7 +116,7 @@ class Compiled:
         """Let the function run itself from now on, and warn why."""
         self.enabled, self.reason = False, reason
         self._entries.clear()
-        warnings.warn(f"Running eagerly, without a captured graph: {reason}.", stacklevel=3)
+        self._warn(f"running eagerly, without a captured graph: {reason}")
 
     def _check_settings(self) -> None:
         if self._frozen is None or not (changed := self._frozen.changed()):
@@ -206,7 +207,7 @@ class Compiled:
         return wanted
 
     def _warn(self, text: str) -> None:
-        if text not in self._warned:
+        if text not in self._warned and not self.quiet:
             self._warned.add(text)
             warnings.warn(f"{text[0].upper()}{text[1:]}.", stacklevel=3)
 
@@ -219,6 +220,7 @@ def compile(
     decompositions: Mapping[Any, Callable[..., Any]] | None = None,
     random: bool = True,
     enabled: bool = True,
+    quiet: bool = False,
     backend: bool | Literal["auto"] = "auto",
     calls: int | None = None,
 ) -> Compiled:
@@ -233,6 +235,7 @@ def compile(
         decompositions: For Inductor, what to trace in place of an operator.
         random: False refuses a graph that draws random numbers; the function then runs itself.
         enabled: False runs the function itself.
+        quiet: Whether to leave out the warnings.
         backend: Whether Inductor compiles the graphs: True, False, or ``"auto"`` for the first layout of
             the arguments where ``calls`` calls pay for the compilation and a compiler is installed.
         calls: How many calls to expect, if known.
@@ -247,6 +250,7 @@ def compile(
         decompositions=decompositions,
         random=random,
         enabled=enabled,
+        quiet=quiet,
         backend=backend,
         calls=calls,
     )

@@ -79,6 +79,7 @@ class Trainer:
             judged.report,
             settings=judged.settings,
             enabled=capture and self.ours,
+            quiet=True,  # the training step has said what there is to say
             backend=compile,
             calls=0 if valid is None else epochs * valid.num_batches,
         )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.runs import declaration_of
 
 import pyrovae as pv
 from pyrovae import likelihoods, nets, priors
@@ -47,7 +48,7 @@ NUMBER = 3
 def test_default_is_the_model_of_the_readme():
     config = pv.Config()
     vae = declare(config, (8, 8))
-    assert repr(vae) == repr(pv.VAE((8, 8), 16))
+    assert declaration_of(vae) == declaration_of(pv.VAE((8, 8), 16))
     assert config.data == "digits"
     assert config.build("beta") == 1.0
 
