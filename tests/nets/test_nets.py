@@ -237,3 +237,17 @@ def test_last_bias():
     assert nets.last_bias(MLP(3).build((2,), (2, 5))).shape == (10,)
     assert nets.last_bias(nn.Sequential(nn.Linear(2, 2, bias=False))) is None
     assert nets.last_bias(nn.Identity()) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("recipe", [Conv(4), Residual(4, blocks=1)], ids=repr)
+def test_images_with_channels_last_are_refused(recipe, channels):
+    image = (28, 27, channels)
+    with pytest.raises(ValueError, match=r"looks like \(H, W, C\).*movedim\(-1, 1\)"):
+        recipe.build(image, (5,))
+    with pytest.raises(ValueError, match=r"looks like \(H, W, C\).*movedim\(-1, 1\)"):
+        recipe.build((5,), (2, *image))
+    moved = torch.zeros(6, *image).movedim(-1, 1)
+    assert recipe.build(tuple(moved.shape[1:]), (5,))(moved).shape == (6, 5)
+    # Many outputs for each element of a narrow image are no channels in the wrong place.
+    assert recipe.build((5,), (9, 8, channels))(torch.zeros(6, 5)).shape == (6, 9, 8, channels)
