@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -249,11 +250,21 @@ def _cast(tensor: Tensor, device: torch.device | None, dtype: torch.dtype | None
 
 
 def _num_arguments(program: Callable[..., Any]) -> int | None:
-    """How many positional arguments a program takes; None if any number."""
+    """How many arrays of a data set a program takes; None if any number.
+
+    A parameter with a default, such as ``kl_weight=1.0``, is a setting, which no array may replace.
+    A default of None, as in ``labels=None``, stands for an array that may be missing.
+    """
     program = unwrap(program)
     if isinstance(program, torch.nn.Module):
         program = program.forward
     parameters = inspect.signature(program).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    absent = (inspect.Parameter.empty, None)
+    return len(
+        list(
+            takewhile(lambda p: p.kind in kinds and any(p.default is a for a in absent), parameters)
+        )
+    )

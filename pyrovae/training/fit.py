@@ -61,7 +61,8 @@ def fit(
         model, guide: Pyro programs; bound methods, modules or functions.
         train: An array or tensor, a tuple of them (handed to both programs as arguments), a ``Dataset`` or a
             ``DataLoader``. Floating arrays take the parameters' precision. Of a dataset's items, elements
-            beyond the programs' arguments (such as labels) are left out.
+            beyond the model's arguments (such as labels) are left out. Arguments with a default other than
+            None, and those after them, are settings and get no element.
         valid: Validation data of the same kinds.
         estimator: One of :mod:`pyrovae.estimators` or a stock Pyro ELBO; default ``ELBO()``.
         beta: Factor on the KL term, or a schedule of it over steps.

@@ -79,7 +79,8 @@ class NonFiniteLoss(ArithmeticError):
 
     Attributes:
         step, epoch: Where, counted from 1.
-        term: ``"reconstruction"``, ``"kl"``, ``"bound"`` or ``"weights"``.
+        term: ``"reconstruction"``, ``"kl"``, ``"bound"`` or ``"weights"``; ``"parameters"`` if a
+            distribution of the programs refused its parameters; ``"valid_bound"`` in validation.
         history: The epochs completed before.
     """
 

@@ -16,6 +16,7 @@ from pyrovae.compilation import compile as compiled
 from pyrovae.data.batches import Batches
 from pyrovae.estimators import Estimator
 from pyrovae.objective import Report, objective
+from pyrovae.particles import InvalidParameters
 from pyrovae.programs import Program, evaluation_mode, modules_of
 from pyrovae.schedules import Schedule
 from pyrovae.svi import Step
@@ -171,6 +172,17 @@ class Trainer:
     def _take(self, batch: tuple[Tensor, ...], beta: float) -> Report:
         try:
             return self.step(*batch, beta=beta)
+        except InvalidParameters as error:
+            self._restore(self.good)
+            epoch = len(self.history) + 1
+            raise NonFiniteLoss(
+                f"Training stopped at step {self.count + 1} (epoch {epoch}). {error} The last good weights "
+                "are back in place.",
+                step=self.count + 1,
+                epoch=epoch,
+                term="parameters",
+                history=self.history,
+            ) from error
         except ValueError as error:
             if len(batch[0]) == 1 and "more than 1 value per channel" in str(error):
                 raise ValueError(
