@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.distributions.base import double
 from pyrovae.distributions.special import is_single, log1p, series
 
 __all__ = ["beta_deviance", "negative_binomial_deviance", "poisson_deviance"]
@@ -39,10 +40,10 @@ def _log_remainder(y: Tensor) -> Tensor:
 
 def _log_ratio(log_mean: Tensor, x: Tensor) -> Tensor:
     """log(mean) - log(x), or log(mean) at x = 0."""
-    log = torch.where(x > 0, x, 1.0).double().log()
+    log = double(torch.where(x > 0, x, 1.0)).log()
     # Two numbers carry the logarithm of a count, so that the difference of near numbers keeps its digits.
     high = log.to(log_mean.dtype)
-    return (log_mean - high) - (log - high.double()).to(log_mean.dtype)
+    return (log_mean - high) - (log - double(high)).to(log_mean.dtype)
 
 
 def poisson_deviance(log_mean: Tensor, x: Tensor) -> Tensor:
@@ -203,5 +204,5 @@ class _BetaDeviance(torch.autograd.Function):
 
 def _excess(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
     """a - (a + b) x: double precision holds the products exactly, so nothing is lost in their difference."""
-    wide = x.double()
-    return (a.double() * (1 - wide) - b.double() * wide).to(a.dtype)
+    wide = double(x)
+    return (double(a) * (1 - wide) - double(b) * wide).to(a.dtype)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrovae.distributions.base import double
 from pyrovae.distributions.elementwise import Elementwise
 from pyrovae.distributions.special import log_one_plus_square, stirling_error
 
@@ -114,7 +115,7 @@ class StudentT(_LocationScale):
 
     def density(self, value: Tensor) -> Tensor:
         # In double precision, as one rounding is shared by all elements, and df is usually one number.
-        half = 0.5 * self.df.double()
+        half = 0.5 * double(self.df)
         gammas = half * torch.log1p(0.5 / half) - 0.5
         gammas = gammas + stirling_error(half + 0.5) - stirling_error(half)
         offset = (gammas - 0.5 * math.log(2 * math.pi)).to(self.df.dtype) - self.scale.log()

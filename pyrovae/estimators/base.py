@@ -1,8 +1,7 @@
 """The base class of the estimators."""
 
-import copy
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pyro.infer
 import torch
@@ -10,12 +9,14 @@ from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
+from pyrovae.declare import Declared
+from pyrovae.distributions.base import innermost
 from pyrovae.particles import (
+    WRAPPERS,
     Draws,
     NestedPlates,
     Particles,
     draw,
-    innermost,
     is_point,
     nesting_of,
 )
@@ -31,7 +32,7 @@ class Terms(NamedTuple):
     """``(B,)`` or a scalar: the value whose gradient training follows upwards. Only its gradient has a meaning."""
 
 
-class Estimator(pyro.infer.ELBO):
+class Estimator(Declared, pyro.infer.ELBO):
     """Base class of the estimators. A subclass has to define :meth:`terms` only::
 
         class IWAE(Estimator):
@@ -77,20 +78,16 @@ class Estimator(pyro.infer.ELBO):
         check_count(type(self).__name__, "max_plate_nesting", max_plate_nesting)
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_particles={self.num_particles})"
-
     @property
     def num_draws(self) -> int:
         """Number of draws from the guide for each datum. The cost of a gradient is proportional to it."""
         return self.num_particles
 
-    def with_draws(self, num_draws: int) -> Any:
+    def with_draws(self, num_draws: int) -> Self:
         """A copy of the estimator that makes ``num_draws`` draws for each datum."""
-        copied = copy.copy(self)
-        check_count(type(self).__name__, "num_particles", num_draws, self.least_particles)
-        copied.num_particles = num_draws
-        return copied
+        made = self.redeclare(num_particles=num_draws)
+        made.max_plate_nesting = self.max_plate_nesting  # which a run may have raised
+        return made
 
     def advance(self, step: int) -> None:
         """Prepare for a training step. :func:`pyrovae.fit` calls this before each one.
@@ -151,7 +148,7 @@ class Estimator(pyro.infer.ELBO):
         """Raise ValueError if the estimator does not fit these particles."""
         name = type(self).__name__
         for site in particles.sites.values():
-            kind = type(innermost(site.posterior)).__name__
+            kind = type(innermost(site.posterior, WRAPPERS)).__name__
             if self.needs_rsample and not site.reparameterized:
                 raise ValueError(
                     f"{name} differentiates through '{site.name}', but {kind} has no rsample. "

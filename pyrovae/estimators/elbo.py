@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrovae.distributions.base import innermost
 from pyrovae.estimators.base import Estimator, Terms
-from pyrovae.particles import LatentSite, Particles
+from pyrovae.particles import WRAPPERS, LatentSite, Particles
 
 __all__ = ["AnalyticKL", "ELBO"]
 
@@ -119,8 +119,8 @@ class AnalyticKL(Estimator):
         return found
 
     def _report(self, site: LatentSite) -> None:
-        pair = f"KL({type(_inner(site.posterior)).__name__} || {type(_inner(site.prior)).__name__})"
-        why = f"no closed form for {pair} at site '{site.name}'"
+        q, p = (type(innermost(d, WRAPPERS)).__name__ for d in (site.posterior, site.prior))
+        why = f"no closed form for KL({q} || {p}) at site '{site.name}'"
         if site.prior is None:
             why = f"the guide's density is that of the auxiliary site '{site.name}'"
         elif (site._masks[0] is None) != (site._masks[1] is None):
@@ -138,18 +138,6 @@ class AnalyticKL(Estimator):
                 f"AnalyticKL: {why}; its KL is estimated by Monte Carlo.",
                 stacklevel=2,
             )
-
-
-def _inner(distribution: Any) -> Any:
-    """The distribution inside wrappers that only rearrange dimensions."""
-    while type(distribution).__name__ in {
-        "Independent",
-        "ExpandedDistribution",
-        "MaskedDistribution",
-        "Separate",
-    }:
-        distribution = distribution.base_dist
-    return distribution
 
 
 def weighted(particles: Particles, term: Callable[[LatentSite], Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
 """Importance-weighted bounds, and their combinations over groups of particles."""
 
-from typing import Any
+from typing import Self
 
 from torch import Tensor
 
@@ -89,9 +89,6 @@ class CIWAE(Estimator):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         self.beta = float(beta)
 
-    def __repr__(self) -> str:
-        return f"CIWAE(beta={self.beta}, num_particles={self.num_particles})"
-
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights
         bound = self.beta * log_w.mean(0) + (1 - self.beta) * log_mean_exp(log_w)
@@ -109,14 +106,11 @@ class _Grouped(Estimator):
         check_count(type(self).__name__, "num_bounds", num_bounds)
         self.num_bounds = num_bounds
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_bounds={self.num_bounds}, num_particles={self.num_particles})"
-
     @property
     def num_draws(self) -> int:
         return self.num_bounds * self.num_particles
 
-    def with_draws(self, num_draws: int) -> Any:
+    def with_draws(self, num_draws: int) -> Self:
         if num_draws % self.num_bounds:
             raise ValueError(
                 f"{self!r} needs a multiple of {self.num_bounds} draws, found {num_draws}."

@@ -53,9 +53,6 @@ class Jackknife(Estimator):
         self.least_particles = order + 1
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
 
-    def __repr__(self) -> str:
-        return f"Jackknife(order={self.order}, num_particles={self.num_particles})"
-
     def terms(self, particles: Particles) -> Terms:
         log_w, num = particles.log_weights, particles.num_particles
         bound = torch.zeros_like(log_w[0])

@@ -7,7 +7,7 @@ listens to training, is in :mod:`pyrovae.schedules`; ``FreeBits`` goes together 
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -60,10 +60,8 @@ class KLControl(Estimator):
     def kl(self, particles: Particles) -> Tensor:
         return self.estimator.kl(particles)
 
-    def with_draws(self, num_draws: int) -> Any:
-        copied = super().with_draws(num_draws)
-        copied.estimator = self.estimator.with_draws(num_draws)
-        return copied
+    def with_draws(self, num_draws: int) -> Self:
+        return self.redeclare(estimator=self.estimator.with_draws(num_draws))
 
     @staticmethod
     def _batch_kl(site: LatentSite) -> Tensor:
@@ -119,9 +117,6 @@ class FreeBits(KLControl):
                 f"FreeBits needs per='dimension', 'site' or a positive integer, found {per!r}."
             )
         self.nats, self.per = float(nats), per
-
-    def __repr__(self) -> str:
-        return f"FreeBits({self.estimator!r}, nats={self.nats}, per={self.per!r})"
 
     def check(self, particles: Particles) -> None:
         super().check(particles)
@@ -212,8 +207,10 @@ class Capacity(KLControl):
         # In a tensor, so that a captured step sees it change.
         self.now = torch.tensor(self.capacity(0), dtype=torch.float64)
 
-    def __repr__(self) -> str:
-        return f"Capacity({self.estimator!r}, {self.capacity!r}, gamma={self.gamma})"
+    def with_draws(self, num_draws: int) -> Self:
+        made = super().with_draws(num_draws)
+        made.now = self.now
+        return made
 
     def advance(self, step: int) -> None:
         self.now.fill_(self.capacity(step))

@@ -54,9 +54,6 @@ class Renyi(Estimator):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         self.alpha = float(alpha)
 
-    def __repr__(self) -> str:
-        return f"Renyi(alpha={self.alpha}, num_particles={self.num_particles})"
-
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights
         power = 1 - self.alpha

@@ -69,9 +69,6 @@ class RWS(Estimator):
             )
         self.update = update
 
-    def __repr__(self) -> str:
-        return f"RWS(num_particles={self.num_particles}, update={self.update!r})"
-
     def particles(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Particles:
         particles = super().particles(model, guide, *args, **kwargs)
         if self.update == "wake":

@@ -80,13 +80,6 @@ class BetaTC(Estimator):
             raise ValueError(f"BetaTC needs weights >= 0, found {self.weights}.")
         self.data_size = data_size
 
-    def __repr__(self) -> str:
-        names = ("mutual_information", "total_correlation", "dimension")
-        weights = ", ".join(
-            f"{name}={weight}" for name, weight in zip(names, self.weights, strict=True)
-        )
-        return f"BetaTC(num_particles={self.num_particles}, {weights}, data_size={self.data_size})"
-
     def target(self) -> Estimator:
         if self.weights == (1.0, 1.0, 1.0):
             return ELBO(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))

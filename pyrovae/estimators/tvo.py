@@ -67,11 +67,6 @@ class TVO(Estimator):
         self.partition = _ends(partition, first)
         self.upper = upper
 
-    def __repr__(self) -> str:
-        ends = ", ".join(f"{end:.3g}" for end in self.partition)
-        upper = ", upper=True" if self.upper else ""
-        return f"TVO(num_particles={self.num_particles}, partition=({ends}){upper})"
-
     def terms(self, particles: Particles) -> Terms:
         log_w, log_p, log_q = particles.log_weights, particles.log_p, particles.log_q
         correction = particles.num_particles / (particles.num_particles - 1)

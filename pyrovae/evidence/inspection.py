@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrovae.evidence.checks import CountObserved, RefuseTraining, check_arguments
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.evidence.streams import DatumStreams, data_keys, fingerprint
 from pyrovae.evidence.summing import Supports, join_supports
-from pyrovae.particles import SummedSites, draw, find_supports
+from pyrovae.particles import SummedSites, draw, find_supports, is_point
 from pyrovae.programs import Program, evaluation_mode
 
 __all__ = ["Inspection", "evaluating", "in_pieces", "inspect"]
@@ -168,15 +167,9 @@ def _run_once(
         "discrete": particles.discrete,
         "latents": tuple(latents),
         "completed": particles.completed,
-        "points": tuple(name for name, site in latents.items() if _is_point(site.posterior)),
+        "points": tuple(name for name, site in latents.items() if is_point(site.posterior)),
         "supports": supports,
     }
-
-
-def _is_point(distribution: Any) -> bool:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Delta)
 
 
 @contextmanager

@@ -22,11 +22,11 @@ from pyrovae.particles.running import (
     PARTICLE_PLATE,
     InvalidParameters,
     NestedPlates,
-    innermost,
     is_point,
     nesting_of,
 )
 from pyrovae.particles.scoring import score
+from pyrovae.particles.separate import WRAPPERS
 from pyrovae.particles.simulation import dream, predict, simulate
 from pyrovae.particles.site import LatentSite, real_support
 from pyrovae.particles.supports import MOST_VALUES, SummedSites, find_supports
@@ -42,6 +42,7 @@ __all__ = [
     "Particles",
     "SummedParticles",
     "SummedSites",
+    "WRAPPERS",
     "score_values",
     "score_values_summed",
     "check_right_most",
@@ -55,7 +56,6 @@ __all__ = [
     "encoded_normal",
     "find_supports",
     "guide_log_prob",
-    "innermost",
     "is_point",
     "nesting_of",
     "over_plates",

@@ -9,6 +9,7 @@ from pyro.distributions import Independent, Normal
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pyrovae.distributions.base import innermost
 from pyrovae.particles.matching import data_frame
 from pyrovae.particles.result import Bridge, Draws, Particles
 from pyrovae.particles.running import given, is_point, run, sites_of
@@ -140,7 +141,7 @@ def encoded_normal(encoded: Any) -> tuple[str, Tensor, Tensor, int] | None:
     """Name, mean, scale ``(..., B, *event)`` and event dimensions of an encoded guide that is a plain normal."""
     ((name, site),) = sites_of(encoded, observed=False).items()
     fn = site["fn"]
-    base = fn.base_dist if type(fn) is Independent else fn
+    base = innermost(fn, Independent)
     if type(base) is not Normal or site["mask"] is not None:
         return None
     return name, base.loc, base.scale, len(fn.event_shape)
@@ -261,9 +262,7 @@ def guide_log_prob(
     total: Any = 0.0
     for site in sites.values():
         log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-        if log_q.dim() > 2:
-            log_q = log_q.sum(tuple(range(1, log_q.dim() - 1)))
-        total = total + log_q.expand(num_particles, data_frame(site).size)
+        total = total + over_plates(log_q).expand(num_particles, data_frame(site).size)
     return total
 
 

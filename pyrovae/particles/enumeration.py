@@ -9,6 +9,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pyrovae.distributions.base import double
 from pyrovae.particles.drawing import draw_site, trace_guide
 from pyrovae.particles.result import Particles
 from pyrovae.particles.running import given, particle_plate, run, run_errors, sites_of
@@ -112,14 +113,14 @@ def score_values_summed(
             name: {**site, "value": values[name]}
             for name, site in sites_of(encoded, observed=False).items()
         }
-        parts["guide"].append(replace(shape, wide=False).total(known, 1)[0].double())
+        parts["guide"].append(double(replace(shape, wide=False).total(known, 1)[0]))
     programs = {"model": model}
     if guide is not None and values and not known:
         programs["guide"] = guide
     for piece in summed.pieces():
         found, laws = shape.score(programs, piece, values, args, kwargs or {})
         for name, log_prob in found.items():
-            parts[name].append(log_prob.double().logsumexp(0))
+            parts[name].append(double(log_prob).logsumexp(0))
         dtype = found["joint"].dtype
     sums = {name: torch.stack(part).logsumexp(0) for name, part in parts.items() if part}
     if "guide" in programs:

@@ -5,11 +5,13 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta, TransformedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrovae.particles.separate import Separate, stack
+from pyrovae.distributions.base import innermost
+from pyrovae.particles.separate import WRAPPERS, Separate, stack
 from pyrovae.particles.trial import Mark, remember, runs_separately
 from pyrovae.programs import Program
 
@@ -249,13 +251,6 @@ def given(values: dict[str, Tensor]) -> Any:
     return trace
 
 
-def innermost(distribution: Any) -> Any:
-    """The distribution inside all wrappers."""
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def is_point(distribution: Any) -> bool:
     """Whether a distribution is a point mass."""
-    return isinstance(innermost(distribution), pyro.distributions.Delta)
+    return isinstance(innermost(distribution, (*WRAPPERS, TransformedDistribution)), Delta)

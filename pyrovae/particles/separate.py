@@ -8,6 +8,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent, constraints, kl_divergence, register_kl
 
+from pyrovae.distributions import base
+
 
 class Separate(TorchDistribution):
     """K distributions of one site, of batch shape ``(K, ..., B)``, each from its own run of the program.
@@ -60,6 +62,10 @@ class Separate(TorchDistribution):
         return self.fns[0].expand(self._pad(self.fns[0].batch_shape))
 
 
+WRAPPERS = (*base.WRAPPERS, Separate)
+"""Distributions that hold another one of the same kind of values."""
+
+
 def stack(tensors: Sequence[Tensor], padding: int) -> Tensor:
     """The tensors along a new first dimension, followed by ``padding`` dimensions of size one."""
     first = tensors[0]
@@ -82,9 +88,7 @@ def by_element(distribution: Any, name: str, role: str) -> Any:
     """
     if isinstance(distribution, Separate):
         return distribution.elements(lambda fn: by_element(fn, name, role))
-    inner = distribution
-    while isinstance(inner, Independent):
-        inner = inner.base_dist
+    inner = base.innermost(distribution, Independent)
     if inner.event_shape:
         raise ValueError(
             f"The {role} of site '{name}' is a {type(inner).__name__}, which is not independent across elements. "

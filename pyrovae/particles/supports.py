@@ -10,6 +10,7 @@ from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyrovae.distributions.base import innermost
 from pyrovae.particles.result import Particles
 from pyrovae.particles.scoring import is_discrete
 from pyrovae.particles.separate import Separate
@@ -95,9 +96,7 @@ def _all_values(distribution: Any) -> Tensor:
     """``(S, 1, *inner, 1, *event)`` for a distribution of batch shape ``(1, *inner, B)``."""
     if isinstance(distribution, Separate):
         distribution = distribution.as_one()
-    inner, base = distribution.batch_shape[1:-1], distribution
-    while isinstance(base, Independent):
-        base = base.base_dist
+    inner, base = distribution.batch_shape[1:-1], innermost(distribution, Independent)
     if isinstance(base, MaskedDistribution):
         raise _Unlistable("it is masked")
     if getattr(base, "num_values", 0) > MOST_VALUES:

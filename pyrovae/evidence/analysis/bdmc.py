@@ -8,6 +8,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrovae.distributions.base import innermost
 from pyrovae.distributions.given_total import GivenTotal
 from pyrovae.evidence.checks import check_arguments
 from pyrovae.evidence.inspection import Inspection, evaluating, inspect
@@ -170,10 +171,7 @@ class _RefuseTotals(Messenger):
     """Refuses likelihoods that read their exposure off the datum that they score."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        fn = msg["fn"]
-        while hasattr(fn, "base_dist"):
-            fn = fn.base_dist
-        if isinstance(fn, GivenTotal):
+        if isinstance(innermost(msg["fn"]), GivenTotal):
             raise ValueError(
                 f"The likelihood of site '{msg['name']}' has exposure='total'. Its counts would be simulated at a "
                 "typical total, but scored at the total that comes out, so the simulated latent values are no draws "

@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyrovae.distributions.base import innermost
 from pyrovae.evidence.inspection import in_pieces, inspect
 from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.plan import plan
@@ -36,8 +37,7 @@ class _Part(Messenger):
         if not msg["is_observed"] or site_is_subsample(msg):
             return
         fn, rank = msg["fn"], len(msg["fn"].event_shape)
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
+        fn = innermost(fn, Independent)
         if fn.event_shape:
             raise ValueError(
                 f"Site '{msg['name']}' is {type(fn).__name__}, whose elements are not independent given z, so a part "
