@@ -68,6 +68,12 @@ class Declared:
     def redeclare(self, **changes: Any) -> Self:
         """A new object, declared as this one but for ``changes``."""
         signature = inspect.signature(type(self))
+        unknown = set(changes) - set(signature.parameters)
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} has no argument {', '.join(sorted(unknown))}. "
+                f"Its arguments are {_names(type(self))}."
+            )
         arguments: Any = {**self.declaration, **changes}
         bound = inspect.BoundArguments(signature, arguments)
         return type(self)(*bound.args, **bound.kwargs)

@@ -8,6 +8,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrovae.declare import Declared
+
 __all__ = ["KLScale"]
 
 
@@ -20,7 +22,7 @@ def _same(left: tuple, right: tuple) -> bool:
     )
 
 
-class KLScale(Messenger):
+class KLScale(Declared, Messenger):
     r"""Multiply the log-density of every latent site by ``beta``. Observed sites do not change.
 
     With the handler around model *and* guide, an estimator that is linear in the log-densities estimates the objective
@@ -59,9 +61,6 @@ class KLScale(Messenger):
         elif not (math.isfinite(beta) and beta >= 0):
             raise ValueError(f"KLScale needs a finite beta >= 0, found {beta}.")
         self.beta = beta
-
-    def __repr__(self) -> str:
-        return f"KLScale({self.beta})"
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or site_is_subsample(msg):

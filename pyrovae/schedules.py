@@ -3,6 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 
+from pyrovae.declare import Declared
+
 __all__ = ["Schedule", "Constant", "Linear", "Cyclical", "GECO", "ControlVAE"]
 
 
@@ -12,7 +14,7 @@ def _check_beta(name: str, value: float) -> float:
     return float(value)
 
 
-class Schedule(ABC):
+class Schedule(Declared, ABC):
     """Base class of the schedules. A subclass defines ``__call__``, a function of the step counted from zero.
 
     A schedule that reacts to training sets ``feedback`` and defines ``update``, ``state_dict`` and
@@ -31,7 +33,7 @@ class Schedule(ABC):
     def __call__(self, step: int) -> float:
         """Value at ``step``."""
 
-    def update(self, reconstruction: float, kl: float) -> None:  # noqa: B027
+    def update(self, reconstruction: float, kl: float) -> None:
         """React to the last step.
 
         Args:
@@ -43,7 +45,7 @@ class Schedule(ABC):
         """The state that a schedule needs to continue; empty for a function of the step."""
         return {}
 
-    def load_state_dict(self, state: dict) -> None:  # noqa: B027
+    def load_state_dict(self, state: dict) -> None:
         """Restore what :meth:`state_dict` returned."""
 
 
@@ -63,9 +65,6 @@ class Constant(Schedule):
 
     def __call__(self, step: int) -> float:
         return self.value
-
-    def __repr__(self) -> str:
-        return f"Constant({self.value})"
 
 
 class Linear(Schedule):
@@ -96,9 +95,6 @@ class Linear(Schedule):
 
     def __call__(self, step: int) -> float:
         return self.start + (self.stop - self.start) * min(step / self.steps, 1.0)
-
-    def __repr__(self) -> str:
-        return f"Linear({self.start}, {self.stop}, steps={self.steps})"
 
 
 class Cyclical(Schedule):
@@ -148,9 +144,6 @@ class Cyclical(Schedule):
             return self.stop
         done = (step % self.period) / (self.ratio * self.period)
         return self.start + (self.stop - self.start) * min(done, 1.0)
-
-    def __repr__(self) -> str:
-        return f"Cyclical({self.start}, {self.stop}, period={self.period}, ratio={self.ratio}, cycles={self.cycles})"
 
 
 class GECO(Schedule):
@@ -225,10 +218,6 @@ class GECO(Schedule):
     def load_state_dict(self, state: dict) -> None:
         self.beta, self.average = state["beta"], state["average"]
 
-    def __repr__(self) -> str:
-        ends = f"initial={self.initial}, low={self.low}, high={self.high}"
-        return f"GECO({self.target}, rate={self.rate}, momentum={self.momentum}, {ends})"
-
 
 class ControlVAE(Schedule):
     r"""Beta set by a proportional-integral controller that keeps the KL at a target.
@@ -292,7 +281,3 @@ class ControlVAE(Schedule):
 
     def load_state_dict(self, state: dict) -> None:
         self.beta, self.total = state["beta"], state["total"]
-
-    def __repr__(self) -> str:
-        gains = f"proportional={self.proportional}, integral={self.integral}"
-        return f"ControlVAE({self.target}, {gains}, low={self.low}, high={self.high})"

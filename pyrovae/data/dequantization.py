@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.declare import Declared
+
 __all__ = ["Dequantize", "dequantize"]
 
 
@@ -57,7 +59,7 @@ def dequantize(x: Tensor, num_levels: int, *, seed: int = 0) -> Tensor:
     return transform.cells(x, noise)
 
 
-class Dequantize:
+class Dequantize(Declared):
     """Fresh uniform noise for each training batch, as ``pyrovae.fit(..., transform=Dequantize(256))``.
 
     Further arguments of the programs, such as labels, are handed on unchanged. The noise comes from torch's global
@@ -79,9 +81,6 @@ class Dequantize:
         if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 2:
             raise ValueError(f"num_levels must be an integer of 2 or more, found {num_levels!r}.")
         self.num_levels = num_levels
-
-    def __repr__(self) -> str:
-        return f"Dequantize({self.num_levels})"
 
     def __call__(self, x: Tensor, *rest: Tensor) -> Any:
         y = self.cells(x, torch.rand_like(x))

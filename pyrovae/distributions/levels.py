@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrovae.declare import Declared
 from pyrovae.distributions.elementwise import Elementwise
 
 __all__ = ["GreyLevels", "LevelCategorical", "from_levels", "off_level", "to_levels"]
@@ -29,7 +30,7 @@ def off_level(x: Tensor, num_levels: int) -> Tensor:
     return ~(distance < 0.01)
 
 
-class GreyLevels(constraints.Constraint):
+class GreyLevels(Declared, constraints.Constraint):
     """The L stored levels k / (L - 1).
 
     They are discrete: log p of a distribution over them is a log-probability, with no unit to convert.
@@ -42,9 +43,6 @@ class GreyLevels(constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         return ~off_level(value, self.num_levels)
-
-    def __repr__(self) -> str:
-        return f"GreyLevels({self.num_levels})"
 
 
 class LevelCategorical(Elementwise):

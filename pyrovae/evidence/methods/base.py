@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.declare import Declared
 from pyrovae.evidence.inspection import Inspection, in_pieces
 from pyrovae.evidence.plan import Plan
 from pyrovae.evidence.sampler import Sampler
@@ -120,7 +121,7 @@ def estimate_pieces(
     return Estimate.join(parts)
 
 
-class Method(ABC):
+class Method(Declared, ABC):
     """Base class of the methods. A new one writes :meth:`plan`, :meth:`run` and :meth:`settings`.
 
     ``bound`` is the side of log p(x) on which the estimates lie in expectation: ``"lower"`` or ``"upper"``.
@@ -145,9 +146,6 @@ class Method(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Names and values that identify the run and that a file can hold."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings().items())})"
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
