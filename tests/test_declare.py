@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae import likelihoods, posteriors, priors
+from pyrovae import likelihoods, posteriors, priors, schedules
 from pyrovae.declare import Declared
 
 
@@ -151,3 +151,8 @@ def test_signatures_are_those_of_the_constructor_and_of_the_call():
     assert str(inspect.signature(Frozen)) == "(rate: float, size: int = 3)"
     assert not inspect.signature(priors.StandardNormal).parameters
     assert [*inspect.signature(Bound()).parameters] == ["model", "guide"]
+
+
+def test_only_arguments_can_be_changed():
+    with pytest.raises(TypeError, match=r"Linear has no argument stopp. Its arguments are start, "):
+        schedules.Linear(steps=3).redeclare(stopp=2.0)

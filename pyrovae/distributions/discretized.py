@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
+from pyrovae.distributions.base import expanded
 from pyrovae.distributions.elementwise import Elementwise
 from pyrovae.distributions.levels import GreyLevels, from_levels, to_levels
 
@@ -154,12 +155,8 @@ class DiscretizedLogisticMixture(TorchDistribution):
         return constraints.independent(GreyLevels(self.num_levels), len(self._event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":
-        new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(
-            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        )
-        return new
+        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         x = value.unsqueeze(-1 - len(self._event_shape))  # (*batch, 1, *event)

@@ -8,6 +8,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrovae.distributions.base import expanded
+
 __all__ = ["Elementwise"]
 
 
@@ -54,12 +56,8 @@ class Elementwise(TorchDistribution):
         """One draw for each element of the expanded parameters, in the order of construction."""
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Elementwise":
-        new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(
-            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        )
-        return new
+        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         result = self.density(value)

@@ -7,6 +7,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyrovae.distributions.base import expanded
+
 __all__ = ["GivenTotal"]
 
 
@@ -40,12 +42,8 @@ class GivenTotal(TorchDistribution):
         return self._typical().support
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "GivenTotal":
-        new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(
-            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        )
-        return new
+        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         dims = len(self._event_shape)

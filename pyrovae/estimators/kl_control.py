@@ -61,7 +61,9 @@ class KLControl(Estimator):
         return self.estimator.kl(particles)
 
     def with_draws(self, num_draws: int) -> Self:
-        return self.redeclare(estimator=self.estimator.with_draws(num_draws))
+        made = self.redeclare(estimator=self.estimator.with_draws(num_draws))
+        made.max_plate_nesting = self.max_plate_nesting
+        return made
 
     @staticmethod
     def _batch_kl(site: LatentSite) -> Tensor:

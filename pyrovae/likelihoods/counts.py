@@ -11,8 +11,9 @@ from torch.nn.functional import softplus
 
 from pyrovae.distributions.given_total import GivenTotal
 from pyrovae.likelihoods.base import Likelihood
+from pyrovae.likelihoods.positive import Positive
 
-__all__ = ["Counts"]
+__all__ = ["Counts", "OverdispersedCounts"]
 
 
 class Counts(Likelihood):
@@ -85,6 +86,30 @@ class Counts(Likelihood):
         log_link = self.link == "exp" or self.exposure == "total"
         bias.select(self.output_dim, 0).copy_(mean.log() if log_link else softplus_inverse)
         return bias
+
+
+class OverdispersedCounts(Counts):
+    """Base of the negative binomials: counts with a dispersion beside the mean."""
+
+    gates = 0
+    """Decoder outputs between the mean and the dispersion."""
+
+    def __init__(
+        self,
+        dispersion: float | str = "per-element",
+        initial_dispersion: float = 0.1,
+        exposure: str | None = None,
+        typical_total: float = 1000.0,
+        link: str = "softplus",
+    ):
+        super().__init__()
+        self.use_exposure(exposure, typical_total, link)
+        name = f"{type(self).__name__} dispersion"
+        self.dispersion_of = Positive(name, dispersion, initial_dispersion, floor=1e-8, link="exp")
+        self.num_outputs = 1 + self.gates + self.dispersion_of.num_outputs
+
+    def build(self) -> None:
+        self.dispersion_of.build(self.data_shape)
 
 
 def log_softplus(raw: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from pyrovae.particles.drawing import (
     encode,
     encoded_normal,
     guide_log_prob,
-    over_plates,
     score_values,
 )
 from pyrovae.particles.enumeration import SummedParticles, draw_summed, score_values_summed
@@ -25,7 +24,7 @@ from pyrovae.particles.running import (
     is_point,
     nesting_of,
 )
-from pyrovae.particles.scoring import score
+from pyrovae.particles.scoring import over_plates, score
 from pyrovae.particles.separate import WRAPPERS
 from pyrovae.particles.simulation import dream, predict, simulate
 from pyrovae.particles.site import LatentSite, real_support

@@ -13,7 +13,7 @@ from pyrovae.distributions.base import innermost
 from pyrovae.particles.matching import data_frame
 from pyrovae.particles.result import Bridge, Draws, Particles
 from pyrovae.particles.running import given, is_point, run, sites_of
-from pyrovae.particles.scoring import replay, score
+from pyrovae.particles.scoring import over_plates, replay, score
 from pyrovae.particles.trial import Mark, runs_separately
 from pyrovae.programs import Program
 
@@ -54,13 +54,13 @@ def draw(
     detach = draws != "attached"
 
     def trace_both(plate: bool) -> tuple[Any, Any, Bridge | None]:
-        trace = trace_guide(
-            guide, num_particles, args, kwargs, max_plate_nesting, detach=detach, plate=plate
-        )
+        nesting = max_plate_nesting
+        how: dict[str, Any] = {"max_plate_nesting": nesting, "detach": detach, "role": "guide"}
+        trace = run(guide, num_particles, args, kwargs, plate=plate, **how)
         bridge, source = _bridge(trace) if draws == "bridged" else (None, trace)
         separate = any("raw" in site for site in sites_of(trace, observed=False).values())
         replayed = replay(
-            model, source, num_particles, args, kwargs, max_plate_nesting, plate and not separate
+            model, source, num_particles, args, kwargs, nesting, plate and not separate
         )
         return trace, replayed, bridge
 
@@ -132,11 +132,6 @@ def draw_latent(
     return site["name"], site["value"], over_plates(log_q)
 
 
-def over_plates(log_prob: Tensor) -> Tensor:
-    """``(K, ..., B)`` summed over the plates between particles and data."""
-    return log_prob.sum(tuple(range(1, log_prob.dim() - 1))) if log_prob.dim() > 2 else log_prob
-
-
 def encoded_normal(encoded: Any) -> tuple[str, Tensor, Tensor, int] | None:
     """Name, mean, scale ``(..., B, *event)`` and event dimensions of an encoded guide that is a plain normal."""
     ((name, site),) = sites_of(encoded, observed=False).items()
@@ -165,16 +160,10 @@ def draw_prior(
     max_plate_nesting: int = 1,
 ) -> Particles:
     """Draw from the model's own latent sites: ``log_q`` is ``log_prior``, and the weights are the likelihoods."""
-    trace = trace_guide(model, num_particles, args, kwargs or {}, max_plate_nesting)
-    return score(
-        model,
-        trace,
-        num_particles,
-        args,
-        kwargs or {},
-        max_plate_nesting=max_plate_nesting,
-        model_trace=trace,
-    )
+    kwargs = kwargs or {}
+    nesting: dict[str, Any] = {"max_plate_nesting": max_plate_nesting}
+    trace = run(model, num_particles, args, kwargs, **nesting, role="model")
+    return score(model, trace, num_particles, args, kwargs, **nesting, model_trace=trace)
 
 
 def score_values(
@@ -264,26 +253,3 @@ def guide_log_prob(
         log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
         total = total + over_plates(log_q).expand(num_particles, data_frame(site).size)
     return total
-
-
-def trace_guide(
-    guide: Program,
-    num_particles: int,
-    args: tuple,
-    kwargs: dict[str, Any],
-    max_plate_nesting: int,
-    *,
-    detach: bool = False,
-    plate: bool = True,
-) -> Any:
-    """Trace of the program that draws the latent values, with K particles."""
-    return run(
-        guide,
-        num_particles,
-        args,
-        kwargs,
-        max_plate_nesting=max_plate_nesting,
-        detach=detach,
-        plate=plate,
-        role="guide",
-    )

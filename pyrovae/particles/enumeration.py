@@ -10,7 +10,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.distributions.base import double
-from pyrovae.particles.drawing import draw_site, trace_guide
+from pyrovae.particles.drawing import draw_site
 from pyrovae.particles.result import Particles
 from pyrovae.particles.running import given, particle_plate, run, run_errors, sites_of
 from pyrovae.particles.site import LatentSite
@@ -56,8 +56,9 @@ def draw_summed(
     """
     kwargs = kwargs or {}
     if encoded is None:
-        program = model if guide is None else guide
-        trace = trace_guide(program, num_particles, args, kwargs, max_plate_nesting)
+        program, role = (model, "model") if guide is None else (guide, "guide")
+        nesting = max_plate_nesting
+        trace = run(program, num_particles, args, kwargs, max_plate_nesting=nesting, role=role)
         drawn = sites_of(trace, observed=False)
         values = {name: site["value"] for name, site in drawn.items() if name not in summed.values}
     elif set(sites_of(encoded, observed=False)) <= set(summed.values):

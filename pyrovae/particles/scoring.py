@@ -49,9 +49,7 @@ def score(
     plate_scale = full_size / num_data if num_data else 1.0
 
     def reduce(log_prob: Tensor) -> Tensor:
-        if log_prob.dim() > 2:
-            log_prob = log_prob.sum(tuple(range(1, log_prob.dim() - 1)))
-        return log_prob.expand(num_particles, num_data)
+        return over_plates(log_prob).expand(num_particles, num_data)
 
     latents, auxiliary = _latent_sites(guide_sites, model_sites, plate_scale, reduce)
     log_likelihood, likelihood_scaled = _score_observed(observed, plate_scale, reduce)
@@ -69,6 +67,11 @@ def score(
         _order=tuple(guide_sites),
         _plates=_plates(everything),
     )
+
+
+def over_plates(log_prob: Tensor) -> Tensor:
+    """``(K, ..., B)`` summed over the plates between particles and data."""
+    return log_prob.sum(tuple(range(1, log_prob.dim() - 1))) if log_prob.dim() > 2 else log_prob
 
 
 def replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting, plate=True):

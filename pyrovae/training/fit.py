@@ -20,7 +20,8 @@ from pyrovae.programs import Program, check_data, modules_of, parameters_of
 from pyrovae.schedules import Constant, Schedule
 from pyrovae.svi import Step
 from pyrovae.training.history import History, NonFiniteLoss
-from pyrovae.training.loop import Outputs, Trainer
+from pyrovae.training.loop import Trainer
+from pyrovae.training.outputs import Outputs
 
 __all__ = ["History", "NonFiniteLoss", "fit"]
 
@@ -94,24 +95,17 @@ def fit(
             arguments out of range.
         NonFiniteLoss: If the loss stops being finite. The last good weights are restored.
     """
-    _check_arguments(
-        epochs=epochs, batch_size=batch_size, patience=patience, clip_norm=clip_norm, lr=lr
-    )
+    counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
+    _check_arguments(counts, clip_norm, lr)
     if patience is not None and valid is None:
-        raise ValueError(
-            "patience needs validation data to watch; give valid=..., or drop patience."
-        )
+        raise ValueError("patience needs validation data: give valid=..., or drop patience.")
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=..., the file to go on from.")
     estimator = ELBO() if estimator is None else estimator
     beta_schedule = _beta_schedule(beta, estimator)
     where = torch.device(device) if device is not None else _default_device()
-    outputs = Outputs(
-        progress,
-        None if log is None else Path(log),
-        None if checkpoint is None else Path(checkpoint),
-        callback,
-    )
+    log_path, saved = (None if path is None else Path(path) for path in (log, checkpoint))
+    outputs = Outputs(progress, log_path, saved, callback)
     for module in modules_of(model, guide):
         module.to(where)
     with ExitStack() as stack:
@@ -121,21 +115,14 @@ def fit(
         dtype = torch.get_default_dtype() if like is None else like.dtype
         programs = model, guide
         check = partial(_check_batch, programs)
-        make = {"device": where, "dtype": dtype, "programs": programs, "check": check}
-        train_data = as_batches(
-            train,
-            batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            transform=transform,
-            name="train",
-            **make,
-        )
+        batches = partial(as_batches, device=where, dtype=dtype, programs=programs, check=check)
+        order: dict[str, Any] = {"shuffle": shuffle, "drop_last": drop_last}
+        train_data = batches(train, batch_size, transform=transform, name="train", **order)
+        check_data(programs, *train_data.sample())
         valid_data = None
         if valid is not None:
-            valid_data = as_batches(valid, batch_size, shuffle=False, name="valid", **make)
-        for data in filter(None, (train_data, valid_data)):
-            check_data(programs, *data.sample())
+            valid_data = batches(valid, batch_size, shuffle=False, name="valid")
+            check_data(programs, *valid_data.sample())
         parameters = parameters_of(model, guide, *train_data.first())
         if not parameters:
             raise ValueError(
@@ -144,31 +131,28 @@ def fit(
         # Validation of distributions would cost more than the step, and was done above once.
         stack.enter_context(pyro.validation_enabled(False))
         lr_schedule = lr if isinstance(lr, Schedule) else Constant(lr)
+        how: dict[str, Any] = {"capture": capture, "compile": compile}
         make_optimizer = optimizer or partial(torch.optim.Adam, lr=lr_schedule(0), fused=True)
         step = Step(
-            model,
-            guide,
+            *programs,
             estimator,
             make_optimizer(parameters),
             parameters,
             clip_norm=clip_norm,
             transform=train_data.gather if train_data.by_index else None,
             steps=epochs * train_data.num_batches,
-            capture=capture,
-            compile=compile,
+            **how,
         )
         trainer = Trainer(
-            model=model,
-            guide=guide,
-            step=step,
-            train=train_data,
-            valid=valid_data,
+            programs,
+            step,
+            train_data,
+            valid_data,
             beta=beta_schedule,
             lr=None if optimizer and not isinstance(lr, Schedule) else lr_schedule,
             seed=seed,
-            capture=capture,
-            compile=compile,
             epochs=epochs,
+            **how,
         )
         return trainer.run(epochs, patience, outputs, resume=resume)
 
@@ -200,10 +184,8 @@ def _default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check_arguments(
-    *, epochs: int, batch_size: int, patience: int | None, clip_norm: float | None, lr: Any
-) -> None:
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
+def _check_arguments(counts: dict[str, int | None], clip_norm: float | None, lr: Any) -> None:
+    for name, value in counts.items():
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int) or value < 1
         ):

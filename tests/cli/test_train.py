@@ -16,6 +16,7 @@ from helpers.runs import (
 from safetensors.torch import load_file
 
 import pyrovae as pv
+from pyrovae import schedules
 
 
 def test_run_folder(run):
@@ -107,15 +108,25 @@ def test_data_that_are_no_images(tmp_path, monkeypatch):
     assert call("evaluate . --limit 3 --method.num_particles 5") == 0
 
 
-def test_a_diverging_run_keeps_its_last_good_weights(tmp_path, capsys):
-    # One step an epoch: the first leaves huge but finite weights, the second cannot be scored.
-    assert call("train", TINY, "--lr 1e30 --epochs 9 --out", tmp_path / "run") == 1
+def test_a_diverging_run_keeps_its_last_good_weights(tmp_path, capsys, monkeypatch):
+    # One step an epoch: the first is as usual, the second cannot be scored.
+    monkeypatch.setattr(
+        schedules.Constant, "__call__", lambda self, step: self.value if step < 1 else 1e30
+    )
+    assert call("train", TINY, "--lr 1e-3 --epochs 9 --out", tmp_path / "run") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("pyrovae: Training stopped at step ")
     assert " the " in line
     assert " became" in line
     weights = load_file(tmp_path / "run" / "weights.safetensors")
-    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert all(tensor.abs().max() < 100 for tensor in weights.values())
+
+
+def test_a_run_that_diverges_at_once_leaves_nothing(tmp_path, capsys):
+    assert call("train", TINY, "--lr 1e30 --epochs 9 --out", tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pyrovae: Training stopped after epoch 1: the bound of the validation ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_is_overwritten(run, tmp_path, capsys):

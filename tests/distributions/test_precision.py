@@ -20,8 +20,13 @@ from pyrovae.distributions import (
 )
 from pyrovae.distributions.bernoulli import JointBernoulli
 
-mp.mp.dps = 150
 STEP = mp.mpf(10) ** -40  # of the central difference, whose error is far below all rounding here
+
+
+@pytest.fixture(autouse=True)
+def digits():
+    with mp.workdps(150):
+        yield
 
 
 def logistic(t):

@@ -206,9 +206,9 @@ def test_finite_at_the_edges(dtype):
         assert gradient.isfinite().all()
 
 
+@mpmath.workdps(50)
 def test_continuous_bernoulli_is_accurate_near_one_half():
     """Against 50 digits: normaliser, slope and mean, on both sides of the switch between the two formulas."""
-    mpmath.mp.dps = 50
     logits = [
         s * l
         for s in (1, -1)
