@@ -15,15 +15,18 @@ def _check_beta(name: str, value: float) -> float:
 
 
 class Schedule(Declared, ABC):
-    """Base class of the schedules. A subclass defines ``__call__``, a function of the step counted from zero.
+    """Base class of the schedules. A subclass defines ``__call__``, a function of the step counted
+    from zero.
 
     A schedule that reacts to training sets ``feedback`` and defines ``update``, ``state_dict`` and
-    ``load_state_dict`` as well. :func:`pyrovae.fit` calls ``update`` after each step, and saves the state with the
-    training state.
+    ``load_state_dict`` as well. :func:`pyrovae.fit` calls ``update`` after each step, and saves the
+    state with the training state.
 
     Attributes:
-        warmup_steps: Number of steps during which early stopping does not count epochs without improvement.
-        feedback: Whether :meth:`update` is called. If so, every step has to wait for its numbers, which is slower.
+        warmup_steps: Number of steps during which early stopping does not count epochs without
+            improvement.
+        feedback: Whether :meth:`update` is called. If so, every step has to wait for its numbers,
+            which is slower.
     """
 
     warmup_steps: int = 0
@@ -98,9 +101,11 @@ class Linear(Schedule):
 
 
 class Cyclical(Schedule):
-    r"""Linear ramps from ``start`` to ``stop``, one in each period; the value stays at ``stop`` between them.
+    r"""Linear ramps from ``start`` to ``stop``, one in each period; the value stays at ``stop``
+    between them.
 
-    .. math:: \beta_t = \beta_0 + (\beta_1 - \beta_0) \min\!\left(1, \frac{t \bmod T}{\rho\, T}\right)
+    .. math:: \beta_t = \beta_0 + (\beta_1 - \beta_0) \min\!\left(1, \frac{t \bmod T}{\rho\,
+              T}\right)
 
     References:
         Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing (Fu et al., 2019,
@@ -150,10 +155,11 @@ class GECO(Schedule):
     r"""Beta as a Lagrange multiplier: the least KL that reaches a given reconstruction.
 
     .. math:: \beta \leftarrow \beta\, e^{-\eta \bar C_t}, \qquad
-              \bar C_t = \alpha \bar C_{t-1} + (1 - \alpha)\, (\mathrm{target} - \mathbb E_q[\log p(x \mid z)])
+              \bar C_t = \alpha \bar C_{t-1} + (1 - \alpha)\, (\mathrm{target} - \mathbb E_q[\log
+              p(x \mid z)])
 
-    The paper minimises :math:`\mathrm{KL} + \lambda C`; here beta is :math:`1 / \lambda`, which is the same objective
-    up to its overall scale, and C is in nats per datum.
+    The paper minimises :math:`\mathrm{KL} + \lambda C`; here beta is :math:`1 / \lambda`, which is
+    the same objective up to its overall scale, and C is in nats per datum.
 
     References:
         Taming VAEs (Rezende and Viola, 2018,
@@ -225,7 +231,8 @@ class ControlVAE(Schedule):
     .. math:: \beta_t = \frac{K_p}{1 + e^{e_t}} - K_i \sum_{j \le t} e_j + \beta_{\min}, \qquad
               e_t = \mathrm{target} - \mathrm{KL}_t
 
-    clipped to [low, high]. The sum does not change while beta is clipped, so that it does not wind up.
+    clipped to [low, high]. The sum does not change while beta is clipped, so that it does not wind
+    up.
 
     References:
         ControlVAE: Controllable Variational Autoencoder (Shao et al., 2020,

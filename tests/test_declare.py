@@ -146,7 +146,9 @@ def test_long_declarations_take_a_line_for_each_argument():
 
 
 def test_signatures_are_those_of_the_constructor_and_of_the_call():
-    """What editors show for the class, and what `inspect` says of an instance that can be called."""
+    """What editors show for the class, and what `inspect` says of an instance
+    that can be called.
+    """
     assert str(inspect.signature(Sample)) == "(size: int = 3, *, rate: float = 0.5, start=None)"
     assert str(inspect.signature(Frozen)) == "(rate: float, size: int = 3)"
     assert not inspect.signature(priors.StandardNormal).parameters

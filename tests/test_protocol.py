@@ -42,7 +42,9 @@ def run(code):
 
 
 def test_importing_has_no_effects():
-    """Every module imported, and nothing global has moved: dtype, random state, validation, threads, store."""
+    """Every module imported, and nothing global has moved: dtype, random state, validation,
+    threads, store.
+    """
     code = f"""
 import torch, pyro, torch.distributions as td
 def state():
@@ -113,7 +115,9 @@ def test_unknown_name_is_an_attribute_error():
 
 
 def test_every_public_name_of_the_package_resolves_alone():
-    """In a fresh process each, as far as it matters: names of functions never give way to modules."""
+    """In a fresh process each, as far as it matters: names of functions never
+    give way to modules.
+    """
     code = "import pyrovae as pv; from pyrovae import training, compare, evidence\n"
     code += "\n".join(f"assert pv.{name} is not None" for name in pv.__all__)
     run(code + "\nassert callable(pv.fit) and callable(pv.compare_models) and callable(pv.SVI)")

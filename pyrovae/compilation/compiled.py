@@ -44,16 +44,17 @@ class Compiled:
     more than ``MOST_GRAPHS`` layouts, and where its settings keep changing.
 
     Args:
-        function: From tensors, and hashable values, to tensors in any nest of tuples and lists. It may
-            change tensors that it closes over in place; it keeps nothing else.
+        function: From tensors, and hashable values, to tensors in any nest of tuples and lists. It
+            may change tensors that it closes over in place; it keeps nothing else.
         settings: Programs, modules, handlers and other objects whose attributes the function reads.
             A graph freezes them; it is captured anew when one changes.
         passes: Changes of the captured graph, in place, before it is compiled.
         decompositions: For Inductor, what to trace in place of an operator.
         random: False refuses a graph that draws random numbers; the function then runs itself.
         enabled: False runs the function itself.
-        backend: Whether Inductor compiles the graphs: True, False, or ``"auto"`` for the first layout of
-            the arguments where ``calls`` calls pay for the compilation and a compiler is installed.
+        backend: Whether Inductor compiles the graphs: True, False, or ``"auto"`` for the first
+            layout of the arguments where ``calls`` calls pay for the compilation and a compiler is
+            installed.
         calls: How many calls to expect, if known.
 
     Raises:
@@ -140,7 +141,8 @@ class Compiled:
         self._changes += 1
         if self._changes > MOST_GRAPHS:
             self.stop(
-                f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor instead"
+                f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor "
+                "instead"
             )
 
     def _entry(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Entry | None:

@@ -37,7 +37,9 @@ def double(tensor: Tensor) -> Tensor:
 
 
 def expanded(distribution: Any, batch_shape: Any) -> Any:
-    """A copy whose batch shape is ``batch_shape``; its parameters stay as they are, and broadcast."""
+    """A copy whose batch shape is ``batch_shape``; its parameters stay as they
+    are, and broadcast.
+    """
     new = object.__new__(type(distribution))
     new.__dict__.update(distribution.__dict__)
     new._batch_shape = torch.Size(batch_shape)

@@ -1,4 +1,6 @@
-"""What the distributions of independent elements share: parameters that keep their own, small shapes."""
+"""What the distributions of independent elements share: parameters that keep their own, small
+shapes.
+"""
 
 from abc import abstractmethod
 from typing import Any
@@ -16,12 +18,13 @@ __all__ = ["Elementwise"]
 class Elementwise(TorchDistribution):
     """Base of univariate distributions whose parameters are broadcast only inside ``log_prob``.
 
-    torch expands every parameter to the full batch shape at construction, and then takes logarithms and
-    log-gammas of the expanded copies. Under importance weighting the full shape is (K, B, ...), while a shared
-    scale is a scalar and the data are (B, ...): here each function is evaluated at the smallest shape that it
-    depends on. ``expand`` changes the batch shape alone.
+    torch expands every parameter to the full batch shape at construction, and then takes logarithms
+    and log-gammas of the expanded copies. Under importance weighting the full shape is (K, B, ...),
+    while a shared scale is a scalar and the data are (B, ...): here each function is evaluated at
+    the smallest shape that it depends on. ``expand`` changes the batch shape alone.
 
-    A subclass passes its parameters, tensors that broadcast together, by name, and writes two methods::
+    A subclass passes its parameters, tensors that broadcast together, by name, and writes two
+    methods::
 
         class Exponential(Elementwise):
             support = constraints.nonnegative

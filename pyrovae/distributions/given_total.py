@@ -17,11 +17,13 @@ class GivenTotal(TorchDistribution):
 
     .. math:: n = \max\big(1, \sum_i x_i\big)
 
-    For each n this is a distribution over all counts x, those with another total included; ``log_prob(x)``
-    evaluates it at the x whose total gave n. The total is thus conditioned on as a covariate, not modelled.
+    For each n this is a distribution over all counts x, those with another total included;
+    ``log_prob(x)`` evaluates it at the x whose total gave n. The total is thus conditioned on as a
+    covariate, not modelled.
 
     Args:
-        given: From log n, ``(*batch, 1, ..., 1)``, to the distribution, batch shape ``(*batch, *event)``.
+        given: From log n, ``(*batch, 1, ..., 1)``, to the distribution, batch shape
+            ``(*batch, *event)``.
         event_dim: Dimensions of one datum.
         typical: The n used by ``sample`` and ``mean``, which have no datum to read it from.
         like: A tensor of shape ``(*batch, *event)``, which gives shapes, dtype and device.

@@ -16,8 +16,9 @@ class IWAE(Estimator):
 
     .. math:: \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q
 
-    It rises with K to log p(x). K = 1 is the ELBO. The signal-to-noise ratio of the guide's gradient falls like
-    :math:`1/\sqrt K`; :class:`DReG` has the same expected gradient without that.
+    It rises with K to log p(x). K = 1 is the ELBO. The signal-to-noise ratio of the guide's
+    gradient falls like :math:`1/\sqrt K`; :class:`DReG` has the same expected gradient without
+    that.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016,
@@ -56,7 +57,8 @@ class CIWAE(Estimator):
 
     .. math:: \beta \,\frac1K \sum_{k=1}^K \log w_k + (1 - \beta) \log \frac1K \sum_{k=1}^K w_k
 
-    This beta is the weight of the ELBO, from 0 (:class:`IWAE`) to 1 (:class:`ELBO`); it does not scale the KL.
+    This beta is the weight of the ELBO, from 0 (:class:`IWAE`) to 1 (:class:`ELBO`); it does not
+    scale the KL.
 
     References:
         Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018,
@@ -155,13 +157,14 @@ class MIWAE(_Grouped):
 
 
 class PIWAE(_Grouped):
-    r"""The model follows ``IWAE(M K)``, the guide ``MIWAE(M, K)``; reported is the former, in nats per datum.
+    r"""The model follows ``IWAE(M K)``, the guide ``MIWAE(M, K)``; reported is the former, in nats
+    per datum.
 
     .. math:: \nabla_\theta \log \frac1{MK} \sum_{m,k} w_{mk}, \qquad
               \nabla_\phi \frac1M \sum_m \log \frac1K \sum_k w_{mk}
 
-    The model gets the tighter bound, the guide the better signal-to-noise ratio. Parameters of the guide that
-    the prior shares (as in a Vamp prior) get the model's gradient through the prior.
+    The model gets the tighter bound, the guide the better signal-to-noise ratio. Parameters of the
+    guide that the prior shares (as in a Vamp prior) get the model's gradient through the prior.
 
     References:
         Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018,

@@ -1,8 +1,9 @@
 """Control of the KL term within a step: wrappers of estimators that are linear in the scores.
 
-Each changes what is differentiated, never what is reported: ``bound`` and ``loss`` values are those of the wrapped
-estimator, so evaluation knows nothing of the control. Control *between* steps, a beta that follows the step or
-listens to training, is in :mod:`pyrovae.schedules`; ``FreeBits`` goes together with it, ``Capacity`` does not.
+Each changes what is differentiated, never what is reported: ``bound`` and ``loss`` values are those
+of the wrapped estimator, so evaluation knows nothing of the control. Control *between* steps, a
+beta that follows the step or listens to training, is in :mod:`pyrovae.schedules`; ``FreeBits`` goes
+together with it, ``Capacity`` does not.
 """
 
 from abc import abstractmethod
@@ -21,10 +22,12 @@ __all__ = ["Capacity", "FreeBits"]
 
 
 class KLControl(Estimator):
-    """Base class of the wrappers. A subclass defines which weights the latent sites have in the gradient.
+    """Base class of the wrappers. A subclass defines which weights the latent sites have in the
+    gradient.
 
     Args:
-        estimator: Any estimator that is linear in the scores, such as ``ELBO``, ``AnalyticKL`` or ``STL``.
+        estimator: Any estimator that is linear in the scores, such as ``ELBO``, ``AnalyticKL`` or
+            ``STL``.
 
     Raises:
         TypeError: If it is not one of pyrovae's estimators.
@@ -39,8 +42,8 @@ class KLControl(Estimator):
             )
         if estimator.importance_weighted:
             raise ValueError(
-                f"{name} controls a KL term, and {estimator!r} has none: its bound is importance-weighted. "
-                "Wrap estimators.ELBO, AnalyticKL or STL."
+                f"{name} controls a KL term, and {estimator!r} has none: its bound is "
+                "importance-weighted. Wrap estimators.ELBO, AnalyticKL or STL."
             )
         super().__init__(
             estimator.num_particles, max_plate_nesting=int(estimator.max_plate_nesting)
@@ -67,7 +70,9 @@ class KLControl(Estimator):
 
     @staticmethod
     def _batch_kl(site: LatentSite) -> Tensor:
-        """The site's KL summed over each datum's elements and averaged over data, without gradients."""
+        """The site's KL summed over each datum's elements and averaged over data, without
+        gradients.
+        """
         with torch.no_grad():
             divergence = site.closed_form
             return (site.log_q - site.log_p if divergence is None else divergence).mean()
@@ -79,7 +84,8 @@ class FreeBits(KLControl):
     .. math:: \mathbb E_q[\log p(x \mid z)] - \sum_g \max\!\Big(\lambda,\;
               \frac1B \sum_b \mathrm{KL}_g(q(z \mid x_b) \,\|\, p(z))\Big)
 
-    A group whose KL, averaged over the batch, lies below :math:`\lambda` has no gradient from its KL.
+    A group whose KL, averaged over the batch, lies below :math:`\lambda` has no gradient from its
+    KL.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016,
@@ -87,12 +93,15 @@ class FreeBits(KLControl):
 
     Args:
         estimator: What to wrap; default ``AnalyticKL()``.
-        nats: Allowance of each group in nats per datum (free *bits* by name: one bit is 0.693 nats).
-        per: ``"dimension"`` (each element of each site), a number of successive elements, or ``"site"``.
+        nats: Allowance of each group in nats per datum (free *bits* by name: one bit is 0.693
+            nats).
+        per: ``"dimension"`` (each element of each site), a number of successive elements, or
+            ``"site"``.
 
     Raises:
-        ValueError: If the allowance is negative or ``per`` is something else; on use, if elements are to be told
-            apart of a site whose distributions are not independent across them, or ``per`` does not divide them.
+        ValueError: If the allowance is negative or ``per`` is something else; on use, if elements
+            are to be told apart of a site whose distributions are not independent across them, or
+            ``per`` does not divide them.
 
     Example:
         >>> from pyrovae.testing import LinearGaussian
@@ -124,8 +133,9 @@ class FreeBits(KLControl):
         super().check(particles)
         if particles.mapped:
             raise ValueError(
-                f"FreeBits needs the KL of each latent site, but the guide's density is that of its auxiliary sites "
-                f"{list(particles.auxiliary)}. Use Capacity, or a guide that draws the latent sites themselves."
+                "FreeBits needs the KL of each latent site, but the guide's density is that of "
+                f"its auxiliary sites {list(particles.auxiliary)}. Use Capacity, or a guide that "
+                "draws the latent sites themselves."
             )
 
     def controlled(self, particles: Particles) -> Particles:
@@ -141,7 +151,8 @@ class FreeBits(KLControl):
             size = 1 if self.per == "dimension" else int(self.per)
             if kl.numel() % size:
                 raise ValueError(
-                    f"FreeBits(per={size}) does not divide the {kl.numel()} elements of '{site.name}'."
+                    f"FreeBits(per={size}) does not divide the {kl.numel()} elements of "
+                    f"'{site.name}'."
                 )
             counts = kl.reshape(-1, size).sum(1) > self.nats
             weight = counts.to(kl.dtype).repeat_interleave(size).reshape(shape)
@@ -177,14 +188,14 @@ class Capacity(KLControl):
 
     Args:
         estimator: What to wrap; default ``AnalyticKL()``.
-        capacity: C in nats per datum, or a schedule of it over steps, which :func:`pyrovae.fit` follows; in a
-            loop of your own call :meth:`advance`.
+        capacity: C in nats per datum, or a schedule of it over steps, which :func:`pyrovae.fit`
+            follows; in a loop of your own call :meth:`advance`.
         gamma: Strength.
 
     Raises:
         ValueError: If gamma or a constant capacity is negative; on use, under a
-            :class:`~pyrovae.handlers.KLScale` (the ``beta`` of :func:`pyrovae.fit`), which would be a second weight of
-            the same KL.
+            :class:`~pyrovae.handlers.KLScale` (the ``beta`` of :func:`pyrovae.fit`), which would be
+            a second weight of the same KL.
 
     Example:
         >>> from pyrovae.testing import LinearGaussian
@@ -221,8 +232,8 @@ class Capacity(KLControl):
         super().check(particles)
         if any(not is_one(site.kl_weight) for site in particles.sites.values()):
             raise ValueError(
-                "Capacity sets the weight of the KL itself, so a KLScale (the beta of fit) has no meaning under it. "
-                "Leave beta at 1 and choose gamma, or use ELBO with a beta."
+                "Capacity sets the weight of the KL itself, so a KLScale (the beta of fit) has no "
+                "meaning under it. Leave beta at 1 and choose gamma, or use ELBO with a beta."
             )
 
     def controlled(self, particles: Particles) -> Particles:

@@ -92,14 +92,15 @@ def inspect(
     max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> Inspection:
-    """Check data and settings, and run both programs once on every datum, with Pyro's validation on.
+    """Check data and settings, and run both programs once on every datum, with Pyro's validation
+    on.
 
     Arguments are those of :func:`~pyrovae.evidence.log_marginal`.
 
     Raises:
         TypeError: If the data are not arrays, or the seed is not an integer.
-        ValueError: If the data are empty, of unequal lengths or not finite; if a setting is out of range; if the
-            programs refuse the data or are scaled.
+        ValueError: If the data are empty, of unequal lengths or not finite; if a setting is out of
+            range; if the programs refuse the data or are scaled.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"seed must be an integer, found {seed!r}.")
@@ -154,8 +155,8 @@ def _run_once(
             )
         if particles.scaled:
             raise ValueError(
-                "A handler scales the programs (KLScale or poutine.scale with a factor other than 1). "
-                "beta belongs to training: pass model and guide without it."
+                "A handler scales the programs (KLScale or poutine.scale with a factor other than "
+                "1). beta belongs to training: pass model and guide without it."
             )
         check_log_weights(particles.log_weights)
         few = find_supports(particles)
@@ -174,9 +175,11 @@ def _run_once(
 
 @contextmanager
 def evaluating(model: Program, guide: Program, *, device: Any = None) -> Iterator[None]:
-    """Eval mode, no gradients, no validation by Pyro; modes, settings and random state come back afterwards.
+    """Eval mode, no gradients, no validation by Pyro; modes, settings and random state come back
+    afterwards.
 
-    ``torch.inference_mode`` is off inside, because methods that follow gradients need tensors that can have them.
+    ``torch.inference_mode`` is off inside, because methods that follow gradients need tensors that
+    can have them.
     """
     cuda = torch.cuda.is_initialized() or (
         device is not None and torch.device(device).type == "cuda"

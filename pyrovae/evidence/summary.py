@@ -84,7 +84,8 @@ def _diagnosis(evidence: "Evidence") -> list[str]:
     if "rounding_error" in evidence.dataset:
         error = evidence.rounding_error.values
         lines.append(
-            f"bfloat16   adds {error.mean():+.2g} nats on average, at most {np.abs(error).max():.2g} either way"
+            f"bfloat16   adds {error.mean():+.2g} nats on average, at most "
+            f"{np.abs(error).max():.2g} either way"
         )
     return lines
 

@@ -17,15 +17,17 @@ __all__ = ["Counts", "OverdispersedCounts"]
 
 
 class Counts(Likelihood):
-    r"""Base of :class:`Poisson`, :class:`NegativeBinomial` and :class:`ZeroInflatedNegativeBinomial`.
+    r"""Base of :class:`Poisson`, :class:`NegativeBinomial` and
+    :class:`ZeroInflatedNegativeBinomial`.
 
-    Without exposure the means are :math:`\mu = \mathrm{softplus}(o(z))` or :math:`e^{o(z)}`, by ``link``, and
-    p(x | z) is a distribution over counts with nothing else given.
+    Without exposure the means are :math:`\mu = \mathrm{softplus}(o(z))` or :math:`e^{o(z)}`, by
+    ``link``, and p(x | z) is a distribution over counts with nothing else given.
 
-    With ``exposure="total"`` they are :math:`\mu = n\, \mathrm{softmax}(o(z))`, where n is the datum's own
-    total (the library size), max(1, sum of x): p(x | z, n), which conditions on n as on any covariate. All its
-    evidence is log p(x | n): compare it with that of models given the same n, not with models that had to
-    explain the totals too. Draws and means, which have no x to read n from, take ``typical_total``.
+    With ``exposure="total"`` they are :math:`\mu = n\, \mathrm{softmax}(o(z))`, where n is the
+    datum's own total (the library size), max(1, sum of x): p(x | z, n), which conditions on n as on
+    any covariate. All its evidence is log p(x | n): compare it with that of models given the same
+    n, not with models that had to explain the totals too. Draws and means, which have no x to read
+    n from, take ``typical_total``.
 
     A subclass calls :meth:`use_exposure` and writes :meth:`counts`.
     """
@@ -34,8 +36,8 @@ class Counts(Likelihood):
     support = constraints.nonnegative_integer
     domain = "is a distribution over counts 0, 1, 2, ..."
     advice = (
-        "Give the counts as they were published, neither normalised nor logged, or use likelihoods.Gaussian for real "
-        "values"
+        "Give the counts as they were published, neither normalised nor logged, or use "
+        "likelihoods.Gaussian for real values"
     )
     typical_total: Tensor
 
@@ -44,8 +46,8 @@ class Counts(Likelihood):
         name = type(self).__name__
         if exposure not in (None, "total"):
             raise ValueError(
-                f"{name} exposure must be None or 'total', found {exposure!r}. For an exposure of your own, call "
-                "distribution(outputs, exposure) in a model of your own."
+                f"{name} exposure must be None or 'total', found {exposure!r}. For an exposure of "
+                "your own, call distribution(outputs, exposure) in a model of your own."
             )
         if not (math.isfinite(typical_total) and typical_total > 0):
             raise ValueError(
@@ -57,7 +59,9 @@ class Counts(Likelihood):
         self.register_buffer("typical_total", torch.tensor(float(typical_total)), persistent=False)
 
     def distribution(self, outputs: Tensor, exposure: Tensor | None = None):
-        """The distribution; ``exposure``, which broadcasts over x, multiplies the means and overrides totals."""
+        """The distribution; ``exposure``, which broadcasts over x, multiplies the means and
+        overrides totals.
+        """
         raw, *rest = outputs.unbind(self.output_dim)
         if self.exposure == "total":
             dims = tuple(range(-len(self.data_shape), 0))

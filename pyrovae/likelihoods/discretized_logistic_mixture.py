@@ -16,7 +16,8 @@ __all__ = ["DiscretizedLogisticMixture"]
 class DiscretizedLogisticMixture(Levels):
     r"""A mixture of discretised logistics for each colour pixel, or for each element of other data.
 
-    .. math:: p(x \mid z) = \prod_i \sum_{m=1}^M \pi_{mi} \prod_c \mathrm{DL}(x_{ci};\ \tilde\mu_{mci}, s_{mci})
+    .. math:: p(x \mid z) = \prod_i \sum_{m=1}^M \pi_{mi} \prod_c
+              \mathrm{DL}(x_{ci};\ \tilde\mu_{mci}, s_{mci})
 
     In images ``(3, H, W)`` the channels c of a pixel share the component. The location of green is
     linear in red, and that of blue in red and green, with slopes :math:`\tanh` of decoder outputs.
@@ -77,8 +78,8 @@ class DiscretizedLogisticMixture(Levels):
         colour = len(self.data_shape) == 3 and self.data_shape[0] == 3
         if self.coupled and not colour:
             raise ValueError(
-                f"coupled=True needs colour images of shape (3, H, W), found data_shape={self.data_shape}. Move the "
-                "channels first, or use coupled=False."
+                "coupled=True needs colour images of shape (3, H, W), found "
+                f"data_shape={self.data_shape}. Move the channels first, or use coupled=False."
             )
         self._colour = colour if self.coupled is None else self.coupled
         self._pixels = self.data_shape[1:] if self._colour else self.data_shape

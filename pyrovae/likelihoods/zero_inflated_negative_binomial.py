@@ -15,7 +15,8 @@ _START = 0.05
 class ZeroInflatedNegativeBinomial(OverdispersedCounts):
     r"""Independent zero-inflated negative binomial elements, for counts with surplus zeros.
 
-    .. math:: p(x \mid z) = \prod_i \pi_i\, 1[x_i = 0] + (1 - \pi_i)\, \mathrm{NB}(x_i;\ \mu_i, \alpha_i)
+    .. math:: p(x \mid z) = \prod_i \pi_i\, 1[x_i = 0] + (1 - \pi_i)\, \mathrm{NB}(x_i;\ \mu_i,
+              \alpha_i)
 
     An element is zero with probability :math:`\pi`, and negative binomial otherwise. The decoder
     gives the mean, the logit of pi (which starts at 5 %) and, on request, the dispersion.

@@ -36,8 +36,9 @@ class _Image(Recipe):
         for shape in (in_shape, out_shape[1:]):  # a decoder's outputs come before the image
             if len(shape) == 3 and shape[-1] in (1, 3, 4) and min(shape[:2]) > 4:
                 raise ValueError(
-                    f"{type(self).__name__} needs images (C, H, W), found {shape}, which looks like "
-                    "(H, W, C). Move the channels to the front: x.movedim(-1, 1) for a batch x."
+                    f"{type(self).__name__} needs images (C, H, W), found {shape}, which looks "
+                    "like (H, W, C). Move the channels to the front: x.movedim(-1, 1) for a batch "
+                    "x."
                 )
         if len(in_shape) >= 2:
             return self._finish(self._encoder(in_shape, math.prod(out_shape)))

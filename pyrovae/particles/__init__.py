@@ -1,7 +1,7 @@
 r"""Run guide and model once with K particles; hand back every site's two densities.
 
-This is the only place where programs are traced. Estimators and evidence work on its result: log-densities of
-shape ``(K, B)``, one for each particle and datum, never summed over data.
+This is the only place where programs are traced. Estimators and evidence work on its result:
+log-densities of shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
 from pyrovae.particles.drawing import (

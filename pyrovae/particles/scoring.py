@@ -126,7 +126,8 @@ def _latent_sites(
 
 
 def _is_map(guide_sites: dict[str, Any], model_sites: dict[str, Any]) -> bool:
-    """Whether point masses of the guide are functions of its auxiliary draws, which then hold the density.
+    """Whether point masses of the guide are functions of its auxiliary draws, which then hold the
+    density.
 
     Raises:
         ValueError: If there are more or fewer numbers in the auxiliary draws than in their images.
@@ -145,9 +146,10 @@ def _is_map(guide_sites: dict[str, Any], model_sites: dict[str, Any]) -> bool:
         images += _size(shape, guide_sites[name])
     if random != images:
         raise ValueError(
-            f"The guide maps the auxiliary sites {list(auxiliary)}, of {random} numbers, to the point masses {points}, "
-            f"of {images}: that is no change of variables, so the density of the guide is unknown. Map each auxiliary "
-            "number to one latent number, or draw the latent sites from distributions with a density."
+            f"The guide maps the auxiliary sites {list(auxiliary)}, of {random} numbers, to the "
+            f"point masses {points}, of {images}: that is no change of variables, so the density "
+            "of the guide is unknown. Map each auxiliary number to one latent number, or draw the "
+            "latent sites from distributions with a density."
         )
     return True
 

@@ -12,11 +12,13 @@ from pyrovae.distributions import base
 
 
 class Separate(TorchDistribution):
-    """K distributions of one site, of batch shape ``(K, ..., B)``, each from its own run of the program.
+    """K distributions of one site, of batch shape ``(K, ..., B)``, each from its own run of the
+    program.
 
     Args:
         fns: The distribution of each run.
-        nesting: Batch dimensions of the result beside K; missing ones are added in front of the data.
+        nesting: Batch dimensions of the result beside K; missing ones are added in front of the
+            data.
         values: The value of each run, where the runs have drawn or observed one.
     """
 
@@ -91,7 +93,8 @@ def by_element(distribution: Any, name: str, role: str) -> Any:
     inner = base.innermost(distribution, Independent)
     if inner.event_shape:
         raise ValueError(
-            f"The {role} of site '{name}' is a {type(inner).__name__}, which is not independent across elements. "
-            "Treat the site as a whole, or use an elementwise distribution such as a diagonal normal."
+            f"The {role} of site '{name}' is a {type(inner).__name__}, which is not independent "
+            "across elements. Treat the site as a whole, or use an elementwise distribution such "
+            "as a diagonal normal."
         )
     return inner

@@ -24,11 +24,11 @@ class SummedSites:
     """Discrete latent sites to sum out, with the M joint values of all of them.
 
     Attributes:
-        values: By site, ``(M, 1, *inner, 1, *event)``: the ones stand for particles and data, ``inner`` for the plates
-            between.
+        values: By site, ``(M, 1, *inner, 1, *event)``: the ones stand for particles and data,
+            ``inner`` for the plates between.
         counts: By site, how many values it has by itself; M is their product.
-        wide: Whether the programs are handed the values along a dimension of their own, left of the particles, which
-            asks of them to broadcast; else each value makes further particles.
+        wide: Whether the programs are handed the values along a dimension of their own, left of the
+            particles, which asks of them to broadcast; else each value makes further particles.
         chunk: How many of the M are scored at once.
     """
 
@@ -39,7 +39,9 @@ class SummedSites:
 
     @classmethod
     def product(cls, supports: dict[str, Tensor]) -> "SummedSites":
-        """Every value of each site, as :func:`find_supports` lists them, with every one of the others."""
+        """Every value of each site, as :func:`find_supports` lists them, with every one of the
+        others.
+        """
         counts = {name: len(support) for name, support in supports.items()}
         columns = _product(list(counts.values())).unbind(1)
         values = {
@@ -64,7 +66,8 @@ class SummedSites:
 
 
 def find_supports(particles: Particles) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All values ``(S, 1, *inner, 1, *event)`` of each discrete site that has few; and why others cannot be summed.
+    """All values ``(S, 1, *inner, 1, *event)`` of each discrete site that has few; and why others
+    cannot be summed.
 
     Args:
         particles: As :func:`~pyrovae.particles.draw` gives them for one particle.

@@ -40,7 +40,8 @@ class Config:
 
     The fields are the options of ``pyrovae train``. Those that declare a class take its name, or a
     mapping with ``class_path`` and ``init_args``, as in the file. A class of your own is
-    ``"mymodule.Mine"`` or ``"path/to/mine.py:Mine"``. Each field is checked when the object is made.
+    ``"mymodule.Mine"`` or ``"path/to/mine.py:Mine"``. Each field is checked when the object is
+    made.
 
     Args:
         data: digits, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, ...; an .npy, .npz or
@@ -64,7 +65,8 @@ class Config:
         posterior: q(z | x).
         encoder: The network from x to the posterior.
         decoder: The network from z to the likelihood.
-        bias_from_data: Start the decoder's output bias where the likelihood's mean is the data mean.
+        bias_from_data: Start the decoder's output bias where the likelihood's mean is the data
+            mean.
         estimator: The ELBO estimator that is trained with.
         beta: Factor on the KL term: a number or a schedule.
         epochs: Passes over the training data, at most.

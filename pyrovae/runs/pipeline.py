@@ -25,8 +25,8 @@ __all__ = ["evaluate", "resume", "settle", "train"]
 def train(config: Config, path: str | PathLike | None = None) -> Run:
     """Declare a model, fit it, estimate its evidence on the test data, and write all to a folder.
 
-    Weights and evidence are written before figures and page; a figure or page that cannot be made is
-    a warning.
+    Weights and evidence are written before figures and page; a figure or page that cannot be made
+    is a warning.
 
     Args:
         config: What to do.

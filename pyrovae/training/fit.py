@@ -55,35 +55,41 @@ def fit(
 ) -> History:
     """Train a model and a guide by stochastic variational inference.
 
-    The loss is the negative bound averaged over each batch. With validation data the weights of the epoch with
-    the highest validation bound (at beta = 1) are kept.
+    The loss is the negative bound averaged over each batch. With validation data the weights of the
+    epoch with the highest validation bound (at beta = 1) are kept.
 
     Args:
         model, guide: Pyro programs; bound methods, modules or functions.
-        train: An array or tensor, a tuple of them (handed to both programs as arguments), a ``Dataset`` or a
-            ``DataLoader``. Floating arrays take the parameters' precision. Of a dataset's items, elements
-            beyond the model's arguments (such as labels) are left out. Arguments with a default other than
-            None, and those after them, are settings and get no element.
+        train: An array or tensor, a tuple of them (handed to both programs as arguments), a
+            ``Dataset`` or a ``DataLoader``. Floating arrays take the parameters' precision. Of a
+            dataset's items, elements beyond the model's arguments (such as labels) are left out.
+            Arguments with a default other than None, and those after them, are settings and get no
+            element.
         valid: Validation data of the same kinds.
         estimator: One of :mod:`pyrovae.estimators` or a stock Pyro ELBO; default ``ELBO()``.
         beta: Factor on the KL term, or a schedule of it over steps.
         epochs: Passes over the data.
         batch_size: Data in a batch; the last batch of an epoch may be smaller.
-        lr: Learning rate of the default optimiser, or a schedule of it over steps for any optimiser.
+        lr: Learning rate of the default optimiser, or a schedule of it over steps for any
+            optimiser.
         optimizer: Makes a torch optimiser from a list of parameters; default Adam.
         clip_norm: Largest norm of all gradients together.
         seed: Of batch order, draws and ``transform``; the global random state is left as it was.
-        device: Where to train; default CUDA when available. Modules behind the programs are moved there.
-        patience: Stop after this many epochs without a better validation bound; epochs of a warm-up of beta
-            do not count.
+        device: Where to train; default CUDA when available. Modules behind the programs are moved
+            there.
+        patience: Stop after this many epochs without a better validation bound; epochs of a warm-up
+            of beta do not count.
         transform: Applied to each training batch, such as a new binarisation. One whose attribute
-            ``capturable`` is true (as :func:`pyrovae.data.resample`) becomes part of the captured step.
+            ``capturable`` is true (as :func:`pyrovae.data.resample`) becomes part of the captured
+            step.
         shuffle: Whether each epoch draws a new order.
-        drop_last: Whether to leave out the last batch of an epoch where it is smaller than the others.
+        drop_last: Whether to leave out the last batch of an epoch where it is smaller than the
+            others.
         progress: Show a progress bar; default only on a terminal.
         log: A file to append a JSON line to after each epoch.
         checkpoint: A file to save the whole training state to after each epoch.
-        resume: Go on from ``checkpoint`` if it exists; the result equals that of an uninterrupted run.
+        resume: Go on from ``checkpoint`` if it exists; the result equals that of an uninterrupted
+            run.
         callback: Called with each epoch's row; returning True stops training.
         capture, compile: How the training step runs, as for :class:`pyrovae.svi.Step`.
 
@@ -91,8 +97,8 @@ def fit(
         The :class:`History`.
 
     Raises:
-        ValueError: For empty, non-finite or misshapen data, data outside the likelihood's support, or
-            arguments out of range.
+        ValueError: For empty, non-finite or misshapen data, data outside the likelihood's support,
+            or arguments out of range.
         NonFiniteLoss: If the loss stops being finite. The last good weights are restored.
     """
     counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
@@ -174,8 +180,9 @@ def _beta_schedule(beta: float | Schedule, estimator: Any) -> Schedule:
     schedule = copy.deepcopy(beta) if isinstance(beta, Schedule) else Constant(beta)
     if schedule.feedback and not isinstance(estimator, Estimator):
         raise ValueError(
-            f"{schedule!r} listens to the reconstruction and the KL, which {type(estimator).__name__} "
-            "does not report. Use one of pyrovae.estimators, or a beta that is a function of the step."
+            f"{schedule!r} listens to the reconstruction and the KL, which "
+            f"{type(estimator).__name__} does not report. Use one of pyrovae.estimators, or a beta "
+            "that is a function of the step."
         )
     return schedule
 

@@ -164,7 +164,9 @@ class Trainer:
             raise
 
     def _set_schedules(self) -> float:
-        """Set the learning rate and the estimator's own schedule for the next step; returns its beta."""
+        """Set the learning rate and the estimator's own schedule for the next step; returns its
+        beta.
+        """
         if self.lr is not None:
             for group in self.step.optimizer.param_groups:  # type: ignore[union-attr]
                 group["lr"] = self.lr(self.count)
@@ -193,8 +195,8 @@ class Trainer:
         self.weights.restore(self.best if self.history.best_epoch else self.good)
         kept = self.history.best_epoch or "the last step"
         raise NonFiniteLoss(
-            f"Training stopped after epoch {epoch + 1}: the bound of the validation data {first} to "
-            f"{last - 1} is {bound}. Look for outliers among them, or lower lr. The weights "
+            f"Training stopped after epoch {epoch + 1}: the bound of the validation data {first} "
+            f"to {last - 1} is {bound}. Look for outliers among them, or lower lr. The weights "
             f"of {f'epoch {kept}' if self.history.best_epoch else kept} are back in place.",
             step=self.count,
             epoch=epoch + 1,
@@ -239,9 +241,9 @@ class Trainer:
         self.weights.restore(self.good)
         epoch = len(self.history) + 1
         return NonFiniteLoss(
-            f"Training stopped at step {step} (epoch {epoch}): {why}The last good weights are back in "
-            "place. Lower lr, clip gradients (clip_norm=...), or give the likelihood a larger minimum "
-            "scale.",
+            f"Training stopped at step {step} (epoch {epoch}): {why}The last good weights are back "
+            "in place. Lower lr, clip gradients (clip_norm=...), or give the likelihood a larger "
+            "minimum scale.",
             step=step,
             epoch=epoch,
             term=term,

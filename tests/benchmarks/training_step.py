@@ -1,9 +1,11 @@
-"""One training step: pyrovae against a hand-written torch loop, stock Pyro, NumPyro and the matrix products alone.
+"""One training step: pyrovae against a hand-written torch loop, stock Pyro, NumPyro and the matrix
+products alone.
 
     python tests/benchmarks/training_step.py [--cases mlp-16 mlp-128 ...] [--numpyro PYTHON] [--rounds 9]
 
-`--numpyro` is the interpreter of an environment that has numpyro and jax; without it that column is left out.
-All contenders train the same networks on the same data in memory, gathered by index, with Adam at 1e-3.
+`--numpyro` is the interpreter of an environment that has numpyro and jax; without it that column is
+left out. All contenders train the same networks on the same data in memory, gathered by index, with
+Adam at 1e-3.
 """
 
 import argparse
@@ -62,7 +64,9 @@ def build(case: Case) -> VAE:
 
 
 class HandWritten(nn.Module):
-    """What a practitioner writes without a library: networks, closed-form KL where there is one, one loss."""
+    """What a practitioner writes without a library: networks, closed-form KL where there is one,
+    one loss.
+    """
 
     def __init__(self, case: Case, vae: VAE):
         super().__init__()
@@ -181,7 +185,9 @@ def _fastest(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def floor(case: Case, vae: VAE, batch: int, *, fastest: bool) -> Callable[[int], float]:
-    """The matrix products of one step, forward and backward, and nothing else: by torch's default, or the best here."""
+    """The matrix products of one step, forward and backward, and nothing else: by torch's default,
+    or the best here.
+    """
     products = []
     # A Vamp prior's pseudo-inputs go through the encoder with the batch.
     nets_of = (

@@ -1,7 +1,9 @@
-"""The power spherical against mpmath, from the smallest to the largest concentration that float32 carries.
+"""The power spherical against mpmath, from the smallest to the largest concentration that float32
+carries.
 
-The truth is evaluated at the very float32 numbers that the code is given, so the error that is left is that of the
-formula. It may reach some roundings of the terms that the density is a sum of, and no more.
+The truth is evaluated at the very float32 numbers that the code is given, so the error that is left
+is that of the formula. It may reach some roundings of the terms that the density is a sum of, and
+no more.
 """
 
 import math
@@ -55,7 +57,9 @@ def log_peak(kappa, dim):
 @spheres
 @pytest.mark.parametrize("concentration", CONCENTRATIONS)
 def test_power_spherical_is_its_formula(dim, concentration):
-    """Value and gradients: at the mean direction, about it as draws are, at a right angle, and near the antipode."""
+    """Value and gradients: at the mean direction, about it as draws are, at a right angle, and near
+    the antipode.
+    """
     spread = math.sqrt(dim / (dim + concentration))
     for angle in (0.0, 0.5 * spread, spread, 1.57, 1.58, 3.1):
         mu, z, tangent = pole_and_point(dim, angle)

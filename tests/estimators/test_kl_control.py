@@ -1,4 +1,6 @@
-"""Free bits and capacity: their gradients follow their formulas, and what is reported does not move."""
+"""Free bits and capacity: their gradients follow their formulas, and what is reported does not
+move.
+"""
 
 import pyro
 import pyro.distributions as dist
@@ -127,7 +129,9 @@ def test_capacity_follows_its_schedule(oracle):
 
 
 def test_elements_are_told_apart_in_two_layers_and_by_monte_carlo():
-    """Sites without a closed form are judged by their draws: gates of zero and one, nothing between."""
+    """Sites without a closed form are judged by their draws: gates of zero and one, nothing
+    between.
+    """
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):

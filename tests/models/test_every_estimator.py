@@ -1,4 +1,6 @@
-"""Every shape with every estimator and evidence method: it trains and evaluates, or says in a line why it cannot."""
+"""Every shape with every estimator and evidence method: it trains and evaluates, or says in a line
+why it cannot.
+"""
 
 import warnings
 
@@ -129,5 +131,6 @@ def test_evidence(shape, name):
         return
     found = vae.log_marginal(data, method=METHODS[name])
     assert torch.as_tensor(found.log_marginal.values).isfinite().all()
-    # Six fair bits cost 4.2 nats; an untrained decoder with data apart from it a little more or less.
+    # Six fair bits cost 4.2 nats; an untrained decoder with data apart from it a little more or
+    # less.
     assert -7 < found.mean() < -3

@@ -1,4 +1,6 @@
-"""Parts of one's own, as the documentation writes them, from a file on the command line and from a saved config."""
+"""Parts of one's own, as the documentation writes them, from a file on the command line and from a
+saved config.
+"""
 
 import re
 from pathlib import Path
@@ -101,7 +103,9 @@ class Denoising(pv.VAE):
 
 
 def test_a_shape_of_ones_own(tmp_path, monkeypatch, capsys):
-    """It takes what its arguments say, and no part beside; what it inherits is found through `import pyrovae as pv`."""
+    """It takes what its arguments say, and no part beside; what it inherits is found through
+    `import pyrovae as pv`.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(SHAPE)
     words = "--model mine.py:Denoising --model.noise 0.2 --prior StudentT --limit 40 --epochs 1 --latent_dim 3"

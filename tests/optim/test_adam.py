@@ -1,4 +1,6 @@
-"""Adam's update as an operator against torch's own, alone and within a step; and any optimiser's."""
+"""Adam's update as an operator against torch's own, alone and within a step;
+and any optimiser's.
+"""
 
 import copy
 

@@ -34,7 +34,9 @@ def weights(vae):
 
 
 def test_learns_the_linear_gaussian_to_its_entropy():
-    """At the optimum the mean bound is the mean log-density of a model that fits the data at least as well."""
+    """At the optimum the mean bound is the mean log-density of a model that fits the data at least
+    as well.
+    """
     truth = LinearGaussian(data_dim=4, latent_dim=2)
     learner = LinearGaussian(data_dim=4, latent_dim=2, seed=1)
     x = truth.sample(2_000)
@@ -50,13 +52,15 @@ def test_learns_the_linear_gaussian_to_its_entropy():
     )
     after, best = learner.log_prob(x).mean().item(), truth.log_prob(x).mean().item()
     assert before < best - 0.3
-    # The maximum-likelihood fit of 11 free parameters to 2,000 data gains about 11 / 4,000 nats over the truth;
-    # stopping at a learning rate of 0.02 loses more than that.
+    # The maximum-likelihood fit of 11 free parameters to 2,000 data gains about 11 / 4,000 nats
+    # over the truth; stopping at a learning rate of 0.02 loses more than that.
     assert best - 0.03 < after < best + 0.02
 
 
 def test_one_step_is_stock_pyros(x):
-    """One batch, one step, plain SGD: the same parameters as Pyro's own SVI, on the mean instead of the sum."""
+    """One batch, one step, plain SGD: the same parameters as Pyro's own SVI, on the mean instead of
+    the sum.
+    """
     ours, theirs = make(), make()
     fit(
         ours.model,
@@ -88,7 +92,9 @@ def test_same_seed_same_weights_and_the_global_state_is_left_alone(x):
 
 
 def test_history_is_exact_for_unequal_batches(x):
-    """With a frozen model and a posterior independent of the batch, the epoch mean weighs data, not batches."""
+    """With a frozen model and a posterior independent of the batch, the epoch mean weighs data, not
+    batches.
+    """
     vae = make()
     frozen = lambda p: torch.optim.SGD(p, 0.0)  # noqa: E731
     whole = fit(

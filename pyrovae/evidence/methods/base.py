@@ -23,8 +23,8 @@ __all__ = ["Estimate", "Method", "check_count", "estimate_pieces"]
 class Estimate:
     """What a method found: ``(B,)`` columns by name, and notes about the run as a whole.
 
-    Every estimate has the columns ``log_marginal``, ``standard_error``, ``ess``, ``pareto_k``, ``num_particles``,
-    ``debiased``, ``debiased_twice`` and ``unseen``. Methods add their own.
+    Every estimate has the columns ``log_marginal``, ``standard_error``, ``ess``, ``pareto_k``,
+    ``num_particles``, ``debiased``, ``debiased_twice`` and ``unseen``. Methods add their own.
     ``batch_log_mean`` alone is ``(B, 8)``.
     """
 
@@ -60,7 +60,9 @@ class Estimate:
 
     @classmethod
     def exact(cls, sampler: Sampler, plan: Plan) -> "Estimate":
-        """log p(x) itself, where every latent site is summed out. Its error is the rounding error."""
+        """log p(x) itself, where every latent site is summed out. Its error is
+        the rounding error.
+        """
 
         def one_weight(some: Sampler) -> Estimate:
             found = some.log_weights(1)[0]
@@ -124,7 +126,8 @@ def estimate_pieces(
 class Method(Declared, ABC):
     """Base class of the methods. A new one writes :meth:`plan`, :meth:`run` and :meth:`settings`.
 
-    ``bound`` is the side of log p(x) on which the estimates lie in expectation: ``"lower"`` or ``"upper"``.
+    ``bound`` is the side of log p(x) on which the estimates lie in expectation: ``"lower"`` or
+    ``"upper"``.
     """
 
     bound = "lower"
@@ -141,7 +144,9 @@ class Method(Declared, ABC):
 
     @abstractmethod
     def run(self, sampler: Sampler, plan: Plan) -> Estimate:
-        """Estimates for all data of the sampler, inside :func:`~pyrovae.evidence.inspection.evaluating`."""
+        """Estimates for all data of the sampler, inside
+        :func:`~pyrovae.evidence.inspection.evaluating`.
+        """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
