@@ -86,7 +86,8 @@ if __name__ == "__main__":
     results = compare(options.data, seed=options.seed, **small)
     poisson = results["Poisson"].log_marginal.values
     print(
-        f"{'likelihood':>20}{'log p(x | total), nats a cell':>32}{'less Poisson, s.e. over cells':>36}"
+        f"{'likelihood':>20}{'log p(x | total), nats a cell':>32}"
+        f"{'less Poisson, s.e. over cells':>36}"
     )
     for label, found in results.items():
         gain = found.log_marginal.values - poisson

@@ -48,8 +48,9 @@ def test_importing_has_no_effects():
     code = f"""
 import torch, pyro, torch.distributions as td
 def state():
-    return (torch.get_default_dtype(), torch.get_rng_state().sum().item(), td.Distribution._validate_args,
-            torch.get_num_threads(), torch.is_grad_enabled(), len(pyro.get_param_store()), pyro.settings.get(),
+    return (torch.get_default_dtype(), torch.get_rng_state().sum().item(),
+            td.Distribution._validate_args, torch.get_num_threads(), torch.is_grad_enabled(),
+            len(pyro.get_param_store()), pyro.settings.get(),
             td.Independent.__init__, td.TransformedDistribution.__init__, td.Distribution.__init__,
             td.Distribution.__repr__, torch.backends.mkldnn.enabled)
 before = state()

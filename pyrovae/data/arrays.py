@@ -104,4 +104,7 @@ def _complex(what: str, dtype: Any) -> str:
 
 
 def _too_large(what: str, largest: Any) -> str:
-    return f"{what} hold integers that do not fit into 64 bits: found {largest}. Convert them to float64."
+    return (
+        f"{what} hold integers that do not fit into 64 bits: found {largest}. Convert them to "
+        "float64."
+    )

@@ -32,7 +32,7 @@ class Elementwise(TorchDistribution):
             def __init__(self, rate):
                 super().__init__(rate=rate)
 
-            def density(self, value):                         # any broadcast of value and parameters
+            def density(self, value):                        # any broadcast of value and parameters
                 return self.rate.log() - self.rate * value
 
             def draw(self, rate):                             # parameters, expanded

@@ -79,7 +79,8 @@ def unknown(columns: Columns) -> str | None:
             "fewer than 8 chains do not show how far off their mean is" if num < BATCHES else None
         )
     if float(columns["ess"].mean()) < _LEAST_ESS:
-        return f"the effective sample size is below {_LEAST_ESS:.0f}: a few weights decide the estimates"
+        few = f"the effective sample size is below {_LEAST_ESS:.0f}"
+        return f"{few}: a few weights decide the estimates"
     size, mean = max(tail_size(int(num)), 1), _mean_k(k)
     error = (1 + max(mean, 0.0)) / math.sqrt(size * len(k))
     if mean + error > threshold(num) and mean > _light_k(columns, num, size):

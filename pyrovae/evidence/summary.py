@@ -96,7 +96,8 @@ def _tail(evidence: "Evidence") -> str:
     share = evidence.share_flagged
     if share == 0:
         return f"all below {BAD_K}"
-    return f"{share:.1%} above {BAD_K}: there log p(x) may be underestimated by more than the error says"
+    consequence = "there log p(x) may be underestimated by more than the error says"
+    return f"{share:.1%} above {BAD_K}: {consequence}"
 
 
 def _advice(evidence: "Evidence") -> str:

@@ -46,7 +46,8 @@ class DiscretizedLogisticMixture(Levels):
 
     Example:
         >>> import pyrovae as pv
-        >>> vae = pv.VAE((3, 8, 8), latent_dim=2, likelihood=pv.likelihoods.DiscretizedLogisticMixture(5))
+        >>> likelihood = pv.likelihoods.DiscretizedLogisticMixture(5)
+        >>> vae = pv.VAE((3, 8, 8), latent_dim=2, likelihood=likelihood)
         >>> vae.sample(3).shape
         torch.Size([3, 3, 8, 8])
     """

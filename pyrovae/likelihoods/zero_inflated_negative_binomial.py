@@ -42,7 +42,8 @@ class ZeroInflatedNegativeBinomial(OverdispersedCounts):
 
     Example:
         >>> import pyrovae as pv
-        >>> vae = pv.VAE((4,), latent_dim=2, likelihood=pv.likelihoods.ZeroInflatedNegativeBinomial())
+        >>> likelihood = pv.likelihoods.ZeroInflatedNegativeBinomial()
+        >>> vae = pv.VAE((4,), latent_dim=2, likelihood=likelihood)
         >>> vae.sample(3).shape
         torch.Size([3, 4])
     """

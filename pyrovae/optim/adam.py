@@ -172,8 +172,8 @@ def _fused(
     with torch.no_grad():
         torch._foreach_add_(steps, 1)  # type: ignore[attr-defined]
         kernel(
-            parameters, gradients, means, squares, largest, steps, lr=rate, beta1=beta1, beta2=beta2,
-            weight_decay=decay, eps=epsilon, amsgrad=bool(largest), maximize=maximize,
+            parameters, gradients, means, squares, largest, steps, lr=rate,
+            beta1=beta1, beta2=beta2, weight_decay=decay, eps=epsilon, amsgrad=bool(largest), maximize=maximize,
         )  # fmt: skip
 
 

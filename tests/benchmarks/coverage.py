@@ -1,7 +1,7 @@
 """How often `Evidence.interval()` holds the true log p(x): a table in Markdown, by one command.
 
     python tests/benchmarks/coverage.py             # some minutes on one core
-    python tests/benchmarks/coverage.py --full      # eight times the replications, and the largest cells
+    python tests/benchmarks/coverage.py --full      # eight times the replications, and larger cells
 
 Importance weights are drawn from their law, which for a Gaussian posterior and a Gaussian guide is
 known and does not depend on x; they pass through the same summary as those of `log_marginal`.

@@ -1,7 +1,8 @@
-"""Evidence by importance sampling: pyrovae against hand-written torch, pythae and the decoder's
+r"""Evidence by importance sampling: pyrovae against hand-written torch, pythae and the decoder's
 products alone.
 
-    python tests/benchmarks/evidence.py [--data 50] [--particles 1000] [--rounds 9] [--pythae PYTHON]
+    python tests/benchmarks/evidence.py [--data 50] [--particles 1000] [--rounds 9] \
+        [--pythae PYTHON]
 
 The protocol is a fraction of 10,000 data x 5,000 particles with networks
 784-300-300-40-300-300-784; the cost of every contender is linear in the data, so
@@ -13,7 +14,8 @@ left out. pythae asks for no particular torch, so the one at hand can serve it f
 own, and the comparison is at one version:
 
     pip install --target PYTHAE --no-deps pythae==0.1.2
-    pip install --target PYTHAE --no-deps pydantic pydantic-core annotated-types typing-inspection cloudpickle imageio
+    pip install --target PYTHAE --no-deps pydantic pydantic-core annotated-types \
+        typing-inspection cloudpickle imageio
     python tests/benchmarks/evidence.py --pythae "env PYTHONPATH=PYTHAE python"
 
 `--peaks 1000 5000 50000` shows in place of times by how much an estimate raises resident memory, in

@@ -1,7 +1,8 @@
-"""One training step: pyrovae against a hand-written torch loop, stock Pyro, NumPyro and the matrix
+r"""One training step: pyrovae against a hand-written torch loop, stock Pyro, NumPyro and the matrix
 products alone.
 
-    python tests/benchmarks/training_step.py [--cases mlp-16 mlp-128 ...] [--numpyro PYTHON] [--rounds 9]
+    python tests/benchmarks/training_step.py [--cases mlp-16 mlp-128 ...] \
+        [--numpyro PYTHON] [--rounds 9]
 
 `--numpyro` is the interpreter of an environment that has numpyro and jax; without it that column is
 left out. All contenders train the same networks on the same data in memory, gathered by index, with
@@ -137,7 +138,8 @@ def ours(
     step(orders())
     first = time.perf_counter() - start
     print(
-        f"first step {first:.2f} s" + f", of which Inductor {step.compiled.compile_seconds:.2f} s" * compile
+        f"first step {first:.2f} s"
+        + f", of which Inductor {step.compiled.compile_seconds:.2f} s" * compile
         + (f", eager: {step.compiled.reason}" if step.compiled.reason else ""), flush=True,
     )  # fmt: skip
     return step

@@ -25,7 +25,8 @@ def digits():
 
 
 CONCENTRATIONS = [
-    SMALLEST, 1e-20, 1e-6, 0.1, 1.0, 30.0, 1e3, 9.99e3, 1e4, 1.01e4, 1e5, 1e6, 1e8, 1e12, 1e20, 1e30, LARGEST,
+    SMALLEST, 1e-20, 1e-6, 0.1, 1.0, 30.0, 1e3, 9.99e3, 1e4, 1.01e4, 1e5, 1e6, 1e8, 1e12,
+    1e20, 1e30, LARGEST,
 ]  # fmt: skip
 spheres = pytest.mark.parametrize("dim", [2, 3, 10, 301])
 

@@ -196,7 +196,8 @@ DENSITIES = {
     "Normal": (location_scale.Normal, normal, (0, 1), real_cases),
     "Laplace": (location_scale.Laplace, laplace, (0, 1), real_cases),
     "StudentT": (
-        lambda loc, scale, df: location_scale.StudentT(df, loc, scale), student, (0, 1, 1), student_cases,
+        lambda loc, scale, df: location_scale.StudentT(df, loc, scale), student, (0, 1, 1),
+        student_cases,
     ),
     "Beta": (beta.Beta, beta_density, (1, 1), beta_cases),
     "Bernoulli": (

@@ -77,7 +77,8 @@ def refusal(shape, name):
         "conditional",
         "conditional-learned",
     ):
-        return "not independent across elements.*(FreeBits.per=.site.. takes it|use an elementwise distribution)"
+        advice = "(FreeBits.per=.site.. takes it|use an elementwise distribution)"
+        return f"not independent across elements.*{advice}"
     if name.startswith("ais") and shape in ("hierarchical-categorical", "conditional-sphere"):
         return "is discrete, constrained.*Use ImportanceSampling"
     if name == "refined" and shape == "conditional-sphere":
