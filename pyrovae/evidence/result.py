@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import pyrovae
+from pyrovae.evidence import files
 from pyrovae.evidence.columns import MEANING
 from pyrovae.evidence.combine import combine
 from pyrovae.evidence.intervals import quantile, reach, unknown
@@ -94,15 +95,9 @@ class Evidence:
         dataset = xarray.Dataset(
             variables, coords={"datum": np.arange(len(columns["log_marginal"]))}
         )
-        known = {
-            "bound": "lower",
-            "seed": -1,
-            "num_dims": 0,
-            "data_scale": 1.0,
-            "data": "",
-            "method": "",
-        }
-        for name, value in {**known, "version": pyrovae.__version__, **attributes}.items():
+        known: dict[str, Any] = {"bound": "lower", "seed": -1, "num_dims": 0, "data_scale": 1.0}
+        known |= {"data": "", "method": "", "version": pyrovae.__version__}
+        for name, value in (known | attributes).items():
             dataset.attrs[name] = json.dumps(value) if isinstance(value, dict) else value
         return cls(dataset)
 
@@ -285,18 +280,7 @@ class Evidence:
         """ArviZ's schema: ``log_likelihood`` with one chain and draw, and a group ``evidence`` with
         everything.
         """
-        import arviz_base
-
-        tree = arviz_base.from_dict(
-            {"log_likelihood": {"x": self.log_marginal.values[None, None]}},
-            dims={"x": ["datum"]},
-            coords={"datum": self.dataset["datum"].values},
-        )
-        import xarray
-
-        tree["evidence"] = xarray.DataTree(self.dataset)
-        tree.attrs.update(creation_library="pyrovae", creation_library_version=pyrovae.__version__)
-        return tree
+        return files.to_datatree(self.dataset)
 
     def save(self, path: "str | PathLike[str]") -> None:
         """Write :meth:`to_datatree` to a netCDF file."""
@@ -310,16 +294,4 @@ class Evidence:
             FileNotFoundError: If there is no such file.
             ValueError: If it holds no evidence.
         """
-        import xarray
-
-        try:
-            with xarray.open_datatree(path, engine="h5netcdf") as tree:
-                if "evidence" not in tree.children:
-                    raise ValueError(
-                        f"{path} holds the groups {list(tree.children)}, expected 'evidence'."
-                    )
-                return cls(tree["evidence"].to_dataset().load())
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise ValueError(f"{path} is not a netCDF file that can be read ({error}).") from error
+        return cls(files.read(path))

@@ -173,7 +173,8 @@ def _fused(
         torch._foreach_add_(steps, 1)  # type: ignore[attr-defined]
         kernel(
             parameters, gradients, means, squares, largest, steps, lr=rate,
-            beta1=beta1, beta2=beta2, weight_decay=decay, eps=epsilon, amsgrad=bool(largest), maximize=maximize,
+            beta1=beta1, beta2=beta2, weight_decay=decay, eps=epsilon,
+            amsgrad=bool(largest), maximize=maximize,
         )  # fmt: skip
 
 

@@ -79,8 +79,9 @@ class Trainer:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
         from tqdm.auto import tqdm
 
-        if resume and outputs.checkpoint is not None and files.exists(outputs.checkpoint):
-            self._load(outputs.checkpoint)
+        checkpoint, callback = outputs.checkpoint, outputs.callback
+        if resume and checkpoint is not None and files.exists(checkpoint):
+            self._load(checkpoint)
             # The log and the checkpoint may have ended at different epochs.
             outputs.rewrite(self.history.rows)
         first = len(self.history)
@@ -92,10 +93,10 @@ class Trainer:
                     break
                 row = self._epoch(epoch)
                 self._judge(row, patience)
-                if outputs.callback and outputs.callback(row):
+                if callback is not None and callback(row):
                     self.history.stopped_early = True
-                if outputs.checkpoint is not None:
-                    self._save(outputs.checkpoint)
+                if checkpoint is not None:
+                    self._save(checkpoint)
                 outputs.append(row)
                 bar.update()
                 names = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}
