@@ -1,12 +1,17 @@
-"""One way to print every declared object: by the arguments that it was made of."""
+"""What declared objects share: how they print, and what counts as a count among their arguments."""
 
 import inspect
 import textwrap
 from typing import Any, Self
 
-__all__ = ["Declared"]
+__all__ = ["Declared", "is_count"]
 
 WIDTH = 100
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether a value is an integer of at least ``least``. True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 class _ConstructorSignature:

@@ -15,6 +15,7 @@ from pyrovae.compare.bench import Bench, as_dataset
 from pyrovae.compare.comparison import EstimatorComparison
 from pyrovae.compare.gradients import parameter_groups
 from pyrovae.data.batches import as_tensors
+from pyrovae.declare import is_count
 from pyrovae.estimators import Estimator
 from pyrovae.evidence import Evidence, log_marginal
 from pyrovae.particles import nesting_of
@@ -203,11 +204,7 @@ def _check(estimators: Mapping[str, Any], num_replicates: int) -> None:
                 f"Estimator {name!r} must be an instance of a pyrovae.estimators class or a Pyro "
                 f"ELBO, found {estimator!r}."
             )
-    if (
-        isinstance(num_replicates, bool)
-        or not isinstance(num_replicates, int)
-        or num_replicates < 4
-    ):
+    if not is_count(num_replicates, 4):
         raise ValueError(
             f"num_replicates must be an integer of at least 4, found {num_replicates!r}."
         )

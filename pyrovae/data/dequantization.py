@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.declare import Declared
+from pyrovae.declare import Declared, is_count
 
 __all__ = ["Dequantize", "dequantize"]
 
@@ -82,7 +82,7 @@ class Dequantize(Declared):
     capturable = True  # a function of tensors alone: fit puts it into the captured step
 
     def __init__(self, num_levels: int):
-        if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 2:
+        if not is_count(num_levels, 2):
             raise ValueError(f"num_levels must be an integer of 2 or more, found {num_levels!r}.")
         self.num_levels = num_levels
 

@@ -13,6 +13,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from pyrovae.declare import is_count
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import AnalyticKL, is_one
 from pyrovae.particles import LatentSite, Particles
@@ -121,9 +122,7 @@ class FreeBits(KLControl):
         super().__init__(AnalyticKL() if estimator is None else estimator)
         if not nats >= 0:
             raise ValueError(f"FreeBits needs an allowance of nats >= 0, found {nats}.")
-        if per not in ("dimension", "site") and (
-            isinstance(per, bool | str) or not isinstance(per, int) or per < 1
-        ):
+        if per not in ("dimension", "site") and not is_count(per):
             raise ValueError(
                 f"FreeBits needs per='dimension', 'site' or a positive integer, found {per!r}."
             )

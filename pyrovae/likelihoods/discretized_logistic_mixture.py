@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyrovae.declare import is_count
 from pyrovae.distributions import discretized
 from pyrovae.likelihoods.base import solve_increasing
 from pyrovae.likelihoods.levels import Levels
@@ -61,11 +62,7 @@ class DiscretizedLogisticMixture(Levels):
         min_scale: float = 5e-4,
     ):
         super().__init__()
-        if (
-            isinstance(num_components, bool)
-            or not isinstance(num_components, int)
-            or num_components < 1
-        ):
+        if not is_count(num_components):
             raise ValueError(
                 f"num_components must be a positive integer, found {num_components!r}."
             )

@@ -1,5 +1,6 @@
 """What likelihoods of grey levels share."""
 
+from pyrovae.declare import is_count
 from pyrovae.distributions.levels import GreyLevels
 from pyrovae.likelihoods.base import Likelihood
 
@@ -25,7 +26,7 @@ class Levels(Likelihood):
         Raises:
             ValueError: If it is no integer of 2 or more.
         """
-        if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 2:
+        if not is_count(num_levels, 2):
             raise ValueError(
                 f"{type(self).__name__} needs an integer num_levels >= 2, found {num_levels!r}: "
                 "256 for 8-bit images."

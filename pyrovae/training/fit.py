@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.batches import as_batches
+from pyrovae.declare import is_count
 from pyrovae.estimators import ELBO, Estimator
 from pyrovae.programs import Program, check_data, modules_of, parameters_of
 from pyrovae.schedules import Constant, Schedule
@@ -193,9 +194,7 @@ def _default_device() -> torch.device:
 
 def _check_arguments(counts: dict[str, int | None], clip_norm: float | None, lr: Any) -> None:
     for name, value in counts.items():
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ):
+        if value is not None and not is_count(value):
             raise ValueError(f"{name} must be a positive integer, found {value!r}.")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, found {clip_norm}.")

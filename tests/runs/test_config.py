@@ -48,7 +48,12 @@ NUMBER = 3
 def test_default_is_the_model_of_the_readme():
     config = pv.Config()
     vae = declare(config, (8, 8))
-    assert repr(vae) == repr(pv.VAE((8, 8), 16))
+    default = pv.VAE((8, 8), 16)
+    assert (type(vae), vae.data_shape, vae.latent_dim) == (pv.VAE, (8, 8), 16)
+    for name in ("prior", "likelihood", "posterior"):
+        assert repr(getattr(vae, name)) == repr(getattr(default, name))
+    shapes = [{name: p.shape for name, p in one.named_parameters()} for one in (vae, default)]
+    assert shapes[0] == shapes[1]
     assert config.data == "digits"
     assert config.build("beta") == 1.0
 
