@@ -299,6 +299,8 @@ def test_bias_falls_faster_with_particles_for_the_jackknife():
 
 def test_with_draws_keeps_groups_and_the_original():
     grouped = MIWAE(4, 5)
-    assert repr(grouped.with_draws(32)) == "MIWAE(num_bounds=4, num_particles=8)"
+    other = grouped.with_draws(32)
+    assert (other.num_bounds, other.num_particles, other.num_draws) == (4, 8, 32)
+    assert repr(other) == "MIWAE(num_particles=8)"  # four bounds are the default
     assert grouped.num_draws == 20
     assert IWAE(3).with_draws(7).num_draws == 7
