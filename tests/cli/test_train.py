@@ -128,7 +128,14 @@ def test_a_diverging_run_keeps_its_last_good_weights(tmp_path, capsys):
     assert line.startswith("pyrovae: Training stopped at step 3 (epoch 3): the ")
     assert " became" in line
     weights = load_file(tmp_path / "run" / "weights.safetensors")
-    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert all(tensor.abs().max() < 100 for tensor in weights.values())
+
+
+def test_a_run_that_diverges_at_once_leaves_nothing(tmp_path, capsys):
+    assert call("train", TINY, "--lr 1e30 --epochs 9 --out", tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pyrovae: Training stopped after epoch 1: the bound of the validation ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_is_overwritten(run, tmp_path, capsys):

@@ -26,7 +26,8 @@ class Wide(Prior):
         names: Some words.
     """
 
-    def __init__(self, scale: float = 3.0, unused: "int | None" = None, *, names: tuple[str, ...] = ("a",)):
+    def __init__(self, scale: float = 3.0, unused: "int | None" = None, *,
+                 names: tuple[str, ...] = ("a",)):
         super().__init__()
         self.scale, self.names = scale, names
 
