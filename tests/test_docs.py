@@ -1,7 +1,7 @@
 """Every Python block of the documentation, README.md and CONTRIBUTING.md runs as typed.
 
 The blocks of a page run in order, in one namespace that is new for each page. A comment in the line before a block
-changes that: ``<!-- no run: REASON -->`` leaves the block out, ``<!-- slow: REASON -->`` runs it under ``-m slow`` only.
+changes that: ``<!-- no run: REASON -->`` leaves the block out, ``<!-- slow: REASON -->`` runs it with ``-m slow``.
 """
 
 import ast
