@@ -140,6 +140,7 @@ def compare(
     runs: list[Path],
     prob: float = 0.95,
     error: Literal["both", "monte_carlo", "test_set"] = "both",
+    allow_unequal_effort: bool = False,
     out: Path | None = None,
 ) -> None:
     """Compare models by their evidence on the same data, in pairs.
@@ -148,6 +149,7 @@ def compare(
         runs: Two or more run folders, whose newest evidence on the same data is taken, or files.
         prob: How often an interval is to hold the true difference.
         error: Which errors of a difference count.
+        allow_unequal_effort: Compare estimates by different methods or settings, too.
         out: The .nc file to save the table to; default nowhere.
     """
     if len(runs) < 2:
@@ -160,9 +162,10 @@ def compare(
     chosen = dict(zip(labels, _evidence_of(runs), strict=True))
     for label, (file, found) in chosen.items():
         say("evidence", f"{label}: {file}, {found.method}, {len(found):,} data")
-    table = pv.compare_models(
-        {label: found for label, (_, found) in chosen.items()}, prob=prob, error=error
-    )
+    settings: dict[str, Any] = {"prob": prob, "error": error}
+    if allow_unequal_effort:
+        settings["allow_unequal_effort"] = True
+    table = pv.compare_models({label: found for label, (_, found) in chosen.items()}, **settings)
     print(f"{table!r}")
     if out is not None:
         table.dataset.to_netcdf(out, engine="h5netcdf")

@@ -53,17 +53,16 @@ def _rewrite(module: fx.GraphModule) -> int:
 
 
 def _fits(left: Any, right: Any, bias: Any = None) -> bool:
-    values = [node.meta.get("val") if isinstance(node, fx.Node) else None for node in (left, right)]
-    if not all(isinstance(t, Tensor) and t.device.type == "cpu" for t in values):
-        return False
-    a, b = values
-    if a.dtype != torch.float32 or b.dtype != torch.float32 or a.stride(1) != 1:
+    a, b = (node.meta.get("val") if isinstance(node, fx.Node) else None for node in (left, right))
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return False
     if bias is not None:
         shift = bias.meta.get("val") if isinstance(bias, fx.Node) else None
         if not isinstance(shift, Tensor) or shift.shape != (b.shape[1],):
             return False
-    return a.shape[0] >= FEWEST_ROWS and a.shape[1] > 1
+    on_cpu = a.device.type == b.device.type == "cpu"
+    single = a.dtype == b.dtype == torch.float32
+    return on_cpu and single and a.stride(1) == 1 and a.shape[0] >= FEWEST_ROWS and a.shape[1] > 1
 
 
 def _available() -> bool:

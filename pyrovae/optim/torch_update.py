@@ -80,7 +80,7 @@ def torch_optimizers(
         kept = [p.grad for p in parameters]
         for parameter in parameters:
             parameter.grad = None
-        optimizer(parameters)  # without gradients: makes the optimisers and takes no step
+        optimizer(list(parameters))  # without gradients: makes the optimisers and takes no step
         for parameter, gradient in zip(parameters, kept, strict=True):
             parameter.grad = gradient
     if any(optimizer.grad_clip.get(p) is not None for p in parameters):

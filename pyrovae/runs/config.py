@@ -55,6 +55,8 @@ class Config:
         binarize: Grey to black and white. threshold: at one half. stochastic: drawn once. dynamic:
             training images drawn anew for each batch, the others once. auto: threshold if the
             likelihood is Bernoulli and the data are grey.
+        dequantize: Make grey levels real numbers, by uniform noise of one level's width. Training data
+            get it anew for each batch. It is for likelihoods that are densities.
         model: The kind of model: VAE, HierarchicalVAE, ConditionalVAE or ClusteringVAE.
         latent_dim: Dimension D of z; a HierarchicalVAE takes one number for both layers or
             [D1, D2], from the data upwards.
@@ -95,6 +97,7 @@ class Config:
     test_size: int | float | None = None
     limit: int | None = None
     binarize: Literal["auto", "none", "threshold", "stochastic", "dynamic"] = "auto"
+    dequantize: bool = False
     model: Declared = field(default_factory=_declared("VAE"))
     latent_dim: int | tuple[int, int] = 16
     condition_dim: int | None = None
@@ -203,6 +206,8 @@ def load_data(config: Config) -> Splits:
     )
     if config.binarize not in ("none", "auto"):
         splits = splits.binarize(config.binarize, seed=config.data_seed)
+    if config.dequantize:
+        splits = splits.dequantize(seed=config.data_seed)
     # After binarisation: a few test images have the bits that they have among all.
     return splits if config.limit is None else splits.take(config.limit, seed=config.data_seed)
 

@@ -72,26 +72,33 @@ def settle(config: Config) -> tuple[Config, Splits]:
         # From all the data there are: a limited part may lack a label.
         size = load_data(replace(config, limit=None, binarize="none")).condition_dim
         config = replace(config, condition_dim=size)
-    splits = load_data(config)
+    splits = load_data(replace(config, dequantize=False))
+    discrete = getattr(config.build("likelihood"), "discrete", False)
+    if config.dequantize and discrete:
+        raise ValueError(
+            f"dequantize makes real numbers, and {config.build('likelihood')!r} gives probabilities of "
+            "levels. Leave it out, or take a density such as Gaussian."
+        )
     if config.binarize == "auto":
         grey = isinstance(config.build("likelihood"), Bernoulli) and splits.is_grey
         config = replace(config, binarize="threshold" if grey else "none")
-        splits = load_data(config)
-    return config, splits
+    return config, load_data(config)
 
 
 def evaluate(vae: Model, splits: Splits, part: str, method: Any, seed: int = 0) -> Evidence:
     """The evidence of a model on one part of the data, ``"train"``, ``"valid"`` or ``"test"``."""
-    density = not vae.likelihood.discrete and splits.levels is not None
+    density = not vae.likelihood.discrete
     evidence = log_marginal(
         vae.model,
         vae.guide,
         arguments(vae, splits, part),
         method=method,
         seed=seed,
-        data_scale=1 / (splits.levels - 1) if density else 1.0,
+        data_scale=splits.data_scale if density else 1.0,
         progress=sys.stderr.isatty(),
     )
+    if density and splits.holds_levels:  # a density on a grid has no bits per dimension
+        evidence.dataset.attrs["num_dims"] = 0
     if is_conditional(vae):
         evidence.dataset.attrs["given"] = "y"
     return evidence

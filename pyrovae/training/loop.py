@@ -87,12 +87,11 @@ class Trainer:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
         from tqdm.auto import tqdm
 
-        if resume and outputs.checkpoint is not None and files.exists(outputs.checkpoint):
-            self._load(outputs.checkpoint)
-            if (
-                outputs.log is not None
-            ):  # the log and the checkpoint may have ended at different epochs
-                outputs.log.write_text("".join(map(_line, self.history.rows)))
+        log, checkpoint, callback = outputs.log, outputs.checkpoint, outputs.callback
+        if resume and checkpoint is not None and files.exists(checkpoint):
+            self._load(checkpoint)
+            if log is not None:  # the log and the checkpoint may have ended at different epochs
+                log.write_text("".join(map(_line, self.history.rows)))
         first = len(self.history)
         hidden = None if outputs.progress is None else not outputs.progress
         with tqdm(
@@ -108,12 +107,12 @@ class Trainer:
                     break
                 row = self._epoch(epoch)
                 self._judge(row, patience)
-                if outputs.callback and outputs.callback(row):
+                if callback is not None and callback(row):
                     self.history.stopped_early = True
-                if outputs.checkpoint is not None:
-                    self._save(outputs.checkpoint)
-                if outputs.log is not None:
-                    with outputs.log.open("a") as lines:
+                if checkpoint is not None:
+                    self._save(checkpoint)
+                if log is not None:
+                    with log.open("a") as lines:
                         lines.write(_line(row))
                 bar.update()
                 names = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}

@@ -213,7 +213,7 @@ def test_hopeless_effort_is_mostly_called_unknown(guide):
     columns = table.importance_columns(guide, 30, 2000, seed=1)
     held, unknown = table.coverage(columns, 1, 500)
     assert held > 0.85
-    assert unknown > 0.7
+    assert unknown > 0.6
     held, unknown = table.coverage(columns, 20, 100)
     assert held > 0.94 - 3 * math.sqrt(0.95 * 0.05 / 100)
     assert unknown > 0.9

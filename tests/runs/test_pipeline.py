@@ -1,6 +1,7 @@
 """Training a run from Python: what counts is written first, and what decorates costs no run."""
 
 import io
+import math
 import sys
 
 import pytest
@@ -108,3 +109,20 @@ def test_resume_needs_a_checkpoint(tmp_path):
         pv.load_run(run.path)
     with pytest.raises(FileNotFoundError, match="no run folder"):
         pv.load_run(tmp_path / "nowhere")
+
+
+def test_bits_per_dimension_of_a_density_take_dequantised_levels(tmp_path):
+    """A density on a grid of levels can be made as large as one likes, so it has no bits."""
+    grey = {**TINY, "likelihood": "Gaussian", "binarize": "none"}
+    plain = pv.Evidence.load(pv.train(pv.Config(**grey), tmp_path / "plain").evidence)
+    assert "bits per dimension" not in repr(plain)
+    with pytest.raises(ValueError, match="no bits per dimension"):
+        _ = plain.bits_per_dim
+    spread = pv.Evidence.load(
+        pv.train(pv.Config(**grey, dequantize=True), tmp_path / "spread").evidence
+    )
+    # p(level) = p(x in its cell): in bits, log2 of 17 levels more than the density's on [0, 1].
+    expected = -spread.mean() / 64 / math.log(2) + math.log2(17)
+    assert spread.bits_per_dim == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="probabilities of levels"):
+        pv.train(pv.Config(**{**grey, "likelihood": "DiscretizedLogistic"}, dequantize=True))
