@@ -5,6 +5,7 @@ changes that: ``<!-- no run: REASON -->`` leaves the block out, ``<!-- slow: REA
 """
 
 import ast
+import inspect
 import re
 import warnings
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+
+import pyrovae as pv
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -113,3 +116,10 @@ def test_links_between_pages_lead_somewhere(page):
     links += [f"{name}.md" for name in re.findall(r"\{doc\}`(?:[^`<]*<)?([\w/]+)>?`", text)]
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing, f"{page.name} links to {missing}"
+
+
+def test_the_reference_lists_every_public_module():
+    pages = "\n".join(path.read_text("utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    listed = set(re.findall(r"automodule:: (pyrovae\.\w+)$", pages, re.MULTILINE))
+    public = {f"pyrovae.{name}" for name in pv.__all__ if inspect.ismodule(getattr(pv, name))}
+    assert public - listed == set()
