@@ -7,6 +7,7 @@ changes that: ``<!-- no run: REASON -->`` leaves the block out, ``<!-- slow: REA
 import ast
 import inspect
 import re
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pyrovae as pv
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 BLOCK = re.compile(
-    r"^(?:<!-- (?P<mark>no run|slow): (?P<reason>\S.*?) -->\n+)?"
+    r"^(?:[ ]*<!-- (?P<mark>no run|slow): (?P<reason>\S.*?) -->\n+)?"
     r"(?P<indent>[ ]*)```(?:python|\{code-cell\} ipython3)\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -41,7 +42,7 @@ def run_page(page, slow=False):
     for line, code in blocks(page, slow):
         for old, new in [] if slow else SHORTER.get(page.name, []):
             code = code.replace(old, new)
-        tree = ast.parse(code, str(page))
+        tree = ast.parse(textwrap.dedent(code), str(page))
         ast.increment_lineno(tree, line)
         last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, str(page), "exec"), names)
