@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyrovae.distributions.location_scale import FittedNormal
 from pyrovae.evidence.inspection import in_pieces, inspect
 from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.plan import plan
@@ -42,6 +43,11 @@ class _Part(Messenger):
             raise ValueError(
                 f"Site '{msg['name']}' is {type(fn).__name__}, whose elements are not independent given z, so a part "
                 "of them has no density of its own. Use a likelihood that factorises."
+            )
+        if isinstance(fn, FittedNormal):
+            raise ValueError(
+                f"Site '{msg['name']}' fits one sigma to all elements, and missing ones would enter it. "
+                'Use a likelihood that factorises while it is trained, such as Gaussian("learned").'
             )
         msg["fn"] = MaskedDistribution(fn, self.mask).to_event(rank)
 
