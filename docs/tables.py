@@ -7,7 +7,7 @@ from pathlib import Path
 
 CATALOGUE = Path(__file__).parent / "catalogue.md"
 FAMILIES = {
-    "Models": ("pyrovae.models", "Pair"),
+    "Models": ("pyrovae.models", "Model"),
     "Priors p(z)": ("pyrovae.priors", "Prior"),
     "Likelihoods p(x | z)": ("pyrovae.likelihoods", "Likelihood"),
     "Posteriors q(z | x)": ("pyrovae.posteriors", "Posterior"),
@@ -19,9 +19,9 @@ FAMILIES = {
 """Heading, the module that exports the classes, and the base class that they have."""
 
 HEAD = """\
-# What there is
+# Catalogue
 
-Every class that a model, its training or its evaluation can be declared with, and the paper that it
+Every class with which a model, its training or its evaluation can be declared, and the paper that it
 is from. The names are the same in Python and on the command line: `priors.Vamp(num_components=500)`
 is `--prior Vamp --prior.num_components 500`.
 """
@@ -47,8 +47,11 @@ def row(cls: type) -> str:
     summary = plain(" ".join(text.split("\n\n")[0].split()))
     references = re.search(r"^References:\n((?:[ ]{4}.*\n|\n)+)", text + "\n", re.MULTILINE)
     cited = " ".join(references[1].split()) if references else ""
-    paper = re.match(r"(.*?) \(([^()]*?), (\d{4})\)", cited)
-    link = re.search(r"https://arxiv\.org/abs/[\w.]+", cited)
+    paper = re.match(r"[- ]*(.*?) \(([^()]*?), (\d{4})\b", cited)
+    others = re.compile(r"\([^()]*?, \d{4}\b").search(cited, paper.end() if paper else 0)
+    link = re.search(
+        r"https://arxiv\.org/abs/[\w./-]+", cited[: others.start() if others else None]
+    )
     source = ""
     if paper:
         title = f"[*{paper[1]}*]({link[0]})" if link else f"*{paper[1]}*"

@@ -3,8 +3,6 @@ exactly.
 """
 
 import math
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -85,15 +83,3 @@ def test_fixed_numbers_are_exact_in_double_precision(likelihood, number):
     for _ in range(2):
         assert number(vae.double().likelihood(z.double())).item() == 0.1
         vae.float()
-
-
-def test_the_page_runs_as_typed():
-    page = Path(__file__).resolve().parents[2] / "docs" / "likelihoods.md"
-    scope = {}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
-        exec(block, scope)
-    assert scope["evidence"].bits_per_dim > 0
-    assert scope["Exponential"]().in_support(torch.tensor([[1.0], [-1.0]])).tolist() == [
-        True,
-        False,
-    ]
