@@ -1,6 +1,6 @@
 """Check programs and data before any estimate, and record what the programs are like."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrovae.evidence.checks import CountObserved, RefuseTraining, check_arguments
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.evidence.streams import DatumStreams, data_keys, fingerprint
 from pyrovae.evidence.summing import Supports, join_supports
-from pyrovae.particles import SummedSites, draw, find_supports
+from pyrovae.particles import Particles, SummedSites, draw, find_supports, is_point
 from pyrovae.programs import Program, evaluation_mode
 
 __all__ = ["Inspection", "evaluating", "in_pieces", "inspect"]
@@ -40,7 +39,11 @@ class Inspection:
         discrete: Whether log p(x) is a log-probability.
         latents: Names of the latent sites.
         completed: Latent sites that the guide lacks.
-        points: Sites at which the guide is a point mass, without a density.
+        points: Sites at which the guide is a point mass, without a density. A point mass that maps auxiliary draws
+            has one, and does not count.
+        auxiliary: Names of the sites that the guide alone draws.
+        mapped: Whether latent sites are functions of these.
+        whole: Whether the programs take all of the data or none, as a guide with parameters for each datum does.
         supports: Values of the discrete sites that can be summed, and why others cannot.
     """
 
@@ -58,6 +61,9 @@ class Inspection:
     latents: tuple[str, ...]
     completed: tuple[str, ...]
     points: tuple[str, ...]
+    auxiliary: tuple[str, ...]
+    mapped: bool
+    whole: bool
     supports: Supports
 
     @property
@@ -146,13 +152,18 @@ def _run_once(
     size = max(1, min(len(keys), memory_budget // (64 * max(width, 1))))
     supports: Supports | None = None
     observed = CountObserved()
-    for index in in_pieces(len(keys), size):
+
+    def run(index: np.ndarray) -> Particles:
         rows = tuple(arg[index].to(device) for arg in args)
         streams = DatumStreams(keys[index], 1, axis=max_plate_nesting)
-        with pyro.validation_enabled(True), streams, RefuseTraining(), observed:
-            particles = draw(
-                model, guide, 1, rows, max_plate_nesting=max_plate_nesting, complete=True
-            )
+        with pyro.validation_enabled(True), streams, RefuseTraining():
+            nesting = max_plate_nesting
+            return draw(model, guide, 1, rows, max_plate_nesting=nesting, complete=True)
+
+    whole = len(keys) > 1 and not _works(run, np.arange(min(4, len(keys) - 1)))
+    for index in in_pieces(len(keys), len(keys) if whole else size):
+        with observed:
+            particles = run(index)
         if particles.scaled:
             raise ValueError(
                 "A handler scales the programs (KLScale or poutine.scale with a factor other than 1). "
@@ -168,15 +179,23 @@ def _run_once(
         "discrete": particles.discrete,
         "latents": tuple(latents),
         "completed": particles.completed,
-        "points": tuple(name for name, site in latents.items() if _is_point(site.posterior)),
+        "points": ()
+        if particles.mapped
+        else tuple(n for n, s in latents.items() if is_point(s.posterior)),
+        "auxiliary": tuple(particles.auxiliary),
+        "mapped": particles.mapped,
+        "whole": whole,
         "supports": supports,
     }
 
 
-def _is_point(distribution: Any) -> bool:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Delta)
+def _works(run: Callable[[np.ndarray], Any], index: np.ndarray) -> bool:
+    """Whether the programs run on some of the data. Whatever else is wrong shows with all of them."""
+    try:
+        run(index)
+    except Exception:
+        return False
+    return True
 
 
 @contextmanager

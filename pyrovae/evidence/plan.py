@@ -88,13 +88,14 @@ def plan(
     """
     summed, exact, notes = _sum_out(inspection, enumerate, most_particles)
     _check_guide(inspection, summed, density)
-    size, separate = _bytes_per_particle(inspection.sampler(summed), exact)
+    size, separate = _bytes_per_particle(inspection, summed, exact)
     # Random numbers of particles that run one by one depend on where their piece began.
     most_at_once = BLOCK if separate else 4 * BLOCK
     at_once = min(num_particles, most_at_once)
     budget, num_data = inspection.memory_budget, inspection.num_data
     most = _most_data(budget, bytes_per_datum)
-    data, particles = _cut(budget, size, at_once, most)
+    unit = num_data if inspection.whole else 1  # data that cannot be taken apart
+    data, particles = _cut(budget, size * unit, at_once, most)
     scorer = None
     if compile and not exact:
         data = math.ceil(num_data / math.ceil(num_data / data))  # pieces of nearly one size
@@ -103,9 +104,9 @@ def plan(
             inspection.model, (data, particles), size, place, compile=compile, total=total
         )
     if in_cache and scorer is None and inspection.device.type == "cpu":
-        data, particles = _cut(min(budget, CACHED), size, at_once, most)
+        data, particles = _cut(min(budget, CACHED), size * unit, at_once, most)
     return Plan(
-        num_data=data,
+        num_data=max(data, unit),
         num_particles=particles,
         bytes_per_particle=size,
         memory_budget=budget,
@@ -166,7 +167,7 @@ def _sum_out(
     if summed is None:
         return None, False, notes
     summed = replace(summed, wide=_broadcasts(inspection.sampler(summed)))
-    one, _ = _bytes_per_particle(inspection.sampler(summed.first(1)), exact)
+    one, _ = _bytes_per_particle(inspection, summed.first(1), exact)
     least = 1 if exact else BLOCK  # particles of the smallest piece of work
     chunk = max(1, min(summed.num_values, inspection.memory_budget // (least * one)))
     return replace(summed, chunk=chunk), exact, notes
@@ -192,10 +193,14 @@ def _broadcasts(sampler: Sampler) -> bool:
     )
 
 
-def _bytes_per_particle(sampler: Sampler, exact: bool) -> tuple[int, bool]:
+def _bytes_per_particle(
+    inspection: Inspection, summed: SummedSites | None, exact: bool
+) -> tuple[int, bool]:
     """Bytes for one particle of one datum, and whether the programs run for each particle by itself."""
-    num_data, num_particles = (1, 1) if exact else (min(4, len(sampler)), 8)
-    some = sampler.select(slice(0, num_data))
+    num_data, num_particles = (1, 1) if exact else (min(4, inspection.num_data), 8)
+    if inspection.whole:
+        num_data = inspection.num_data
+    some = inspection.sampler(summed).select(slice(0, num_data))
     some.encoded  # noqa: B018
     streams = some.streams(num_particles)
     with _CountBytes() as counter:

@@ -161,8 +161,8 @@ class _Anneal:
         _check_sites(self.first)
         self.dtype = self.first.log_likelihood.dtype
         scales = {}
-        for name, site in self.first.latents.items():
-            spread = site.value.std(0, keepdim=True)
+        for name, value in self.first.random_values.items():
+            spread = value.std(0, keepdim=True)
             scales[name] = torch.where(spread > 0, spread, torch.ones_like(spread))
         self.transition = Transition(
             self.densities, scales, sampler.max_plate_nesting, method.num_leapfrog
@@ -177,11 +177,14 @@ class _Anneal:
         return draw(num, streams=streams)
 
     def densities(self, values: Values) -> tuple[Tensor, Tensor]:
-        """log of the start density, and log of the joint density over it."""
+        """log of the start density, and log of the joint density over it.
+
+        Where the guide draws auxiliary values u, both densities are over (z, u): q(z | u) q(u) and p(x, z) q(u).
+        """
         from_guide = self.method.start == "guide"
         particles = self.sampler.score(values, guide=from_guide)
         if from_guide:
-            return particles.log_q, particles.log_p - particles.log_q
+            return particles.log_q + particles.log_auxiliary, particles.log_p - particles.log_q
         return particles.log_prior, particles.log_likelihood
 
     def estimate(self, exact: Values | None = None) -> Estimate:
@@ -191,7 +194,12 @@ class _Anneal:
         if exact is None:
             log_w, acceptance = self.walk(self._start(streams), path, streams, backwards=False)
         else:
-            state = evaluate(self.densities, repeat_values(exact, self.first, chains))
+            values = repeat_values(exact, self.first, chains)
+            if (
+                self.first.auxiliary
+            ):  # under the density p(x, z) q(u), auxiliary draws u are independent of z
+                values = {**self._begin(chains, streams).random_values, **values}
+            state = evaluate(self.densities, values)
             state = self.scatter(state, path, streams)
             log_w, acceptance = self.walk(state, path, streams, backwards=True)
         running = RunningWeights(len(self.sampler), chains, log_w.device)
@@ -208,7 +216,7 @@ class _Anneal:
 
     def _start(self, streams: DatumStreams) -> State:
         first = self._begin(streams.num_particles, streams)
-        values = {name: site.value.detach() for name, site in first.latents.items()}
+        values = {name: value.detach() for name, value in first.random_values.items()}
         return evaluate(self.densities, values)
 
     def scatter(self, state: State, path: AnnealingPath, streams: DatumStreams) -> State:
@@ -274,10 +282,10 @@ class _Anneal:
 
 
 def _check_sites(particles: Particles) -> None:
-    for site in particles.latents.values():
-        if not real_support(site):
+    for site in particles.sites.values():
+        if site.is_random and not real_support(site):
+            law = type(site.prior or site.posterior).__name__
             raise ValueError(
-                f"AIS moves latent values by gradients over all real numbers, but site '{site.name}' is "
-                f"{type(site.prior).__name__}, which is discrete, constrained, or of unknown support. "
-                "Use ImportanceSampling."
+                f"AIS moves latent values by gradients over all real numbers, but site '{site.name}' is {law}, which "
+                "is discrete, constrained, or of unknown support. Use ImportanceSampling."
             )

@@ -21,6 +21,7 @@ from pyrovae.weights import RunningWeights, log_mean_exp
 __all__ = ["ImportanceSampling"]
 
 _FLOAT_BYTES = 8
+_AUXILIARY_STREAM = 22  # the random stream of auxiliary sites where latent values are given
 
 
 class ImportanceSampling(Method):
@@ -142,6 +143,16 @@ class ImportanceSampling(Method):
         return found | ({"prior_share": self.prior_share} if self.prior_share else {})
 
     def plan(self, inspection: Inspection) -> Plan:
+        if inspection.mapped and self.prior_share and not self.refine_steps:
+            raise ValueError(
+                f"The guide computes latent sites from its auxiliary sites {list(inspection.auxiliary)}, so its "
+                "density at a draw of the prior is not known. Leave prior_share out, or set refine_steps=100."
+            )
+        if inspection.whole and self.target_standard_error is not None:
+            raise ValueError(
+                "The programs take all of the data at once only, so each datum gets the same number of particles. "
+                "Leave target_standard_error out."
+            )
         kept = RunningWeights(0, self.max_particles).keep
         # A few copies of the weights that are kept; twice as many with a pilot beside.
         copies = 6 if self.target_standard_error is None else 12
@@ -204,7 +215,8 @@ class ImportanceSampling(Method):
 
         def draw_prior(num: int, start: int) -> Any:
             drawn = sampler.draw_prior(num, start)
-            return sampler.score({name: site.value for name, site in drawn.latents.items()})
+            with sampler.streams(num, start, salt=_AUXILIARY_STREAM):
+                return sampler.score(drawn.random_values)
 
         strata = (sampler.draw, self.num_particles - from_prior), (draw_prior, from_prior)
         for draw, num in strata:
@@ -234,7 +246,9 @@ class ImportanceSampling(Method):
 
         def weigh(some: Sampler, values: dict[str, Tensor]) -> Estimate:
             running = RunningWeights(len(some), self.num_particles, plan.device)
-            given = some.score(repeat_values(values, some.draw(1), 1))
+            first = repeat_values(values, some.draw(1), 1)
+            with some.streams(1, salt=_AUXILIARY_STREAM):
+                given = some.score(first)
             running.update(check_log_weights(given.log_weights))
             for log_w in some.weight_chunks(self.num_particles - 1, plan.num_particles):
                 running.update(log_w)
