@@ -7,11 +7,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyrovae.evidence.proposal import DiagonalGuide
 from pyrovae.evidence.streams import DatumStreams, further
 from pyrovae.evidence.tiles import Tiles
 from pyrovae.particles import (
@@ -29,7 +28,7 @@ from pyrovae.particles import (
 )
 from pyrovae.programs import Program
 
-__all__ = ["DiagonalGuide", "Sampler", "repeat_values"]
+__all__ = ["Sampler", "check_log_weights", "repeat_values"]
 
 _PRIOR_STREAM = 21
 
@@ -166,38 +165,6 @@ class Sampler:
             name, value, log_q = draw_latent(self.encoded, num_particles, max_plate_nesting=axis)
         log_p = scorer.log_p(name, value, self.args, axis)
         return None if log_p is None else log_p - log_q
-
-
-class DiagonalGuide:
-    """A guide for given data: a diagonal normal for each latent site of each datum.
-
-    Args:
-        locs, scales: By site, ``(..., B, *event)``.
-        event_dims: By site, the number of event dimensions.
-    """
-
-    def __init__(
-        self, locs: dict[str, Tensor], scales: dict[str, Tensor], event_dims: dict[str, int]
-    ):
-        self.locs, self.scales, self.event_dims = locs, scales, event_dims
-
-    def select(self, index: Any) -> "DiagonalGuide":
-        """The guide of some of the data."""
-
-        def pick(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            axes = {name: t.dim() - self.event_dims[name] - 1 for name, t in tensors.items()}
-            return {
-                name: t.movedim(axes[name], 0)[index].movedim(0, axes[name])
-                for name, t in tensors.items()
-            }
-
-        return DiagonalGuide(pick(self.locs), pick(self.scales), self.event_dims)
-
-    def __call__(self, *args: Tensor) -> None:
-        with pyro.plate("_refined", len(args[0]), dim=-1):
-            for name, loc in self.locs.items():
-                normal = dist.Normal(loc, self.scales[name], validate_args=False)
-                pyro.sample(name, normal.to_event(self.event_dims[name]))
 
 
 def repeat_values(

@@ -14,13 +14,14 @@ from pyrovae.evidence.methods.refine import refine
 from pyrovae.evidence.plan import Plan, plan
 from pyrovae.evidence.sampler import Sampler, check_log_weights, repeat_values
 from pyrovae.evidence.streams import BLOCK
-from pyrovae.evidence.summing import check_enumerate
+from pyrovae.evidence.summing import Enumerate, check_enumerate
 from pyrovae.nets.precision import Bfloat16Networks
 from pyrovae.weights import RunningWeights, log_mean_exp
 
 __all__ = ["ImportanceSampling"]
 
 _FLOAT_BYTES = 8
+_DEGREES = 5.0  # of the Student t
 _AUXILIARY_STREAM = 22  # the random stream of auxiliary sites where latent values are given
 
 
@@ -51,8 +52,11 @@ class ImportanceSampling(Method):
         refine_steps: Gradient steps that fit a diagonal normal to the posterior of each datum, starting at the
             guide's moments. Draws then come from that normal. The column ``refinement_gain`` of the result is the
             rise of the ELBO in nats.
-        prior_share: Share of the draws that come from the prior. All draws are weighed by the mixture of prior and
-            guide, so no weight exceeds p(x | z) over the share.
+        proposal: What draws come from after refinement: the ``"normal"``, or ``"student_t"``, a multivariate Student t
+            with 5 degrees of freedom and the normal's mean and scale. Its tails keep the weights bounded where the
+            posterior's tails are heavier than a normal's.
+        prior_share: Share of the draws that come from the prior, beside the guide or the refined proposal. All draws
+            are weighed by the mixture of both, so no weight exceeds p(x | z) over the share.
         enumerate: Whether discrete latent sites are summed. ``"auto"`` sums up to 32 joint values, and up to K where
             no other site is left, which makes the result exact. True sums up to 65,536 values or raises. False draws.
             The result's ``notes`` name the sites.
@@ -92,8 +96,9 @@ class ImportanceSampling(Method):
         target_standard_error: float | None = None,
         max_particles: int | None = None,
         refine_steps: int = 0,
+        proposal: Literal["normal", "student_t"] = "normal",
         prior_share: float = 0.0,
-        enumerate: bool | Literal["auto"] = "auto",
+        enumerate: Enumerate = "auto",
         networks: Literal["full", "bfloat16"] = "full",
         compile: bool | Literal["auto"] = "auto",
     ):
@@ -115,6 +120,11 @@ class ImportanceSampling(Method):
                 f"max_particles={max_particles} is less than num_particles={num_particles}."
             )
         self.refine_steps = check_count("refine_steps", refine_steps, least=0)
+        if proposal not in ("normal", "student_t"):
+            raise ValueError(f"proposal must be 'normal' or 'student_t', found {proposal!r}.")
+        if proposal != "normal" and not refine_steps:
+            raise ValueError("A proposal is fitted by refinement: set refine_steps, such as 100.")
+        self.proposal: Literal["normal", "student_t"] = proposal
         if not 0 <= prior_share < 1:
             raise ValueError(f"prior_share must lie in [0, 1), found {prior_share}.")
         if prior_share and target_standard_error is not None:
@@ -122,7 +132,7 @@ class ImportanceSampling(Method):
                 "A prior_share needs a fixed number of particles: leave target_standard_error out."
             )
         self.prior_share = prior_share
-        self.enumerate = check_enumerate(enumerate)
+        self.enumerate: Enumerate = check_enumerate(enumerate)
         if networks not in ("full", "bfloat16"):
             raise ValueError(f"networks must be 'full' or 'bfloat16', found {networks!r}.")
         self.networks: Literal["full", "bfloat16"] = networks
@@ -138,6 +148,7 @@ class ImportanceSampling(Method):
                 "max_particles": self.max_particles,
             }
         found |= {"refine_steps": self.refine_steps} if self.refine_steps else {}
+        found |= {"proposal": self.proposal} if self.proposal != "normal" else {}
         found |= {"enumerate": self.enumerate} if self.enumerate != "auto" else {}
         found |= {"networks": self.networks} if self.networks != "full" else {}
         return found | ({"prior_share": self.prior_share} if self.prior_share else {})
@@ -189,7 +200,8 @@ class ImportanceSampling(Method):
     def _weigh(self, sampler: Sampler, plan: Plan) -> Estimate:
         more = {}
         if self.refine_steps:
-            sampler, more["refinement_gain"] = refine(sampler, self.refine_steps)
+            degrees = _DEGREES if self.proposal == "student_t" else math.inf
+            sampler, more["refinement_gain"] = refine(sampler, self.refine_steps, degrees)
         if self.target_standard_error is not None:
             running = weigh_to_target(
                 sampler,
