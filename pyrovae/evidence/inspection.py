@@ -31,8 +31,8 @@ class Inspection:
         args: Arguments of both programs, as tensors with one leading dimension.
         keys: ``(B,)`` random streams of the data.
         device: Where the programs run.
-        seed: Seed of all random numbers.
         max_plate_nesting: Number of batch dimensions that the programs use themselves.
+        seed: Seed of all random numbers.
         memory_budget: Bytes that one piece of work may take.
         progress: Whether to show a progress bar.
         num_dims: Mean number of observed elements of a datum; masked elements do not count.
@@ -52,8 +52,8 @@ class Inspection:
     args: tuple[Tensor, ...]
     keys: np.ndarray
     device: torch.device
-    seed: int
     max_plate_nesting: int
+    seed: int
     memory_budget: int
     progress: bool
     num_dims: float
@@ -92,7 +92,6 @@ def inspect(
     model: Program,
     guide: Program,
     data: Any,
-    *,
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
@@ -122,20 +121,9 @@ def inspect(
         args, place = check_arguments(model, guide, data, device)
         if memory_budget is None:
             memory_budget = (256 if place.type == "cpu" else 4096) * MEBIBYTE
-        keys = data_keys(args, int(seed))
-        found = _run_once(model, guide, args, keys, place, memory_budget, max_plate_nesting)
-    return Inspection(
-        model=model,
-        guide=guide,
-        args=args,
-        keys=keys,
-        device=place,
-        seed=int(seed),
-        max_plate_nesting=max_plate_nesting,
-        memory_budget=int(memory_budget),
-        progress=progress,
-        **found,
-    )
+        known = model, guide, args, data_keys(args, int(seed)), place, max_plate_nesting
+        found = _run_once(*known, memory_budget)
+    return Inspection(*known, int(seed), int(memory_budget), progress, **found)
 
 
 def _run_once(
@@ -144,8 +132,8 @@ def _run_once(
     args: tuple[Tensor, ...],
     keys: np.ndarray,
     device: torch.device,
-    memory_budget: int,
     max_plate_nesting: int,
+    memory_budget: int,
 ) -> dict[str, Any]:
     """The fields of :class:`Inspection` that one particle of every datum shows."""
     width = sum(arg[0].numel() * arg.element_size() for arg in args)

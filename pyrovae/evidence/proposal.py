@@ -5,7 +5,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions import Gamma, Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -56,7 +56,7 @@ class DiagonalGuide:
 class _DiagonalStudentT(TorchDistribution):
     """Multivariate Student t with a diagonal scale matrix: one chi-square for all elements of a site."""
 
-    arg_constraints = {}  # noqa: RUF012 - as torch declares it
+    arg_constraints: Any = {}  # noqa: RUF012 - as torch declares it
     has_rsample = True
 
     def __init__(self, df: float, loc: Tensor, scale: Tensor, event_dim: int):
@@ -78,7 +78,8 @@ class _DiagonalStudentT(TorchDistribution):
         batch = (*sample_shape, *self.batch_shape)
         kind: dict[str, Any] = {"dtype": self.loc.dtype, "device": self.loc.device}
         noise = torch.randn(*batch, *self.event_shape, **kind)
-        chi2 = 2 * torch._standard_gamma(torch.full(batch, 0.5 * self.df, **kind))
+        half = torch.full(batch, 0.5 * self.df, **kind)
+        chi2 = 2 * Gamma(half, torch.ones_like(half), validate_args=False).rsample()
         stretch = (self.df / chi2).sqrt().reshape(*batch, *[1] * len(self.event_shape))
         return self.loc + self.scale * stretch * noise
 

@@ -141,10 +141,9 @@ class Sampler:
         Raises:
             ValueError: If one is NaN or plus infinity.
         """
-        found = None
-        scorable = self.scorer is not None and self.summed is None and self.scorer.serves(len(self))
-        if scorable and self.encoded is not None:
-            found = self._score_by_graph(self.scorer, num_particles, start)
+        found, scorer = None, self.scorer if self.summed is None else None
+        if scorer is not None and scorer.serves(len(self)) and self.encoded is not None:
+            found = self._score_by_graph(scorer, num_particles, start)
         if found is None:
             found = self.draw(num_particles, start).log_weights
         return check_log_weights(found)

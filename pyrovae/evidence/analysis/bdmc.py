@@ -120,14 +120,7 @@ def bdmc(
     reversible = _check_reversible(AIS() if method is None else method)
     drawn, latents = simulate_data(model, guide, num_data, data, seed, device)
     inspection = inspect(
-        model,
-        guide,
-        drawn,
-        seed=seed,
-        memory_budget=memory_budget,
-        device=device,
-        max_plate_nesting=max_plate_nesting,
-        progress=progress,
+        model, guide, drawn, seed, memory_budget, device, max_plate_nesting, progress
     )
     with inspection.evaluating():
         below, above = _estimate_both(reversible, inspection, latents)

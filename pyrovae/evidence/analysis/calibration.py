@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from pyrovae.evidence.analysis.simulated import simulate_data
-from pyrovae.evidence.inspection import in_pieces, inspect
+from pyrovae.evidence.inspection import Inspection, in_pieces, inspect
 from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.plan import plan
 from pyrovae.particles import Particles
@@ -148,32 +148,33 @@ def calibration(
         (True, True)
     """
     check_count("num_draws", num_draws)
-    drawn, latents = simulate_data(
-        model, guide, check_count("num_data", num_data, least=10), data, seed, device
-    )
+    check_count("num_data", num_data, least=10)
+    drawn, latents = simulate_data(model, guide, num_data, data, seed, device)
     inspection = inspect(
-        model,
-        guide,
-        drawn,
-        seed=seed,
-        memory_budget=memory_budget,
-        device=device,
-        max_plate_nesting=max_plate_nesting,
-        progress=progress,
+        model, guide, drawn, seed, memory_budget, device, max_plate_nesting, progress
     )
-    ranks = []
+    ranks, units = _ranks(inspection, latents, num_draws)
+    return _calibration(ranks, num_draws, units)
+
+
+def _ranks(
+    inspection: Inspection, latents: dict[str, Tensor], num_draws: int
+) -> tuple[np.ndarray, list[str]]:
+    """``(B, D)`` ranks, and the names of the latent elements."""
+    ranks, num_data, axis = [], inspection.num_data, inspection.max_plate_nesting
     with inspection.evaluating():
         work = plan(inspection, num_draws)
-        random = np.random.default_rng(seed)
-        for index in in_pieces(num_data, work.num_data, progress=progress, label="calibration"):
+        random = np.random.default_rng(inspection.seed)
+        options: Any = {"progress": inspection.progress, "label": "calibration"}
+        for index in in_pieces(num_data, work.num_data, **options):
             some = inspection.sampler().select(index)
             below = equal = np.zeros(())
             for first in range(0, num_draws, work.num_particles):
                 particles = some.draw(min(work.num_particles, num_draws - first), first)
-                lower, same = _compare(particles, latents, index, max_plate_nesting)
+                lower, same = _compare(particles, latents, index, axis)
                 below, equal = below + lower, equal + same
             ranks.append(below + random.integers(0, equal.astype(int), endpoint=True))
-    return _calibration(np.concatenate(ranks), num_draws, _units(particles, max_plate_nesting))
+    return np.concatenate(ranks), _units(particles, axis)
 
 
 def _compare(
