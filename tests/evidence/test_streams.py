@@ -158,6 +158,9 @@ def test_programs_run_in_double_precision_whatever_they_hold():
     assert joined.dtype == drawn.dtype == torch.float64
     assert torch.ones(1).dtype == torch.float32
     assert layer.weight.dtype == torch.float32
+    with pytest.raises(RuntimeError) as caught, DoublePrecision():
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    assert "AIS(precision='program')" in caught.value.__notes__[0]
 
 
 def test_every_prior_and_posterior_is_there():

@@ -26,9 +26,15 @@ class DoublePrecision(TorchFunctionMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
         torch.set_default_dtype(self._default)
+        if isinstance(
+            error, RuntimeError
+        ):  # such as from TorchScript, which looks at dtypes by itself
+            error.add_note(
+                "AIS computes in float64. AIS(precision='program') leaves the precision of the programs as it is."
+            )
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
