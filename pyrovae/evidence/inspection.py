@@ -1,6 +1,7 @@
 """Check programs and data before any estimate, and record what the programs are like."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -144,14 +145,17 @@ def _run_once(
     def run(index: np.ndarray) -> Particles:
         rows = tuple(arg[index].to(device) for arg in args)
         streams = DatumStreams(keys[index], 1, axis=max_plate_nesting)
-        with pyro.validation_enabled(True), streams, RefuseTraining():
+        with pyro.validation_enabled(True), streams, RefuseTraining(), observed:
             nesting = max_plate_nesting
             return draw(model, guide, 1, rows, max_plate_nesting=nesting, complete=True)
 
-    whole = len(keys) > 1 and not _works(run, np.arange(min(4, len(keys) - 1)))
-    for index in in_pieces(len(keys), len(keys) if whole else size):
-        with observed:
-            particles = run(index)
+    num = min(4, size, len(keys) - 1)
+    try:
+        first, whole = [run(np.arange(num))] if num else [], False
+    except Exception:  # whatever else may be wrong shows with all of the data
+        first, whole, num = [], True, 0
+    rest = in_pieces(len(keys) - num, len(keys) if whole else size)
+    for particles in itertools.chain(first, (run(num + index) for index in rest)):
         if particles.scaled:
             raise ValueError(
                 "A handler scales the programs (KLScale or poutine.scale with a factor other than 1). "
@@ -162,28 +166,18 @@ def _run_once(
         supports = few if supports is None else join_supports(supports, few)
         observed.finish_piece()
     latents = particles.latents
+    points = [] if particles.mapped else [n for n, s in latents.items() if is_point(s.posterior)]
     return {
         "num_dims": observed.total / len(keys),
         "discrete": particles.discrete,
         "latents": tuple(latents),
         "completed": particles.completed,
-        "points": ()
-        if particles.mapped
-        else tuple(n for n, s in latents.items() if is_point(s.posterior)),
+        "points": tuple(points),
         "auxiliary": tuple(particles.auxiliary),
         "mapped": particles.mapped,
         "whole": whole,
         "supports": supports,
     }
-
-
-def _works(run: Callable[[np.ndarray], Any], index: np.ndarray) -> bool:
-    """Whether the programs run on some of the data. Whatever else is wrong shows with all of them."""
-    try:
-        run(index)
-    except Exception:
-        return False
-    return True
 
 
 @contextmanager
