@@ -1,6 +1,7 @@
 """The marginal likelihood of held-out data, with its error and a diagnosis."""
 
 from pyrovae.evidence.analysis.bdmc import Sandwich, bdmc
+from pyrovae.evidence.analysis.calibration import Calibration, calibration
 from pyrovae.evidence.analysis.conditional import Imputation, impute, observe_part
 from pyrovae.evidence.analysis.convergence import Convergence, convergence
 from pyrovae.evidence.analysis.nats import Nats, rate_distortion, where_the_nats_go
@@ -11,6 +12,7 @@ from pyrovae.evidence.result import Evidence
 
 __all__ = [
     "AIS",
+    "Calibration",
     "Convergence",
     "Evidence",
     "Imputation",
@@ -18,6 +20,7 @@ __all__ = [
     "Nats",
     "Sandwich",
     "bdmc",
+    "calibration",
     "convergence",
     "impute",
     "log_marginal",

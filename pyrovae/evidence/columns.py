@@ -1,5 +1,15 @@
 """The columns of an :class:`~pyrovae.Evidence`: what each means, and its units."""
 
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import pyrovae
+
+if TYPE_CHECKING:
+    import xarray
+
 MEANING = {
     "log_marginal": ("log p(x), estimated", "nats"),
     "standard_error": ("Monte Carlo standard error of log_marginal", "nats"),
@@ -20,3 +30,23 @@ MEANING = {
     "resolution": ("rounding of the densities", "nats"),
     "rounding_error": ("what bfloat16 in the networks added, on a datum's first particles", "nats"),
 }
+
+KNOWN = {"bound": "lower", "seed": -1, "num_dims": 0, "data_scale": 1.0, "data": "", "method": ""}
+"""Attributes that every evidence has, where nothing else is said."""
+
+
+def dataset_of(columns: dict[str, Any], attributes: dict[str, Any]) -> "xarray.Dataset":
+    """``(B,)`` and ``(B, 8)`` columns, and attributes of which dictionaries become JSON."""
+    import xarray
+
+    variables = {}
+    for name, column in columns.items():
+        meaning, units = MEANING.get(name, (name.replace("_", " "), ""))
+        dims = ("datum", "batch")[: np.ndim(column)]
+        variables[name] = (dims, np.asarray(column), {"long_name": meaning, "units": units})
+    attributes = {**KNOWN, "version": pyrovae.__version__, **attributes}
+    return xarray.Dataset(
+        variables,
+        coords={"datum": np.arange(len(columns["log_marginal"]))},
+        attrs={k: json.dumps(v) if isinstance(v, dict) else v for k, v in attributes.items()},
+    )

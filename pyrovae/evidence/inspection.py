@@ -1,5 +1,6 @@
 """Check programs and data before any estimate, and record what the programs are like."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pyrovae.evidence.checks import CountObserved, RefuseTraining, check_argumen
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.evidence.streams import DatumStreams, data_keys, fingerprint
 from pyrovae.evidence.summing import Supports, join_supports
-from pyrovae.particles import SummedSites, draw, find_supports, is_point
+from pyrovae.particles import Particles, SummedSites, draw, find_supports, is_point
 from pyrovae.programs import Program, evaluation_mode
 
 __all__ = ["Inspection", "evaluating", "in_pieces", "inspect"]
@@ -31,15 +32,19 @@ class Inspection:
         args: Arguments of both programs, as tensors with one leading dimension.
         keys: ``(B,)`` random streams of the data.
         device: Where the programs run.
-        seed: Seed of all random numbers.
         max_plate_nesting: Number of batch dimensions that the programs use themselves.
+        seed: Seed of all random numbers.
         memory_budget: Bytes that one piece of work may take.
         progress: Whether to show a progress bar.
         num_dims: Mean number of observed elements of a datum; masked elements do not count.
         discrete: Whether log p(x) is a log-probability.
         latents: Names of the latent sites.
         completed: Latent sites that the guide lacks.
-        points: Sites at which the guide is a point mass, without a density.
+        points: Sites at which the guide is a point mass, without a density. A point mass that maps auxiliary draws
+            has one, and does not count.
+        auxiliary: Names of the sites that the guide alone draws.
+        mapped: Whether latent sites are functions of these.
+        whole: Whether the programs take all of the data or none, as a guide with parameters for each datum does.
         supports: Values of the discrete sites that can be summed, and why others cannot.
     """
 
@@ -48,8 +53,8 @@ class Inspection:
     args: tuple[Tensor, ...]
     keys: np.ndarray
     device: torch.device
-    seed: int
     max_plate_nesting: int
+    seed: int
     memory_budget: int
     progress: bool
     num_dims: float
@@ -57,6 +62,9 @@ class Inspection:
     latents: tuple[str, ...]
     completed: tuple[str, ...]
     points: tuple[str, ...]
+    auxiliary: tuple[str, ...]
+    mapped: bool
+    whole: bool
     supports: Supports
 
     @property
@@ -85,7 +93,6 @@ def inspect(
     model: Program,
     guide: Program,
     data: Any,
-    *,
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
@@ -116,20 +123,9 @@ def inspect(
         args, place = check_arguments(model, guide, data, device)
         if memory_budget is None:
             memory_budget = (256 if place.type == "cpu" else 4096) * MEBIBYTE
-        keys = data_keys(args, int(seed))
-        found = _run_once(model, guide, args, keys, place, memory_budget, max_plate_nesting)
-    return Inspection(
-        model=model,
-        guide=guide,
-        args=args,
-        keys=keys,
-        device=place,
-        seed=int(seed),
-        max_plate_nesting=max_plate_nesting,
-        memory_budget=int(memory_budget),
-        progress=progress,
-        **found,
-    )
+        known = model, guide, args, data_keys(args, int(seed)), place, max_plate_nesting
+        found = _run_once(*known, memory_budget)
+    return Inspection(*known, int(seed), int(memory_budget), progress, **found)
 
 
 def _run_once(
@@ -138,21 +134,29 @@ def _run_once(
     args: tuple[Tensor, ...],
     keys: np.ndarray,
     device: torch.device,
-    memory_budget: int,
     max_plate_nesting: int,
+    memory_budget: int,
 ) -> dict[str, Any]:
     """The fields of :class:`Inspection` that one particle of every datum shows."""
     width = sum(arg[0].numel() * arg.element_size() for arg in args)
     size = max(1, min(len(keys), memory_budget // (64 * max(width, 1))))
     supports: Supports | None = None
     observed = CountObserved()
-    for index in in_pieces(len(keys), size):
+
+    def run(index: np.ndarray) -> Particles:
         rows = tuple(arg[index].to(device) for arg in args)
         streams = DatumStreams(keys[index], 1, axis=max_plate_nesting)
         with pyro.validation_enabled(True), streams, RefuseTraining(), observed:
-            particles = draw(
-                model, guide, 1, rows, max_plate_nesting=max_plate_nesting, complete=True
-            )
+            nesting = max_plate_nesting
+            return draw(model, guide, 1, rows, max_plate_nesting=nesting, complete=True)
+
+    num = min(4, size, len(keys) - 1)
+    try:
+        first, whole = [run(np.arange(num))] if num else [], False
+    except Exception:  # whatever else may be wrong shows with all of the data
+        first, whole, num = [], True, 0
+    rest = in_pieces(len(keys) - num, len(keys) if whole else size)
+    for particles in itertools.chain(first, (run(num + index) for index in rest)):
         if particles.scaled:
             raise ValueError(
                 "A handler scales the programs (KLScale or poutine.scale with a factor other than "
@@ -163,12 +167,16 @@ def _run_once(
         supports = few if supports is None else join_supports(supports, few)
         observed.finish_piece()
     latents = particles.latents
+    points = [] if particles.mapped else [n for n, s in latents.items() if is_point(s.posterior)]
     return {
         "num_dims": observed.total / len(keys),
         "discrete": particles.discrete,
         "latents": tuple(latents),
         "completed": particles.completed,
-        "points": tuple(name for name, site in latents.items() if is_point(site.posterior)),
+        "points": tuple(points),
+        "auxiliary": tuple(particles.auxiliary),
+        "mapped": particles.mapped,
+        "whole": whole,
         "supports": supports,
     }
 

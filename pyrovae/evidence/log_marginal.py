@@ -62,14 +62,7 @@ def log_marginal(
     """
     method = _choose_method(method, num_particles, target_standard_error, max_particles)
     inspection = inspect(
-        model,
-        guide,
-        data,
-        seed=seed,
-        memory_budget=memory_budget,
-        device=device,
-        max_plate_nesting=max_plate_nesting,
-        progress=progress,
+        model, guide, data, seed, memory_budget, device, max_plate_nesting, progress
     )
     with inspection.evaluating():
         estimate = method.evaluate(inspection)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyrovae.compilation import pays_back
 from pyrovae.evidence.inspection import MEBIBYTE, Inspection
 from pyrovae.evidence.sampler import Sampler
 from pyrovae.evidence.streams import BLOCK
 from pyrovae.evidence.summing import Enumerate, choose_summed, describe_summed
-from pyrovae.evidence.tiles import Tiles, compiled_scorer
+from pyrovae.evidence.tiles import Tiles
 from pyrovae.particles import Particles, SummedSites, draw
 
 __all__ = ["Plan", "plan"]
@@ -33,34 +34,31 @@ class Plan:
         num_data, num_particles: Data and particles of each in one piece of work.
         bytes_per_particle: Estimated bytes for one particle of one datum.
         memory_budget: Bytes that one piece of work may take.
-        seed: Seed of all random numbers.
         device: Where the programs run.
         progress: Whether to show a progress bar.
+        most_at_once: The most particles of a datum in one piece.
         summed: Discrete sites that are summed out, and how many of their values at a time.
         exact: Whether no site is left to draw, so that a single weight is p(x).
         scorer: Computes log weights by a compiled graph, or None.
         notes: What a result should tell about discrete sites.
-        most_at_once: The most particles of a datum in one piece.
     """
 
     num_data: int
     num_particles: int
     bytes_per_particle: int
     memory_budget: int
-    seed: int
     device: torch.device
     progress: bool
+    most_at_once: int
     summed: SummedSites | None = None
     exact: bool = False
     scorer: Tiles | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-    most_at_once: int = 4 * BLOCK
 
-    def cut(self, num_particles: int, bytes_per_datum: int = 0) -> tuple[int, int]:
+    def cut(self, num_particles: int) -> tuple[int, int]:
         """Data and particles of a piece that holds up to ``num_particles`` of each datum."""
-        most = _most_data(self.memory_budget, bytes_per_datum)
         at_once = min(num_particles, self.most_at_once)
-        return _cut(self.memory_budget, self.bytes_per_particle, at_once, most)
+        return _cut(at_once, 1, self.bytes_per_particle, self.memory_budget)
 
 
 def plan(
@@ -92,36 +90,23 @@ def plan(
     """
     summed, exact, notes = _sum_out(inspection, enumerate, most_particles)
     _check_guide(inspection, summed, density)
-    size, separate = _bytes_per_particle(inspection.sampler(summed), exact)
+    size, separate = _bytes_per_particle(inspection, summed, exact)
     # Random numbers of particles that run one by one depend on where their piece began.
     most_at_once = BLOCK if separate else 4 * BLOCK
     at_once = min(num_particles, most_at_once)
-    budget, num_data = inspection.memory_budget, inspection.num_data
-    most = _most_data(budget, bytes_per_datum)
-    data, particles = _cut(budget, size, at_once, most)
-    scorer = None
+    budget, num_data, device = inspection.memory_budget, inspection.num_data, inspection.device
+    unit = num_data if inspection.whole else 1  # data that cannot be taken apart
+    data, particles = _cut(at_once, unit, size, budget, bytes_per_datum)
+    scorer, total = None, num_particles * num_data
     if compile and not exact:
         data = math.ceil(num_data / math.ceil(num_data / data))  # pieces of nearly one size
-        place, total = inspection.device, num_particles * num_data
-        scorer = compiled_scorer(
-            inspection.model, (data, particles), size, place, compile=compile, total=total
-        )
-    if in_cache and scorer is None and inspection.device.type == "cpu":
-        data, particles = _cut(min(budget, CACHED), size, at_once, most)
-    return Plan(
-        num_data=data,
-        num_particles=particles,
-        bytes_per_particle=size,
-        memory_budget=budget,
-        seed=inspection.seed,
-        device=inspection.device,
-        progress=inspection.progress,
-        summed=summed,
-        exact=exact,
-        scorer=scorer,
-        notes=notes,
-        most_at_once=most_at_once,
-    )
+        if compile is True or pays_back(size * total):
+            shape = data, particles
+            scorer = Tiles(inspection.model, shape, size, device, compile=compile, total=total)
+    if in_cache and scorer is None and device.type == "cpu":
+        data, particles = _cut(at_once, unit, size, min(budget, CACHED), bytes_per_datum)
+    settings = size, budget, device, inspection.progress, most_at_once
+    return Plan(data, particles, *settings, summed, exact, scorer, notes)
 
 
 def _check_guide(inspection: Inspection, summed: SummedSites | None, density: bool) -> None:
@@ -140,19 +125,19 @@ def _check_guide(inspection: Inspection, summed: SummedSites | None, density: bo
         draw(one.model, one.guide, 1, one.args, max_plate_nesting=nesting)
 
 
-def _most_data(budget: int, bytes_per_datum: int) -> float:
-    return max(1, budget // bytes_per_datum) if bytes_per_datum else math.inf
+def _cut(
+    at_once: int, unit: int, bytes_per_particle: int, budget: int, bytes_per_datum: int = 0
+) -> tuple[int, int]:
+    """Data, ``unit`` of them at least, and particles of a piece.
 
-
-def _cut(budget: int, bytes_per_particle: int, at_once: int, most_data: float) -> tuple[int, int]:
-    """Data and particles of a piece. Particles are few or a multiple of ``BLOCK``, as the streams
-    need it.
+    Particles are few or a multiple of ``BLOCK``, as the streams need it.
     """
-    rows = max(1, budget // bytes_per_particle)
-    particles = at_once
-    if rows < particles:
-        particles = min(at_once, max(BLOCK, rows // BLOCK * BLOCK))
-    return int(min(max(1, rows // particles), most_data)), particles
+    rows = max(1, budget // (bytes_per_particle * unit))
+    particles = at_once if rows >= at_once else min(at_once, max(BLOCK, rows // BLOCK * BLOCK))
+    data = max(1, rows // particles)
+    if bytes_per_datum:
+        data = min(data, max(1, budget // bytes_per_datum))
+    return max(data, unit), particles
 
 
 def _sum_out(
@@ -173,7 +158,7 @@ def _sum_out(
     if summed is None:
         return None, False, notes
     summed = replace(summed, wide=_broadcasts(inspection.sampler(summed)))
-    one, _ = _bytes_per_particle(inspection.sampler(summed.first(1)), exact)
+    one, _ = _bytes_per_particle(inspection, summed.first(1), exact)
     least = 1 if exact else BLOCK  # particles of the smallest piece of work
     chunk = max(1, min(summed.num_values, inspection.memory_budget // (least * one)))
     return replace(summed, chunk=chunk), exact, notes
@@ -201,12 +186,14 @@ def _broadcasts(sampler: Sampler) -> bool:
     )
 
 
-def _bytes_per_particle(sampler: Sampler, exact: bool) -> tuple[int, bool]:
-    """Bytes for one particle of one datum, and whether the programs run for each particle by
-    itself.
-    """
-    num_data, num_particles = (1, 1) if exact else (min(4, len(sampler)), 8)
-    some = sampler.select(slice(0, num_data))
+def _bytes_per_particle(
+    inspection: Inspection, summed: SummedSites | None, exact: bool
+) -> tuple[int, bool]:
+    """Bytes for one particle of one datum, and whether the programs run for each particle by itself."""
+    num_data, num_particles = (1, 1) if exact else (min(4, inspection.num_data), 8)
+    if inspection.whole:
+        num_data = inspection.num_data
+    some = inspection.sampler(summed).select(slice(0, num_data))
     some.encoded  # noqa: B018
     streams = some.streams(num_particles)
     with _CountBytes() as counter:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import pyrovae
-from pyrovae.evidence import files
-from pyrovae.evidence.columns import MEANING
+from pyrovae.evidence.columns import dataset_of
 from pyrovae.evidence.combine import combine
 from pyrovae.evidence.intervals import quantile, reach, unknown
 from pyrovae.evidence.summary import BAD_K, summarize
@@ -85,21 +84,7 @@ class Evidence:
     @classmethod
     def from_columns(cls, columns: dict[str, Any], **attributes: Any) -> "Evidence":
         """From ``(B,)`` columns; ``log_marginal`` and ``standard_error`` must be among them."""
-        import xarray
-
-        variables = {}
-        for name, column in columns.items():
-            meaning, units = MEANING.get(name, (name.replace("_", " "), ""))
-            dims = ("datum", "batch")[: np.ndim(column)]
-            variables[name] = (dims, np.asarray(column), {"long_name": meaning, "units": units})
-        dataset = xarray.Dataset(
-            variables, coords={"datum": np.arange(len(columns["log_marginal"]))}
-        )
-        known: dict[str, Any] = {"bound": "lower", "seed": -1, "num_dims": 0, "data_scale": 1.0}
-        known |= {"data": "", "method": "", "version": pyrovae.__version__}
-        for name, value in (known | attributes).items():
-            dataset.attrs[name] = json.dumps(value) if isinstance(value, dict) else value
-        return cls(dataset)
+        return cls(dataset_of(columns, attributes))
 
     @classmethod
     def combine(cls, *evidence: "Evidence") -> "Evidence":

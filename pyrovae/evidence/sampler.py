@@ -7,11 +7,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyrovae.evidence.proposal import DiagonalGuide
 from pyrovae.evidence.streams import DatumStreams, further
 from pyrovae.evidence.tiles import Tiles
 from pyrovae.particles import (
@@ -29,7 +28,7 @@ from pyrovae.particles import (
 )
 from pyrovae.programs import Program
 
-__all__ = ["DiagonalGuide", "Sampler", "repeat_values"]
+__all__ = ["Sampler", "check_log_weights", "repeat_values"]
 
 _PRIOR_STREAM = 21
 
@@ -144,10 +143,9 @@ class Sampler:
         Raises:
             ValueError: If one is NaN or plus infinity.
         """
-        found = None
-        scorable = self.scorer is not None and self.summed is None and self.scorer.serves(len(self))
-        if scorable and self.encoded is not None:
-            found = self._score_by_graph(self.scorer, num_particles, start)
+        found, scorer = None, self.scorer if self.summed is None else None
+        if scorer is not None and scorer.serves(len(self)) and self.encoded is not None:
+            found = self._score_by_graph(scorer, num_particles, start)
         if found is None:
             found = self.draw(num_particles, start).log_weights
         return check_log_weights(found)
@@ -170,44 +168,19 @@ class Sampler:
         return None if log_p is None else log_p - log_q
 
 
-class DiagonalGuide:
-    """A guide for given data: a diagonal normal for each latent site of each datum.
-
-    Args:
-        locs, scales: By site, ``(..., B, *event)``.
-        event_dims: By site, the number of event dimensions.
-    """
-
-    def __init__(
-        self, locs: dict[str, Tensor], scales: dict[str, Tensor], event_dims: dict[str, int]
-    ):
-        self.locs, self.scales, self.event_dims = locs, scales, event_dims
-
-    def select(self, index: Any) -> "DiagonalGuide":
-        """The guide of some of the data."""
-
-        def pick(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            axes = {name: t.dim() - self.event_dims[name] - 1 for name, t in tensors.items()}
-            return {
-                name: t.movedim(axes[name], 0)[index].movedim(0, axes[name])
-                for name, t in tensors.items()
-            }
-
-        return DiagonalGuide(pick(self.locs), pick(self.scales), self.event_dims)
-
-    def __call__(self, *args: Tensor) -> None:
-        with pyro.plate("_refined", len(args[0]), dim=-1):
-            for name, loc in self.locs.items():
-                normal = dist.Normal(loc, self.scales[name], validate_args=False)
-                pyro.sample(name, normal.to_event(self.event_dims[name]))
-
-
 def repeat_values(
     values: dict[str, Tensor], like: Particles, num_particles: int
 ) -> dict[str, Tensor]:
-    """One value ``(B, *event)`` of each site, repeated for all particles in the layout of drawn
-    ones.
+    """One value ``(B, *event)`` of each site, repeated for all particles in the layout of drawn ones.
+
+    Raises:
+        ValueError: If the guide's density is one of auxiliary values, which are not known for given latent values.
     """
+    if like.mapped:
+        raise ValueError(
+            f"The guide computes latent sites from its auxiliary sites {list(like.auxiliary)}, whose values for "
+            "simulated data are not known. Take AIS(start='prior')."
+        )
     repeated = {}
     for name, site in like.latents.items():
         shape = site.value.shape[1:]

@@ -225,8 +225,10 @@ class DatumStreams(TorchDispatchMode):
             shape = self._flattened[2][:-1]
         place = self._place(shape) if num_draws == 1 else None
         if place is None and num_draws == self.num_particles and replacement:
-            place = self._data_axis(shape), False
-        if place is None or place[0] is None:
+            # Without the particles, inner plates may be missing too.
+            same = [i for i, size in enumerate(shape[: self.axis]) if size == len(self.keys)]
+            place = (same[-1], False) if same else None
+        if place is None:
             return func(*args, **kwargs)
         axis, particles = place
         rows = probs.reshape(*shape, -1).movedim(axis, 0)
@@ -242,10 +244,3 @@ class DatumStreams(TorchDispatchMode):
                 drawn = func(some, part.stop - part.start, True, generator=generator)
                 out[datum][..., part] = drawn.reshape(*rows.shape[1:-1], -1)
         return out.movedim(0, axis).reshape(-1, num_draws)
-
-    def _data_axis(self, shape: Sequence[int]) -> int | None:
-        """The dimension of the data in a batch shape without particles, from which inner plates may
-        be missing.
-        """
-        found = [i for i, size in enumerate(shape[: self.axis]) if size == len(self.keys)]
-        return found[-1] if found else None

@@ -81,11 +81,6 @@ def describe_summed(
     summed: SummedSites | None, drawn: dict[str, str], exact: bool
 ) -> dict[str, Any]:
     """Notes for a result: ``summed``, ``drawn`` and ``exact``, those of them that apply."""
-    notes: dict[str, Any] = {}
-    if summed is not None:
-        notes["summed"] = dict(summed.counts)
-    if drawn:
-        notes["drawn"] = drawn
-    if exact:
-        notes["exact"] = True
-    return notes
+    counts = dict(summed.counts) if summed is not None else {}
+    notes = {"summed": counts, "drawn": drawn, "exact": exact}
+    return {name: note for name, note in notes.items() if note}

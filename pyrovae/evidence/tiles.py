@@ -8,35 +8,16 @@ import torch
 from pyro.distributions import Normal
 from torch import Tensor
 
-from pyrovae.compilation import Compiled, Graph, pays_back
+from pyrovae.compilation import Compiled, Graph
 from pyrovae.compilation import compile as compiled
 from pyrovae.particles import over_plates, score_values
 
-__all__ = ["Tiles", "compiled_scorer"]
+__all__ = ["Tiles"]
 
 CACHE = 32 * 2**20
 """Bytes that the run of a tile may write on CPU, so that they stay in the cache."""
 
 _FULLNESS = 0.5  # share of a tile's data; with fewer, padding costs more than the graph saves
-
-
-def compiled_scorer(
-    model: Callable[..., Any],
-    shape: tuple[int, int],
-    bytes_per_particle: int,
-    device: torch.device,
-    *,
-    compile: bool | Literal["auto"],
-    total: int,
-) -> "Tiles | None":
-    """Tiles if they were asked for, or if ``compile="auto"`` and the work is large enough to pay
-    for a compilation.
-
-    Arguments are those of :class:`Tiles`.
-    """
-    if compile == "auto" and not pays_back(bytes_per_particle * total):
-        return None
-    return Tiles(model, shape, bytes_per_particle, device, compile=compile, total=total)
 
 
 class Tiles:

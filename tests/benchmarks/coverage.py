@@ -156,9 +156,11 @@ def annealed_rows(factor: float) -> Iterator[str]:
         start = "prior" if name == "prior" else "guide"
         for temperatures, chains, num in (
             (10, 16, 1_000),
-            (10, 32, 500),
+            (10, 32, 1_000),
             (30, 16, 500),
+            (30, 32, 500),
             (100, 16, 200),
+            (100, 32, 200),
         ):
             pool = int(num * factor)
             method = pv.AIS(temperatures, chains, start=start, num_leapfrog=5)

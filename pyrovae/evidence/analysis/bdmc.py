@@ -4,19 +4,14 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrovae.distributions.base import innermost
-from pyrovae.distributions.given_total import GivenTotal
-from pyrovae.evidence.checks import check_arguments
-from pyrovae.evidence.inspection import Inspection, evaluating, inspect
+from pyrovae.evidence.analysis.simulated import simulate_data
+from pyrovae.evidence.inspection import Inspection, inspect
 from pyrovae.evidence.methods.ais import AIS
 from pyrovae.evidence.methods.base import Estimate, Method, check_count
 from pyrovae.evidence.result import Evidence
-from pyrovae.particles import simulate
-from pyrovae.programs import Program, evaluation_mode, modules_of
+from pyrovae.programs import Program
 
 __all__ = ["Sandwich", "bdmc"]
 
@@ -130,25 +125,15 @@ def bdmc(
         True
     """
     num_data = check_count("num_data", num_data)
-    method = _check_reversible(AIS() if method is None else method)
-    with evaluating(model, guide, device=device), _RefuseTotals():
-        args, place = check_arguments(model, guide, _template(model, data, num_data), device)
-        torch.manual_seed(seed)
-        drawn, latents = simulate(model, tuple(arg[:num_data].to(place) for arg in args))
+    reversible = _check_reversible(AIS() if method is None else method)
+    drawn, latents = simulate_data(model, guide, num_data, data, seed, device)
     inspection = inspect(
-        model,
-        guide,
-        drawn,
-        seed=seed,
-        memory_budget=memory_budget,
-        device=device,
-        max_plate_nesting=max_plate_nesting,
-        progress=progress,
+        model, guide, drawn, seed, memory_budget, device, max_plate_nesting, progress
     )
     with inspection.evaluating():
-        below, above = _estimate_both(method, inspection, latents)
-    lower = Evidence.of(below, method, inspection, bound="lower")
-    return Sandwich(lower, Evidence.of(above, method, inspection, bound="upper"), drawn)
+        below, above = _estimate_both(reversible, inspection, latents)
+    lower = Evidence.of(below, reversible, inspection, bound="lower")
+    return Sandwich(lower, Evidence.of(above, reversible, inspection, bound="upper"), drawn)
 
 
 def _estimate_both(
@@ -175,19 +160,6 @@ def _check_reversible(method: Any) -> Any:
     return method
 
 
-class _RefuseTotals(Messenger):
-    """Refuses likelihoods that read their exposure off the datum that they score."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if isinstance(innermost(msg["fn"]), GivenTotal):
-            raise ValueError(
-                f"The likelihood of site '{msg['name']}' has exposure='total'. Its counts would be "
-                "simulated at a typical total, but scored at the total that comes out, so the "
-                "simulated latent values are no draws from the posterior. Take a likelihood "
-                "without exposure, or a model that is given the exposure as data."
-            )
-
-
 def _count_exact_draw(below: Estimate, above: Estimate) -> None:
     """Widen the errors of the upper side to the spread of the gap over data.
 
@@ -197,24 +169,3 @@ def _count_exact_draw(below: Estimate, above: Estimate) -> None:
     gap = above.columns["log_marginal"] - below.columns["log_marginal"]
     spread = gap.std(ddof=1) if len(gap) > 1 else math.inf
     above.columns["standard_error"] = np.maximum(above.columns["standard_error"], spread)
-
-
-def _template(model: Program, data: Any, num_data: int) -> Any:
-    if data is not None:
-        rows = [
-            np.shape(part)[0] if np.ndim(part) else 0
-            for part in (data if isinstance(data, tuple) else (data,))
-        ]
-        if min(rows, default=0) < num_data:
-            raise ValueError(
-                f"{num_data} data are to be simulated, but the arguments given hold {rows} rows."
-            )
-        return data
-    for module in modules_of(model):
-        if callable(getattr(module, "sample", None)):
-            with torch.random.fork_rng(), torch.no_grad(), evaluation_mode(model):
-                return module.sample(num_data)  # type: ignore[operator]
-    raise ValueError(
-        "The shape of the model's data is not known. Pass data=..., arguments as for log_marginal: "
-        "observed ones give their shape, others are used as they are."
-    )

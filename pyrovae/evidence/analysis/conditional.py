@@ -147,14 +147,7 @@ def impute(
     check_count("num_draws", num_draws)
     check_count("num_particles", num_particles)
     programs = observe_part(model, guide, fill=fill)
-    inspection = inspect(
-        *programs,
-        (x, mask),
-        seed=seed,
-        memory_budget=memory_budget,
-        device=device,
-        max_plate_nesting=max_plate_nesting,
-    )
+    inspection = inspect(*programs, (x, mask), seed, memory_budget, device, max_plate_nesting)
     draws, sizes = [], []
     with inspection.evaluating():
         work = plan(inspection, num_particles)

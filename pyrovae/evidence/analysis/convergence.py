@@ -111,15 +111,7 @@ def convergence(
     counts = [check_count("num_particles", count) for count in num_particles]
     if not counts or sorted(set(counts)) != counts:
         raise ValueError(f"num_particles must rise, found {list(num_particles)}.")
-    inspection = inspect(
-        model,
-        guide,
-        data,
-        seed=seed,
-        memory_budget=memory_budget,
-        device=device,
-        max_plate_nesting=max_plate_nesting,
-    )
+    inspection = inspect(model, guide, data, seed, memory_budget, device, max_plate_nesting)
     most = counts[-1]
     sums = {name: np.zeros(len(counts)) for name in ("mean", "debiased", "debiased_twice")}
     with inspection.evaluating():

@@ -126,14 +126,7 @@ def where_the_nats_go(
 
     check_count("num_particles", num_particles)
     inspection = inspect(
-        model,
-        guide,
-        data,
-        seed=seed,
-        memory_budget=memory_budget,
-        device=device,
-        max_plate_nesting=max_plate_nesting,
-        progress=progress,
+        model, guide, data, seed, memory_budget, device, max_plate_nesting, progress
     )
     with inspection.evaluating():
         columns, activity = _take_apart(inspection, num_particles)

@@ -14,13 +14,15 @@ from pyrovae.evidence.methods.refine import refine
 from pyrovae.evidence.plan import Plan, plan
 from pyrovae.evidence.sampler import Sampler, check_log_weights, repeat_values
 from pyrovae.evidence.streams import BLOCK
-from pyrovae.evidence.summing import check_enumerate
+from pyrovae.evidence.summing import Enumerate, check_enumerate
 from pyrovae.nets.precision import Bfloat16Networks
 from pyrovae.weights import RunningWeights, log_mean_exp
 
 __all__ = ["ImportanceSampling"]
 
 _FLOAT_BYTES = 8
+_DEGREES = 5.0  # of the Student t
+_AUXILIARY_STREAM = 22  # the random stream of auxiliary sites where latent values are given
 
 
 class ImportanceSampling(Method):
@@ -50,23 +52,24 @@ class ImportanceSampling(Method):
     Args:
         num_particles: Draws K for each datum. With a target, the least that a datum gets.
         target_standard_error: In nats, for each datum.
-        max_particles: With a target, the most draws for a datum, not counting the pilot. Default:
-            100 times ``num_particles``.
-        refine_steps: Gradient steps that fit a diagonal normal to the posterior of each datum,
-            starting at the guide's moments. Draws then come from that normal. The column
-            ``refinement_gain`` of the result is the rise of the ELBO in nats.
-        prior_share: Share of the draws that come from the prior. All draws are weighed by the
-            mixture of prior and guide, so no weight exceeds p(x | z) over the share.
-        enumerate: Whether discrete latent sites are summed. ``"auto"`` sums up to 32 joint values,
-            and up to K where no other site is left, which makes the result exact. True sums up to
-            65,536 values or raises. False draws. The result's ``notes`` name the sites.
-        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers, which is
-            faster where the processor has such products. Draws and densities keep their precision.
-            The column ``rounding_error`` of the result is the effect on each datum's first
-            particles (up to 128), in nats.
-        compile: Whether the scoring of particles is captured as a graph and compiled, with equal
-            results up to rounding. ``"auto"`` compiles where the work is large enough to pay for
-            it.
+        max_particles: With a target, the most draws for a datum, not counting the pilot. Default: 100 times
+            ``num_particles``.
+        refine_steps: Gradient steps that fit a diagonal normal to the posterior of each datum, starting at the
+            guide's moments. Draws then come from that normal. The column ``refinement_gain`` of the result is the
+            rise of the ELBO in nats.
+        proposal: What draws come from after refinement: the ``"normal"``, or ``"student_t"``, a multivariate Student t
+            with 5 degrees of freedom and the normal's mean and scale. Its tails keep the weights bounded where the
+            posterior's tails are heavier than a normal's.
+        prior_share: Share of the draws that come from the prior, beside the guide or the refined proposal. All draws
+            are weighed by the mixture of both, so no weight exceeds p(x | z) over the share.
+        enumerate: Whether discrete latent sites are summed. ``"auto"`` sums up to 32 joint values, and up to K where
+            no other site is left, which makes the result exact. True sums up to 65,536 values or raises. False draws.
+            The result's ``notes`` name the sites.
+        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers, which is faster where the
+            processor has such products. Draws and densities keep their precision. The column ``rounding_error`` of
+            the result is the effect on each datum's first particles (up to 128), in nats.
+        compile: Whether the scoring of particles is captured as a graph and compiled, with equal results up to
+            rounding. ``"auto"`` compiles where the work is large enough to pay for it.
 
     Raises:
         TypeError: If a count is not an integer.
@@ -98,8 +101,9 @@ class ImportanceSampling(Method):
         target_standard_error: float | None = None,
         max_particles: int | None = None,
         refine_steps: int = 0,
+        proposal: Literal["normal", "student_t"] = "normal",
         prior_share: float = 0.0,
-        enumerate: bool | Literal["auto"] = "auto",
+        enumerate: Enumerate = "auto",
         networks: Literal["full", "bfloat16"] = "full",
         compile: bool | Literal["auto"] = "auto",
     ):
@@ -122,6 +126,11 @@ class ImportanceSampling(Method):
                 f"max_particles={max_particles} is less than num_particles={num_particles}."
             )
         self.refine_steps = check_count("refine_steps", refine_steps, least=0)
+        if proposal not in ("normal", "student_t"):
+            raise ValueError(f"proposal must be 'normal' or 'student_t', found {proposal!r}.")
+        if proposal != "normal" and not refine_steps:
+            raise ValueError("A proposal is fitted by refinement: set refine_steps, such as 100.")
+        self.proposal: Literal["normal", "student_t"] = proposal
         if not 0 <= prior_share < 1:
             raise ValueError(f"prior_share must lie in [0, 1), found {prior_share}.")
         if prior_share and target_standard_error is not None:
@@ -129,7 +138,7 @@ class ImportanceSampling(Method):
                 "A prior_share needs a fixed number of particles: leave target_standard_error out."
             )
         self.prior_share = prior_share
-        self.enumerate = check_enumerate(enumerate)
+        self.enumerate: Enumerate = check_enumerate(enumerate)
         if networks not in ("full", "bfloat16"):
             raise ValueError(f"networks must be 'full' or 'bfloat16', found {networks!r}.")
         self.networks: Literal["full", "bfloat16"] = networks
@@ -145,11 +154,22 @@ class ImportanceSampling(Method):
                 "max_particles": self.max_particles,
             }
         found |= {"refine_steps": self.refine_steps} if self.refine_steps else {}
+        found |= {"proposal": self.proposal} if self.proposal != "normal" else {}
         found |= {"enumerate": self.enumerate} if self.enumerate != "auto" else {}
         found |= {"networks": self.networks} if self.networks != "full" else {}
         return found | ({"prior_share": self.prior_share} if self.prior_share else {})
 
     def plan(self, inspection: Inspection) -> Plan:
+        if inspection.mapped and self.prior_share and not self.refine_steps:
+            raise ValueError(
+                f"The guide computes latent sites from its auxiliary sites {list(inspection.auxiliary)}, so its "
+                "density at a draw of the prior is not known. Leave prior_share out, or set refine_steps=100."
+            )
+        if inspection.whole and self.target_standard_error is not None:
+            raise ValueError(
+                "The programs take all of the data at once only, so each datum gets the same number of particles. "
+                "Leave target_standard_error out."
+            )
         kept = RunningWeights(0, self.max_particles).keep
         # A few copies of the weights that are kept; twice as many with a pilot beside.
         copies = 6 if self.target_standard_error is None else 12
@@ -186,7 +206,8 @@ class ImportanceSampling(Method):
     def _weigh(self, sampler: Sampler, plan: Plan) -> Estimate:
         more = {}
         if self.refine_steps:
-            sampler, more["refinement_gain"] = refine(sampler, self.refine_steps)
+            degrees = _DEGREES if self.proposal == "student_t" else math.inf
+            sampler, more["refinement_gain"] = refine(sampler, self.refine_steps, degrees)
         if self.target_standard_error is not None:
             running = weigh_to_target(
                 sampler,
@@ -214,7 +235,8 @@ class ImportanceSampling(Method):
 
         def draw_prior(num: int, start: int) -> Any:
             drawn = sampler.draw_prior(num, start)
-            return sampler.score({name: site.value for name, site in drawn.latents.items()})
+            with sampler.streams(num, start, salt=_AUXILIARY_STREAM):
+                return sampler.score(drawn.random_values)
 
         strata = (sampler.draw, self.num_particles - from_prior), (draw_prior, from_prior)
         for draw, num in strata:
@@ -247,7 +269,9 @@ class ImportanceSampling(Method):
 
         def weigh(some: Sampler, values: dict[str, Tensor]) -> Estimate:
             running = RunningWeights(len(some), self.num_particles, plan.device)
-            given = some.score(repeat_values(values, some.draw(1), 1))
+            first = repeat_values(values, some.draw(1), 1)
+            with some.streams(1, salt=_AUXILIARY_STREAM):
+                given = some.score(first)
             running.update(check_log_weights(given.log_weights))
             for log_w in some.weight_chunks(self.num_particles - 1, plan.num_particles):
                 running.update(log_w)

@@ -1,11 +1,13 @@
 """Fit a guide to each datum, to regain what the encoder lost by serving all data at once."""
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.sampler import DiagonalGuide, Sampler
+from pyrovae.evidence.proposal import DiagonalGuide
+from pyrovae.evidence.sampler import Sampler
 from pyrovae.particles import real_support
 
 __all__ = ["refine"]
@@ -16,13 +18,17 @@ _RATE = 0.03
 _BEFORE, _NOISE, _AFTER = 11, 12, 13  # random streams that importance sampling does not use
 
 
-def refine(sampler: Sampler, num_steps: int) -> tuple[Sampler, Tensor]:
-    r"""Fit a diagonal normal to the posterior of each datum, and measure by how much that raises
-    the ELBO.
+def refine(sampler: Sampler, num_steps: int, degrees: float = math.inf) -> tuple[Sampler, Tensor]:
+    r"""Fit a diagonal normal to the posterior of each datum, and measure by how much that raises the ELBO.
 
     The normal starts at the mean and spread of the guide's draws. It climbs the ELBO, with the
     entropy in closed form, by ``num_steps`` steps of Adam, which treats every element by itself, so
     data do not affect one another.
+
+    Args:
+        sampler: Some of the data.
+        num_steps: Steps of Adam.
+        degrees: If finite, the new guide is a Student t of these degrees of freedom, with the normal's mean and scale.
 
     Returns:
         The sampler with the new guide, and ``(B,)`` the rise of the ELBO in nats. The rise
@@ -45,9 +51,12 @@ def refine(sampler: Sampler, num_steps: int) -> tuple[Sampler, Tensor]:
     values = {name: site.value for name, site in first.latents.items()}
     event_dims = {name: len(site.prior.event_shape) for name, site in first.latents.items()}
     locs, scales = _climb(sampler, values, num_steps)
-    refined = replace(sampler, guide=DiagonalGuide(locs, scales, event_dims))
-    after = refined.draw(_MOMENT_DRAWS, streams=sampler.streams(_MOMENT_DRAWS, salt=_AFTER))
+    fitted = DiagonalGuide(locs, scales, event_dims)
+    after = replace(sampler, guide=fitted).draw(
+        _MOMENT_DRAWS, streams=sampler.streams(_MOMENT_DRAWS, salt=_AFTER)
+    )
     before = (first.log_p - first.log_q).mean(0).double()
+    refined = replace(sampler, guide=DiagonalGuide(locs, scales, event_dims, degrees))
     return refined, (after.log_p - after.log_q).mean(0).double() - before
 
 

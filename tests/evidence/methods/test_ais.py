@@ -165,6 +165,7 @@ def test_refuses_what_it_cannot_move():
         ({"num_chains": 1.5}, TypeError),
         ({"start": "posterior"}, ValueError),
         ({"schedule": "cosine"}, ValueError),
+        ({"precision": "half"}, ValueError),
         ({"target_acceptance": 1.0}, ValueError),
     ],
 )

@@ -1,0 +1,231 @@
+"""Simulation-based calibration: whether a guide is the posterior, on average over the model's own data."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from pyrovae.evidence.analysis.simulated import simulate_data
+from pyrovae.evidence.inspection import Inspection, in_pieces, inspect
+from pyrovae.evidence.methods.base import check_count
+from pyrovae.evidence.plan import plan
+from pyrovae.particles import Particles
+from pyrovae.programs import Program
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Calibration", "calibration"]
+
+_MOST_BINS = 20
+_LEAST_EXPECTED = 5  # counts of a bin, below which a chi-square law is a poor approximation
+LEVEL = 0.05
+
+
+class Calibration:
+    """Ranks of the true latent values among draws of the guide, for simulated data.
+
+    ``dataset`` holds ``rank``, over ``datum`` and ``unit`` (a latent element), from 0 to the number of draws; and over
+    ``unit``:
+
+    - ``p_value``: of a chi-square test that the ranks are uniform.
+    - ``mean_rank``: as a share of the draws. It is 0.5 for the posterior, more for a guide whose values are too low,
+      and less for one whose values are too high.
+    - ``spread``: the variance of the ranks in units of that of uniform ones. It is 1 for the posterior, more for a
+      guide that is too narrow, and less for one that is too wide.
+    """
+
+    def __init__(self, dataset: "xarray.Dataset"):
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "dataset":
+            raise AttributeError(name)
+        if name in self.dataset:
+            return self.dataset[name]
+        raise AttributeError(f"There is no '{name}' here; there are {list(self.dataset)}.")
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of the guide for each datum."""
+        return int(self.dataset.attrs["num_draws"])
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest P of all latent elements, times their number (Bonferroni), at most 1.
+
+        If the guide is the posterior, it is below 0.05 in at most one case of 20.
+        """
+        return min(1.0, float(self.p_value.min()) * self.p_value.size)
+
+    def __repr__(self) -> str:
+        ranks, p_value = self.dataset["rank"], self.p_value
+        lines = [
+            f"Calibration on {ranks.sizes['datum']} simulated data, {self.num_draws} draws of the guide each",
+            f"  ranks not uniform   {int((p_value < LEVEL / p_value.size).sum())} of {p_value.size} latent elements",
+            f"  smallest P          {self.smallest_p:.2g}, for that many tests",
+        ]
+        for name, values, ideal, fault in (
+            ("mean rank", self.mean_rank, 0.5, "the guide's values are too low"),
+            ("spread of ranks", self.spread, 1.0, "the guide is too narrow"),
+        ):
+            furthest = float(values[int(np.abs(values.values - ideal).argmax())])
+            lines.append(
+                f"  {name:<19} {float(values.mean()):.3f}, furthest {furthest:.3f} "
+                f"({ideal:g} for the posterior; more if {fault})"
+            )
+        return "\n".join(lines)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the histogram of the ranks of each latent element on matplotlib axes.
+
+        For the posterior, 99 % of the counts lie inside the grey band.
+        """
+        import matplotlib.pyplot as plt
+        from scipy.stats import binom
+
+        axes = plt.figure(layout="constrained").add_subplot() if axes is None else axes
+        counts, shares = _histogram(self.dataset["rank"].values, self.num_draws)
+        num = len(self.dataset["rank"])
+        edges = np.concatenate([[0.0], np.cumsum(shares)])
+        low, high = (np.append(end, end[-1]) for end in binom.interval(0.99, num, shares))
+        axes.fill_between(edges, low, high, step="post", color="0.85", label="99 % band")
+        for column in counts.T:
+            axes.stairs(column, edges, alpha=max(0.2, 1 / counts.shape[1]), color="C0")
+        axes.set(xlabel="rank of the true value, as a share of the draws", ylabel="simulated data")
+        axes.set(xlim=(0, 1), ylim=(0, None))
+        axes.legend()
+        return axes
+
+
+def calibration(
+    model: Program,
+    guide: Program,
+    *,
+    num_data: int = 1000,
+    num_draws: int = 99,
+    data: Any = None,
+    seed: int = 0,
+    memory_budget: int | None = None,
+    device: Any = None,
+    max_plate_nesting: int = 1,
+    progress: bool = False,
+) -> Calibration:
+    """Ranks of true latent values among draws of the guide, on data that the model itself draws.
+
+    If the guide is the posterior, the true value of each latent element and its ``num_draws`` draws are exchangeable,
+    so that the rank is uniform. Ranks at both ends show a guide that is too narrow, ranks in the middle one that is too
+    wide, and ranks at one end one that lies beside the posterior. Equal values are put in random order.
+
+    Uniform ranks do not prove that the guide is the posterior: a guide that ignores the data and draws from the prior
+    has uniform ranks as well. :func:`~pyrovae.where_the_nats_go` tells that apart by the mutual information.
+
+    Args:
+        model, guide: Pyro programs whose data plate is the right-most batch dimension.
+        num_data: Number of data to simulate.
+        num_draws: Draws of the guide for each datum.
+        data: As :func:`bdmc`.
+        seed, memory_budget, device, max_plate_nesting, progress: As :func:`log_marginal`.
+
+    Raises:
+        ValueError: As :func:`bdmc`.
+
+    References:
+        - Validating Bayesian Inference Algorithms with Simulation-Based Calibration (Talts et al., 2018), algorithm 1,
+          `arXiv:1804.06788 <https://arxiv.org/abs/1804.06788>`_.
+        - Yes, but Did It Work?: Evaluating Variational Inference (Yao et al., 2018), section 3.2, for variational
+          posteriors, `arXiv:1802.02538 <https://arxiv.org/abs/1802.02538>`_.
+
+    Examples:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()  # its guide is the exact posterior
+        >>> found = pv.evidence.calibration(oracle.model, oracle.guide, num_data=500)
+        >>> found.smallest_p > 0.05
+        True
+        >>> narrow = pv.testing.LinearGaussian(stretch=0.7)
+        >>> found = pv.evidence.calibration(narrow.model, narrow.guide, num_data=500)
+        >>> found.smallest_p < 0.001, bool((found.spread > 1.2).all())
+        (True, True)
+    """
+    check_count("num_draws", num_draws)
+    check_count("num_data", num_data, least=10)
+    drawn, latents = simulate_data(model, guide, num_data, data, seed, device)
+    inspection = inspect(
+        model, guide, drawn, seed, memory_budget, device, max_plate_nesting, progress
+    )
+    ranks, units = _ranks(inspection, latents, num_draws)
+    return _calibration(ranks, num_draws, units)
+
+
+def _ranks(
+    inspection: Inspection, latents: dict[str, Tensor], num_draws: int
+) -> tuple[np.ndarray, list[str]]:
+    """``(B, D)`` ranks, and the names of the latent elements."""
+    ranks, num_data, axis = [], inspection.num_data, inspection.max_plate_nesting
+    with inspection.evaluating():
+        work = plan(inspection, num_draws)
+        random = np.random.default_rng(inspection.seed)
+        options: Any = {"progress": inspection.progress, "label": "calibration"}
+        for index in in_pieces(num_data, work.num_data, **options):
+            some = inspection.sampler().select(index)
+            below = equal = np.zeros(())
+            for first in range(0, num_draws, work.num_particles):
+                particles = some.draw(min(work.num_particles, num_draws - first), first)
+                lower, same = _compare(particles, latents, index, axis)
+                below, equal = below + lower, equal + same
+            ranks.append(below + random.integers(0, equal.astype(int), endpoint=True))
+    return np.concatenate(ranks), _units(particles, axis)
+
+
+def _compare(
+    particles: Particles, latents: dict[str, Tensor], index: np.ndarray, axis: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(B, D)`` each: how many draws are below the true value, and how many equal it."""
+    columns: tuple[list[Tensor], list[Tensor]] = [], []
+    for name, site in particles.latents.items():
+        true = latents[name].to(site.value)
+        place = true.dim() - (site.value.dim() - 1 - (axis - 1))  # of the data
+        true = true.movedim(place, 0)[index].movedim(0, place).reshape(1, *site.value.shape[1:])
+        for column, found in zip(columns, (site.value < true, site.value == true), strict=True):
+            column.append(found.sum(0).movedim(axis - 1, 0).reshape(len(index), -1))
+    below, equal = (np.concatenate([c.cpu().numpy() for c in column], 1) for column in columns)
+    return below, equal
+
+
+def _units(particles: Particles, axis: int) -> list[str]:
+    names = []
+    for name, site in particles.latents.items():
+        shape = site.value.shape[1:axis] + site.value.shape[axis + 1 :]
+        names += [name + "".join(f"[{i}]" for i in place) for place in np.ndindex(*shape)]
+    return names
+
+
+def _calibration(ranks: np.ndarray, num_draws: int, units: list[str]) -> Calibration:
+    import xarray
+    from scipy.special import chdtrc
+
+    counts, shares = _histogram(ranks, num_draws)
+    expected = len(ranks) * shares[:, None]
+    statistic = ((counts - expected) ** 2 / expected).sum(0)
+    share = (ranks + 0.5) / (num_draws + 1)
+    uniform = (1 - (num_draws + 1.0) ** -2) / 12  # the variance of uniform shares
+    columns = {
+        "rank": (("datum", "unit"), ranks.astype(np.int64)),
+        "p_value": ("unit", chdtrc(len(shares) - 1, statistic)),
+        "mean_rank": ("unit", share.mean(0)),
+        "spread": ("unit", ((share - 0.5) ** 2).mean(0) / uniform),
+    }
+    return Calibration(
+        xarray.Dataset(columns, coords={"unit": units}, attrs={"num_draws": num_draws})
+    )
+
+
+def _histogram(ranks: np.ndarray, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """``(bins, D)`` counts of ranks, and the share of each bin if ranks are uniform."""
+    num = max(2, min(_MOST_BINS, num_draws + 1, len(ranks) // _LEAST_EXPECTED))
+    bins = np.arange(num_draws + 1) * num // (num_draws + 1)
+    shares = np.bincount(bins, minlength=num) / (num_draws + 1)
+    counts = np.stack(
+        [np.bincount(bins[column], minlength=num) for column in ranks.astype(int).T], 1
+    )
+    return counts, shares
