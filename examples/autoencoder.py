@@ -1,12 +1,15 @@
-"""The plain autoencoder is a VAE with a point for a posterior and no KL term. Its samples fail; here is why.
+"""The plain autoencoder is a VAE with a point for a posterior and no KL term. Its samples fail;
+here is why.
 
-With ``posteriors.Delta()``, a Gaussian likelihood of fixed scale and ``beta=0``, the loss is the squared error up
-to a factor and a constant: a plain autoencoder. Nothing then asks the codes of data to lie where the prior puts
-its mass, so a draw from N(0, I) falls between them, where the decoder was never trained. The VAE with the same
-networks pays a KL term for that, reconstructs a little worse, and samples well.
+With ``posteriors.Delta()``, a Gaussian likelihood of fixed scale and ``beta=0``, the loss is the
+squared error up to a factor and a constant: a plain autoencoder. Nothing then asks the codes of
+data to lie where the prior puts its mass, so a draw from N(0, I) falls between them, where the
+decoder was never trained. The VAE with the same networks pays a KL term for that, reconstructs a
+little worse, and samples well.
 
-The script trains both on digits and prints, for each: the reconstruction error, how far the codes' moments are
-from the prior's, and how far samples lie from their nearest training image, beside the same for held-out images.
+The script trains both on digits and prints, for each: the reconstruction error, how far the codes'
+moments are from the prior's, and how far samples lie from their nearest training image, beside the
+same for held-out images.
 """
 
 import argparse
@@ -73,5 +76,6 @@ if __name__ == "__main__":
             + "".join(f"{figures[c]:>15.3f}" if c in figures else f"{'':>15}" for c in columns)
         )
     print(
-        "\nThe prior's codes have mean 0 and scale 1. 'nearest' of samples should be that of held-out data."
+        "\nThe prior's codes have mean 0 and scale 1. 'nearest' of samples should be that of "
+        "held-out data."
     )

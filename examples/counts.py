@@ -1,11 +1,13 @@
 """Single-cell counts: Poisson, negative binomial or zero-inflated? Held-out likelihood decides.
 
-2,100 cells of mouse bladder (Han et al., 2018) and their most expressed genes. How many molecules a cell gives is
-mostly technical, so every model is conditioned on each cell's total (``exposure="total"``): the decoder says only
-how a cell's molecules divide among genes. All three are then distributions of the same counts given the same
-totals, and their held-out log-likelihoods can be set side by side, cell by cell.
+2,100 cells of mouse bladder (Han et al., 2018) and their most expressed genes. How many molecules a
+cell gives is mostly technical, so every model is conditioned on each cell's total
+(``exposure="total"``): the decoder says only how a cell's molecules divide among genes. All three
+are then distributions of the same counts given the same totals, and their held-out log-likelihoods
+can be set side by side, cell by cell.
 
-The data file is ``scrna_mouse_bladder.npz``: sparse rows in the arrays ``data``, ``indices``, ``indptr``, ``shape``.
+The data file is ``scrna_mouse_bladder.npz``: sparse rows in the arrays ``data``, ``indices``,
+``indptr``, ``shape``.
 """
 
 import argparse
@@ -28,7 +30,9 @@ LIKELIHOODS = {
 
 
 def load(path: str | Path, num_genes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Train, validation and test cells, ``(1500 | 200 | 400, num_genes)``: the genes with most train counts."""
+    """Train, validation and test cells, ``(1500 | 200 | 400, num_genes)``: the genes with most
+    train counts.
+    """
     with np.load(path, allow_pickle=False) as file:
         counts = np.zeros(file["shape"], np.float32)
         rows = np.repeat(np.arange(len(counts)), np.diff(file["indptr"]))
@@ -82,7 +86,8 @@ if __name__ == "__main__":
     results = compare(options.data, seed=options.seed, **small)
     poisson = results["Poisson"].log_marginal.values
     print(
-        f"{'likelihood':>20}{'log p(x | total), nats a cell':>32}{'less Poisson, s.e. over cells':>36}"
+        f"{'likelihood':>20}{'log p(x | total), nats a cell':>32}"
+        f"{'less Poisson, s.e. over cells':>36}"
     )
     for label, found in results.items():
         gain = found.log_marginal.values - poisson

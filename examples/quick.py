@@ -1,4 +1,6 @@
-"""The whole job in ten lines: declare a VAE, train it on real digits, and estimate its held-out log-likelihood."""
+"""The whole job in ten lines: declare a VAE, train it on real digits, and estimate its held-out
+log-likelihood.
+"""
 
 import sys
 

@@ -1,10 +1,12 @@
 """Colour images: a mixture of discretised logistics on CIFAR-10, in bits per dimension.
 
-Each pixel's red, green and blue come from one of a few components, green given red and blue given both, so that
-much of what makes neighbouring channels alike need not pass through z. The likelihood is a probability of the 256
-published grey levels: eight bits a dimension are what uniform guessing costs, and no rescaling of pixels enters.
+Each pixel's red, green and blue come from one of a few components, green given red and blue given
+both, so that much of what makes neighbouring channels alike need not pass through z. The likelihood
+is a probability of the 256 published grey levels: eight bits a dimension are what uniform guessing
+costs, and no rescaling of pixels enters.
 
-The data file is ``cifar10_subset.npz``: ``x_train``, ``x_test``, images ``(N, 32, 32, 3)`` of bytes.
+The data file is ``cifar10_subset.npz``: ``x_train``, ``x_test``, images ``(N, 32, 32, 3)`` of
+bytes.
 """
 
 import argparse
@@ -82,6 +84,7 @@ if __name__ == "__main__":
     for coupled in (False, True):
         _, evidence = train_and_evaluate(options.data, coupled=coupled, **settings)
         print(
-            f"{'coupled' if coupled else 'independent'} channels: {evidence.bits_per_dim:.3f} bits per dimension"
+            f"{'coupled' if coupled else 'independent'} channels: {evidence.bits_per_dim:.3f} bits "
+            "per dimension"
         )
     print("Uniform guessing: 8.000.")

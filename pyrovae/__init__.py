@@ -1,4 +1,6 @@
-"""Variational autoencoders as Pyro programs: swap parts, compare ELBO estimators, estimate the marginal likelihood."""
+"""Variational autoencoders as Pyro programs: swap parts, compare ELBO estimators, estimate the
+marginal likelihood.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,12 +1,17 @@
-"""One way to print every declared object: by the arguments that it was made of."""
+"""What declared objects share: how they print, and what counts as a count among their arguments."""
 
 import inspect
 import textwrap
 from typing import Any, Self
 
-__all__ = ["Declared"]
+__all__ = ["Declared", "is_count"]
 
 WIDTH = 100
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether a value is an integer of at least ``least``. True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 class _ConstructorSignature:
@@ -68,6 +73,12 @@ class Declared:
     def redeclare(self, **changes: Any) -> Self:
         """A new object, declared as this one but for ``changes``."""
         signature = inspect.signature(type(self))
+        unknown = set(changes) - set(signature.parameters)
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} has no argument {', '.join(sorted(unknown))}. "
+                f"Its arguments are {_names(type(self))}."
+            )
         arguments: Any = {**self.declaration, **changes}
         bound = inspect.BoundArguments(signature, arguments)
         return type(self)(*bound.args, **bound.kwargs)

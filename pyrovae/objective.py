@@ -50,7 +50,8 @@ class Objective:
     Args:
         model, guide: Pyro programs.
         estimator: One of :mod:`pyrovae.estimators`.
-        parameters: What to differentiate with respect to; those without ``requires_grad`` are skipped.
+        parameters: What to differentiate with respect to; those without ``requires_grad`` are
+            skipped.
         transform: From a batch to the programs' arguments, such as a new binarisation.
         clip_norm: Largest norm of all gradients together.
         summed: The loss is the sum over the data, times the subsampling scale of the data plate, as
@@ -130,7 +131,8 @@ class Objective:
 class StockObjective(Objective):
     """The same for an ELBO of Pyro's own, which reports its loss alone.
 
-    Pyro multiplies by the subsampling scale N / B of the data plate; the report is that of the batch.
+    Pyro multiplies by the subsampling scale N / B of the data plate; the report is that of the
+    batch.
     """
 
     def __init__(self, *args: Any, **options: Any):
@@ -178,7 +180,9 @@ class StockObjective(Objective):
         return Report(bound, unknown, unknown), loss / divisor, divisor
 
     def _plate(self, arguments: tuple, kwargs: dict) -> tuple[float, int]:
-        """The data plate's subsampling scale and its size; for other programs 1 and the batch's size."""
+        """The data plate's subsampling scale and its size; for other programs 1 and the batch's
+        size.
+        """
         size = len(arguments[0])
         if size not in self._plates:
             try:
@@ -197,7 +201,9 @@ def objective(
     parameters: Sequence[Tensor] = (),
     **options: Any,
 ) -> Objective:
-    """The objective for one of our estimators, or for an ELBO of Pyro's own; options as :class:`Objective`."""
+    """The objective for one of our estimators, or for an ELBO of Pyro's own; options as
+    :class:`Objective`.
+    """
     kind = Objective if isinstance(estimator, Estimator) else StockObjective
     return kind(model, guide, estimator, parameters, **options)
 

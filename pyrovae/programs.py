@@ -18,7 +18,9 @@ Program = Callable[..., Any]
 
 
 def modules_of(*programs: Program) -> list[nn.Module]:
-    """Modules behind programs: a program itself, the owner of a bound method, and those that a function refers to."""
+    """Modules behind programs: a program itself, the owner of a bound method, and those that a
+    function refers to.
+    """
     found: dict[int, nn.Module] = {}
     for program in programs:
         for module in _modules_of(program):
@@ -72,14 +74,15 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
 def register_parameters(module: nn.Module, prefix: str) -> None:
     """Show a module's parameters to Pyro's handlers, such as those of :class:`pyro.infer.SVI`.
 
-    Unlike :func:`pyro.module`, an older entry of the same name in Pyro's global store is replaced by the module's
-    parameter, so two programs never share one by accident.
+    Unlike :func:`pyro.module`, an older entry of the same name in Pyro's global store is replaced
+    by the module's parameter, so two programs never share one by accident.
     """
     if not poutine.runtime.am_i_wrapped():
         return
     store = pyro.get_param_store()
     for name, parameter in module.named_parameters():
-        # A functional call or a capture puts plain tensors in place of parameters; those are not to be optimised.
+        # A functional call or a capture puts plain tensors in place of parameters; those are not to
+        # be optimised.
         if not parameter.requires_grad or not isinstance(parameter, nn.Parameter):
             continue
         full_name = f"{prefix}.{name}"
@@ -113,8 +116,9 @@ def undisturbed(*programs: Program) -> Iterator[None]:
 def evaluation_mode(*programs: Program) -> Iterator[None]:
     """Put the programs' modules in eval mode; each submodule is back in its own mode afterwards.
 
-    A program may hold a module where :func:`modules_of` does not look: in a dictionary, in a plain object, behind a
-    helper function. So every module that is called inside the context is put in eval mode as well, just before it runs.
+    A program may hold a module where :func:`modules_of` does not look: in a dictionary, in a plain
+    object, behind a helper function. So every module that is called inside the context is put in
+    eval mode as well, just before it runs.
     """
     modes: dict[int, tuple[nn.Module, bool]] = {}
 
@@ -142,7 +146,8 @@ def evaluation_mode(*programs: Program) -> Iterator[None]:
 def check_data(programs: Sequence[Program], *data: Tensor) -> None:
     """Let each module behind the programs that has a ``check`` method look at the data, and raise.
 
-    A module that takes fewer arguments than the programs, as one behind ``observe_part``, gets the first of them.
+    A module that takes fewer arguments than the programs, as one behind ``observe_part``, gets the
+    first of them.
     """
     for module in modules_of(*programs):
         check = getattr(module, "check", None)

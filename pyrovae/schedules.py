@@ -3,6 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 
+from pyrovae.declare import Declared
+
 __all__ = ["Schedule", "Constant", "Linear", "Cyclical", "GECO", "ControlVAE"]
 
 
@@ -12,16 +14,19 @@ def _check_beta(name: str, value: float) -> float:
     return float(value)
 
 
-class Schedule(ABC):
-    """Base class of the schedules. A subclass defines ``__call__``, a function of the step counted from zero.
+class Schedule(Declared, ABC):
+    """Base class of the schedules. A subclass defines ``__call__``, a function of the step counted
+    from zero.
 
     A schedule that reacts to training sets ``feedback`` and defines ``update``, ``state_dict`` and
-    ``load_state_dict`` as well. :func:`pyrovae.fit` calls ``update`` after each step, and saves the state with the
-    training state.
+    ``load_state_dict`` as well. :func:`pyrovae.fit` calls ``update`` after each step, and saves the
+    state with the training state.
 
     Attributes:
-        warmup_steps: Number of steps during which early stopping does not count epochs without improvement.
-        feedback: Whether :meth:`update` is called. If so, every step has to wait for its numbers, which is slower.
+        warmup_steps: Number of steps during which early stopping does not count epochs without
+            improvement.
+        feedback: Whether :meth:`update` is called. If so, every step has to wait for its numbers,
+            which is slower.
     """
 
     warmup_steps: int = 0
@@ -31,7 +36,7 @@ class Schedule(ABC):
     def __call__(self, step: int) -> float:
         """Value at ``step``."""
 
-    def update(self, reconstruction: float, kl: float) -> None:  # noqa: B027
+    def update(self, reconstruction: float, kl: float) -> None:
         """React to the last step.
 
         Args:
@@ -43,7 +48,7 @@ class Schedule(ABC):
         """The state that a schedule needs to continue; empty for a function of the step."""
         return {}
 
-    def load_state_dict(self, state: dict) -> None:  # noqa: B027
+    def load_state_dict(self, state: dict) -> None:
         """Restore what :meth:`state_dict` returned."""
 
 
@@ -63,9 +68,6 @@ class Constant(Schedule):
 
     def __call__(self, step: int) -> float:
         return self.value
-
-    def __repr__(self) -> str:
-        return f"Constant({self.value})"
 
 
 class Linear(Schedule):
@@ -97,14 +99,13 @@ class Linear(Schedule):
     def __call__(self, step: int) -> float:
         return self.start + (self.stop - self.start) * min(step / self.steps, 1.0)
 
-    def __repr__(self) -> str:
-        return f"Linear({self.start}, {self.stop}, steps={self.steps})"
-
 
 class Cyclical(Schedule):
-    r"""Linear ramps from ``start`` to ``stop``, one in each period; the value stays at ``stop`` between them.
+    r"""Linear ramps from ``start`` to ``stop``, one in each period; the value stays at ``stop``
+    between them.
 
-    .. math:: \beta_t = \beta_0 + (\beta_1 - \beta_0) \min\!\left(1, \frac{t \bmod T}{\rho\, T}\right)
+    .. math:: \beta_t = \beta_0 + (\beta_1 - \beta_0) \min\!\left(1, \frac{t \bmod T}{\rho\,
+              T}\right)
 
     References:
         Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing (Fu et al., 2019,
@@ -149,18 +150,16 @@ class Cyclical(Schedule):
         done = (step % self.period) / (self.ratio * self.period)
         return self.start + (self.stop - self.start) * min(done, 1.0)
 
-    def __repr__(self) -> str:
-        return f"Cyclical({self.start}, {self.stop}, period={self.period}, ratio={self.ratio}, cycles={self.cycles})"
-
 
 class GECO(Schedule):
     r"""Beta as a Lagrange multiplier: the least KL that reaches a given reconstruction.
 
     .. math:: \beta \leftarrow \beta\, e^{-\eta \bar C_t}, \qquad
-              \bar C_t = \alpha \bar C_{t-1} + (1 - \alpha)\, (\mathrm{target} - \mathbb E_q[\log p(x \mid z)])
+              \bar C_t = \alpha \bar C_{t-1} + (1 - \alpha)\, (\mathrm{target} - \mathbb E_q[\log
+              p(x \mid z)])
 
-    The paper minimises :math:`\mathrm{KL} + \lambda C`; here beta is :math:`1 / \lambda`, which is the same objective
-    up to its overall scale, and C is in nats per datum.
+    The paper minimises :math:`\mathrm{KL} + \lambda C`; here beta is :math:`1 / \lambda`, which is
+    the same objective up to its overall scale, and C is in nats per datum.
 
     References:
         Taming VAEs (Rezende and Viola, 2018,
@@ -225,10 +224,6 @@ class GECO(Schedule):
     def load_state_dict(self, state: dict) -> None:
         self.beta, self.average = state["beta"], state["average"]
 
-    def __repr__(self) -> str:
-        ends = f"initial={self.initial}, low={self.low}, high={self.high}"
-        return f"GECO({self.target}, rate={self.rate}, momentum={self.momentum}, {ends})"
-
 
 class ControlVAE(Schedule):
     r"""Beta set by a proportional-integral controller that keeps the KL at a target.
@@ -236,7 +231,8 @@ class ControlVAE(Schedule):
     .. math:: \beta_t = \frac{K_p}{1 + e^{e_t}} - K_i \sum_{j \le t} e_j + \beta_{\min}, \qquad
               e_t = \mathrm{target} - \mathrm{KL}_t
 
-    clipped to [low, high]. The sum does not change while beta is clipped, so that it does not wind up.
+    clipped to [low, high]. The sum does not change while beta is clipped, so that it does not wind
+    up.
 
     References:
         ControlVAE: Controllable Variational Autoencoder (Shao et al., 2020,
@@ -292,7 +288,3 @@ class ControlVAE(Schedule):
 
     def load_state_dict(self, state: dict) -> None:
         self.beta, self.total = state["beta"], state["total"]
-
-    def __repr__(self) -> str:
-        gains = f"proportional={self.proportional}, integral={self.integral}"
-        return f"ControlVAE({self.target}, {gains}, low={self.low}, high={self.high})"

@@ -32,25 +32,26 @@ class _Taken(NamedTuple):
 class Step:
     """Gradients, update and report of a model and a guide, as one call on a batch.
 
-    The computation is captured as a graph at the first call with a batch of some shape, and replayed by
-    later ones (:func:`pyrovae.compilation.compile`). The update of a plain ``Adam`` or ``AdamW`` is
-    part of the graph; then gradients are not kept in ``parameter.grad``. Losses, gradients and random
-    draws are those of the programs run as they are. Distributions are not validated within a graph.
+    The computation is captured as a graph at the first call with a batch of some shape, and
+    replayed by later ones (:func:`pyrovae.compilation.compile`). The update of a plain ``Adam`` or
+    ``AdamW`` is part of the graph; then gradients are not kept in ``parameter.grad``. Losses,
+    gradients and random draws are those of the programs run as they are. Distributions are not
+    validated within a graph.
 
     Nothing waits for the device: reports are tensors, to be read when they are needed.
 
     Args:
         model, guide: Pyro programs.
         estimator: One of ours, or a stock Pyro ELBO, which runs eagerly and reports its loss alone.
-        optimizer: A torch or Pyro optimiser over the parameters. Plain torch ``Adam``, ``AdamW`` and
-            ``SGD`` are switched to torch's fused kernel.
+        optimizer: A torch or Pyro optimiser over the parameters. Plain torch ``Adam``, ``AdamW``
+            and ``SGD`` are switched to torch's fused kernel.
         parameters: What the optimiser trains.
         clip_norm: Largest norm of all gradients together.
-        transform: From a batch to the programs' arguments, captured with them: a new binarisation, or
-            rows by index of data that live on the device.
+        transform: From a batch to the programs' arguments, captured with them: a new binarisation,
+            or rows by index of data that live on the device.
         capture: False runs every step eagerly.
-        compile: Whether Inductor compiles the graph: True, False, or ``"auto"`` where ``steps`` calls
-            pay for the compilation and a compiler is installed.
+        compile: Whether Inductor compiles the graph: True, False, or ``"auto"`` where ``steps``
+            calls pay for the compilation and a compiler is installed.
         steps: How many steps to expect, if known.
         summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
     """
@@ -137,7 +138,9 @@ class Step:
 
     @property
     def compiled(self) -> Compiled:
-        """The function that takes the steps, with its graphs and the reason for running eagerly, if any."""
+        """The function that takes the steps, with its graphs and the reason for running eagerly, if
+        any.
+        """
         return self._whole if self.update.in_graph else self._gradients
 
     def _take(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> _Taken:
@@ -176,14 +179,14 @@ class SVI(pyro.infer.SVI):
     """Drop-in for :class:`pyro.infer.SVI` whose step is captured as one graph.
 
     As there, :meth:`step` minimises the loss summed over the data, subsampling scale included, by a
-    Pyro optimiser, and returns it as a number. Every parameter that the programs meet at the first step
-    is trained, whether it lives in modules or in Pyro's store.
+    Pyro optimiser, and returns it as a number. Every parameter that the programs meet at the first
+    step is trained, whether it lives in modules or in Pyro's store.
 
     Args:
         model, guide: Pyro programs.
         optim: A :class:`pyro.optim.PyroOptim`.
-        loss: One of :mod:`pyrovae.estimators`; a stock Pyro ELBO runs eagerly, since it reads values on
-            the host at every step.
+        loss: One of :mod:`pyrovae.estimators`; a stock Pyro ELBO runs eagerly, since it reads
+            values on the host at every step.
         capture, compile, steps: As for :class:`Step`.
     """
 

@@ -232,7 +232,8 @@ def quadrature(
     latent_dim: int | None = None,
     data_chunk: int = 16,
 ) -> Tensor:
-    r"""``(B,)``: :math:`\log \int p(x \mid z)\, p(z)\, dz` on a grid, for one or two dimensions of z.
+    r"""``(B,)``: :math:`\log \int p(x \mid z)\, p(z)\, dz` on a grid, for one or two dimensions of
+    z.
 
     The trapezoidal rule is used in each dimension. For smooth integrands that vanish at the ends,
     it converges faster than any power of the step. Sums run in float64.

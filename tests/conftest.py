@@ -43,7 +43,9 @@ def dtype(request: pytest.FixtureRequest):
 
 
 def data_folder() -> Path:
-    """Where the optional real data lies: ``$PYROVAE_DATA``, else ``shared/data`` beside the repository."""
+    """Where the optional real data lies: ``$PYROVAE_DATA``, else ``shared/data`` beside the
+    repository.
+    """
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     return Path(os.environ.get("PYROVAE_DATA", default))
 
@@ -60,7 +62,9 @@ def real_data() -> Callable[[str], Mapping[str, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def real_path() -> Callable[[str], Path]:
-    """``real_path("mnist.npz")`` is the path of that file, or skips the test where it is missing."""
+    """``real_path("mnist.npz")`` is the path of that file, or skips the test
+    where it is missing.
+    """
     return real_file
 
 

@@ -1,4 +1,6 @@
-"""Every declared class is readable from a configuration, as `class_path` and `init_args`, by jsonargparse."""
+"""Every declared class is readable from a configuration, as `class_path` and `init_args`, by
+jsonargparse.
+"""
 
 import inspect
 
@@ -48,7 +50,8 @@ OPTIONS = {
     "--part DiagonalNormal --part.scale exp --part.log_variance_range [-6,2]": (
         posteriors.DiagonalNormal("exp", (-6.0, 2.0))
     ),
-    "--part VAE --part.data_shape [2,3] --part.latent_dim 2 --part.prior Vamp --part.prior.num_components 5"
+    "--part VAE --part.data_shape [2,3] --part.latent_dim 2 --part.prior Vamp "
+    "--part.prior.num_components 5"
     " --part.encoder MLP --part.encoder.hidden [7]": (
         models.VAE([2, 3], 2, prior=priors.Vamp(num_components=5), encoder=nets.MLP(7))
     ),
@@ -71,7 +74,9 @@ def parser_of(base):
 
 
 def read(base, argv):
-    """The object that a command line declares, and again from the file that the parser writes of it."""
+    """The object that a command line declares, and again from the file that the parser writes of
+    it.
+    """
     parser = parser_of(base)
     config = parser.parse_args(argv.split())
     part = parser.instantiate(config).part

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae import likelihoods, posteriors, priors
+from pyrovae import likelihoods, posteriors, priors, schedules
 from pyrovae.declare import Declared
 
 
@@ -146,8 +146,15 @@ def test_long_declarations_take_a_line_for_each_argument():
 
 
 def test_signatures_are_those_of_the_constructor_and_of_the_call():
-    """What editors show for the class, and what `inspect` says of an instance that can be called."""
+    """What editors show for the class, and what `inspect` says of an instance
+    that can be called.
+    """
     assert str(inspect.signature(Sample)) == "(size: int = 3, *, rate: float = 0.5, start=None)"
     assert str(inspect.signature(Frozen)) == "(rate: float, size: int = 3)"
     assert not inspect.signature(priors.StandardNormal).parameters
     assert [*inspect.signature(Bound()).parameters] == ["model", "guide"]
+
+
+def test_only_arguments_can_be_changed():
+    with pytest.raises(TypeError, match=r"Linear has no argument stopp. Its arguments are start, "):
+        schedules.Linear(steps=3).redeclare(stopp=2.0)

@@ -42,12 +42,15 @@ def run(code):
 
 
 def test_importing_has_no_effects():
-    """Every module imported, and nothing global has moved: dtype, random state, validation, threads, store."""
+    """Every module imported, and nothing global has moved: dtype, random state, validation,
+    threads, store.
+    """
     code = f"""
 import torch, pyro, torch.distributions as td
 def state():
-    return (torch.get_default_dtype(), torch.get_rng_state().sum().item(), td.Distribution._validate_args,
-            torch.get_num_threads(), torch.is_grad_enabled(), len(pyro.get_param_store()), pyro.settings.get(),
+    return (torch.get_default_dtype(), torch.get_rng_state().sum().item(),
+            td.Distribution._validate_args, torch.get_num_threads(), torch.is_grad_enabled(),
+            len(pyro.get_param_store()), pyro.settings.get(),
             td.Independent.__init__, td.TransformedDistribution.__init__, td.Distribution.__init__,
             td.Distribution.__repr__, torch.backends.mkldnn.enabled)
 before = state()
@@ -113,7 +116,9 @@ def test_unknown_name_is_an_attribute_error():
 
 
 def test_every_public_name_of_the_package_resolves_alone():
-    """In a fresh process each, as far as it matters: names of functions never give way to modules."""
+    """In a fresh process each, as far as it matters: names of functions never
+    give way to modules.
+    """
     code = "import pyrovae as pv; from pyrovae import training, compare, evidence\n"
     code += "\n".join(f"assert pv.{name} is not None" for name in pv.__all__)
     run(code + "\nassert callable(pv.fit) and callable(pv.compare_models) and callable(pv.SVI)")

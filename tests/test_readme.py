@@ -1,4 +1,6 @@
-"""What README.md shows works, and names everything there is; so do the commands of the page on the command line."""
+"""What README.md shows works, and names everything there is; so do the commands of the page on the
+command line.
+"""
 
 import importlib
 import importlib.util

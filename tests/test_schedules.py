@@ -1,4 +1,6 @@
-"""Schedules against their formulas, and the ones that listen against what they are to bring about."""
+"""Schedules against their formulas, and the ones that listen against what they
+are to bring about.
+"""
 
 import math
 
@@ -45,7 +47,9 @@ def settle(schedule, respond, steps):
 
 
 def rate_distortion(beta):
-    """The best reconstruction and KL of a Gaussian source at each beta, in nats: R = log(1 / beta), D = beta."""
+    """The best reconstruction and KL of a Gaussian source at each beta, in nats: R = log(1 / beta),
+    D = beta.
+    """
     beta = min(max(beta, 1e-6), 1.0)
     return -beta, math.log(1 / beta)
 

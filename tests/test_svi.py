@@ -432,6 +432,7 @@ def test_cuda_graph_agrees_with_eager(compile):
     eager = make_step(twin, estimators.AnalyticKL(1000), lr=1e-3, capture=False)
     left, right = (torch.stack(run(s, [(data,)] * 20)) for s in (step, eager))
     assert {graph.kind for graph in step.compiled.graphs} == {"cuda graph"}
-    # Replays advance the generator by other strides: bounds over 10,000 draws agree to their Monte-Carlo error.
+    # Replays advance the generator by other strides: bounds over 10,000 draws agree to their
+    # Monte-Carlo error.
     torch.testing.assert_close(left, right, rtol=0.02, atol=0.02)
     assert len(torch.unique(left[:, 1])) == 20  # draws stay live

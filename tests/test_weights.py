@@ -128,7 +128,8 @@ def test_pareto_k_without_a_tail_or_without_enough_weights():
 def test_pareto_k_finds_the_shape_of_pareto_weights(alpha):
     generator = torch.Generator().manual_seed(1)
     log_w = torch.empty(20_000, 30, dtype=torch.float64).exponential_(alpha, generator=generator)
-    # The tail holds 424 weights, so k has an error of (1 + k) / sqrt(424) a datum and sqrt(30) less in the mean.
+    # The tail holds 424 weights, so k has an error of (1 + k) / sqrt(424) a datum and sqrt(30) less
+    # in the mean.
     tolerance = (
         5 * (1 + 1 / alpha) / math.sqrt(424 * 30) + 0.01
     )  # and the shrinkage of 10 in 434 towards 1/2
@@ -137,7 +138,9 @@ def test_pareto_k_finds_the_shape_of_pareto_weights(alpha):
 
 @pytest.mark.parametrize("alpha", [0.5, 0.8])
 def test_unseen_is_the_rise_of_the_mean_along_a_pareto_tail(alpha):
-    """Weights at the quantiles of P(w > t) = t^-alpha, whose mean up to any quantile is in closed form."""
+    """Weights at the quantiles of P(w > t) = t^-alpha, whose mean up to any quantile is in closed
+    form.
+    """
     num = 20_000
     rest = (torch.arange(num, dtype=torch.float64) + 0.5) / num
     log_w = -rest.log()[:, None] / alpha
@@ -146,7 +149,8 @@ def test_unseen_is_the_rise_of_the_mean_along_a_pareto_tail(alpha):
     power = 1 - 1 / alpha
     mean = (1 - (1 / (10_000 * num)) ** power) / power
     assert k.item() == pytest.approx(1 / alpha, abs=0.06)  # shrunk by 10 parts in 434 towards 1/2
-    # An error of 0.06 in k is one of up to 0.06 log(10,000) = 0.55 in the extrapolation, of 2 and 9.
+    # An error of 0.06 in k is one of up to 0.06 log(10,000) = 0.55 in the extrapolation, of 2
+    # and 9.
     rise = math.log(mean) - weights.log_mean_exp(log_w).item()
     assert unseen.item() == pytest.approx(rise, rel=0.2)
 
@@ -178,7 +182,8 @@ def test_jackknife_lowers_the_bias():
     error = weights.log_mean_exp(log_w).std().item() / math.sqrt(runs)
     assert plain == pytest.approx(-(math.exp(spread**2) - 1) / (2 * num), abs=0.002 + 4 * error)
     for order in (1, 2):
-        # What is left at order 1 is of size 1/K^2 times moments; the Monte Carlo error of the mean dominates.
+        # What is left at order 1 is of size 1/K^2 times moments; the Monte Carlo error of the mean
+        # dominates.
         assert abs(weights.jackknife(log_w, order).mean().item()) < 0.25 * abs(plain) + 4 * error
 
 

@@ -193,7 +193,8 @@ def sample(
             default those of test data.
         cluster: Of a clustering model: the cluster to draw from; default all.
         seed: Seed of all draws.
-        out: A new .png (a grid) or .npy (an array); default the next free RUN/samples-N.png or .npy.
+        out: A new .png (a grid) or .npy (an array); default the next free RUN/samples-N.png or
+            .npy.
     """
     opened = Run.open(run)
     vae: Any = opened.load_vae("cpu")
@@ -245,8 +246,8 @@ def _check_alike(paths: list[Path]) -> None:
     plain = [p for p in paths if p not in given]
     if given and plain:
         raise ValueError(
-            f"{given[0]} gives log p(x | y), but {plain[0]} log p(x): their difference is also what "
-            "y tells of x. Compare runs that are given the same."
+            f"{given[0]} gives log p(x | y), but {plain[0]} log p(x): their difference is also "
+            "what y tells of x. Compare runs that are given the same."
         )
 
 

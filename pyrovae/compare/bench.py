@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 REFERENCE_FACTOR = 8
 """Draws of a gradient's reference, in multiples of the estimator's own."""
 MOST_EVALUATIONS = 50_000
-"""Pairs of draw and datum in one run of the reference for the model's gradient, for the sake of memory."""
+"""Pairs of draw and datum in one run of the reference for the model's gradient, for the sake of
+memory.
+"""
 
 
 class Bench:
@@ -44,7 +46,8 @@ class Bench:
     def run(
         self, estimator: pyro.infer.ELBO, *, runs: int | None = None, offset: int = 0
     ) -> Replicates:
-        # Every estimator sees the same seed; references, other ones, so that errors are independent.
+        # Every estimator sees the same seed; references, other ones, so that errors are
+        # independent.
         return replicate(
             estimator,
             self.model,
@@ -56,7 +59,9 @@ class Bench:
         )
 
     def target(self, estimator: pyro.infer.ELBO) -> Replicates | None:
-        """Replicates of a high-particle estimator with the expected gradient that this one means to have."""
+        """Replicates of a high-particle estimator with the expected gradient that this one means to
+        have.
+        """
         wide = _wide(estimator)
         if wide is None:
             return None
@@ -72,7 +77,8 @@ class Bench:
 
     def find_model_truth(self, most_particles: int, nesting: int) -> None:
         """Estimate the gradient of log p(x), against which biases are tested from here on."""
-        # Normalised weights leave a bias of order 1 / particles; the reference's error is part of the test.
+        # Normalised weights leave a bias of order 1 / particles; the reference's error is part of
+        # the test.
         many = max(64, min(most_particles, MOST_EVALUATIONS // len(self.data[0])))
         wide = RWS(many, max_plate_nesting=nesting)
         with pyro.validation_enabled(False):
@@ -80,7 +86,9 @@ class Bench:
         self.test_bias = True
 
     def row(self, estimator: Any) -> dict[str, Any] | None:
-        """Bound, cost, and for each group of parameters the gradient; None where there is no estimator."""
+        """Bound, cost, and for each group of parameters the gradient; None where there is no
+        estimator.
+        """
         if estimator is None:
             return None
         found = self.run(estimator)

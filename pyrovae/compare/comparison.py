@@ -15,22 +15,26 @@ __all__ = ["EstimatorComparison"]
 class EstimatorComparison:
     r"""ELBO estimators side by side, at the same weights and on the same data.
 
-    ``dataset`` is an :class:`xarray.Dataset` over ``estimator``, and over ``num_particles`` where that was swept:
+    ``dataset`` is an :class:`xarray.Dataset` over ``estimator``, and over ``num_particles`` where
+    that was swept:
 
-    - ``bound``, ``bound_error``: mean over replicates and data, in nats per datum, and its standard error.
+    - ``bound``, ``bound_error``: mean over replicates and data, in nats per datum, and its standard
+      error.
     - ``bias``, ``bias_error``: difference from log p(x), and its error, the reference's included.
-    - ``draws``, ``decoder_evaluations``, ``seconds``: draws for each datum, pairs of draw and datum that the
-      likelihood was evaluated at, and median time, of one gradient.
+    - ``draws``, ``decoder_evaluations``, ``seconds``: draws for each datum, pairs of draw and datum
+      that the likelihood was evaluated at, and median time, of one gradient.
 
-    and, over ``group`` of parameters too (``model``, ``guide``, and single sites such as ``guide:z``):
+    and, over ``group`` of parameters too (``model``, ``guide``, and single sites such as
+    ``guide:z``):
 
-    - ``gradient_norm``: of the expected gradient, without the noise's part; ``gradient_variance``: of one gradient,
-      summed over parameters; ``snr``: norm over the root of that variance.
-    - ``gradient_bias``, ``gradient_bias_z``: norm of the difference from the expected gradient that the estimator
-      means to have (for DReG, that of IWAE), relative to the latter's; its square over its standard error. Large
-      z, say above 4, is bias. NaN where an estimator is its own target.
-    - ``evidence_bias``, ``evidence_bias_z``: the same against the gradient of log p(x), for the model's groups,
-      estimated with many particles.
+    - ``gradient_norm``: of the expected gradient, without the noise's part; ``gradient_variance``:
+      of one gradient, summed over parameters; ``snr``: norm over the root of that variance.
+    - ``gradient_bias``, ``gradient_bias_z``: norm of the difference from the expected gradient that
+      the estimator means to have (for DReG, that of IWAE), relative to the latter's; its square
+      over its standard error. Large z, say above 4, is bias. NaN where an estimator is its own
+      target.
+    - ``evidence_bias``, ``evidence_bias_z``: the same against the gradient of log p(x), for the
+      model's groups, estimated with many particles.
     - ``snr_equal_cost``: SNR of as many gradients averaged as the slowest estimator's time allows;
       ``bound_error_equal_cost``, likewise, has no group.
     """
@@ -60,7 +64,8 @@ class EstimatorComparison:
         attrs = table.attrs
         lines = [
             f"{attrs['num_replicates']} replicates on {attrs['num_data']} data; log p(x) = "
-            f"{attrs['log_marginal']:.4f} +- {attrs['log_marginal_error']:.1g} nats per datum ({attrs['device']})"
+            f"{attrs['log_marginal']:.4f} +- {attrs['log_marginal_error']:.1g} nats per datum "
+            f"({attrs['device']})"
         ]
         swept = "num_particles" in table.dims
         for i in range(table.sizes["num_particles"] if swept else 1):
@@ -70,15 +75,20 @@ class EstimatorComparison:
             lines += _table(part)
         lines += [
             "",
-            "bound, error, bias: nats per datum. SNR: signal-to-noise ratio of one gradient; =cost: of as many",
-            "gradients as the slowest estimator's time allows. off: how far the expected gradient is from the one that",
-            "the estimator aims at, relative to it ('-' where it defines its own); z above 4 is bias.",
+            "bound, error, bias: nats per datum. SNR: signal-to-noise ratio of one gradient; "
+            "=cost: of as many",
+            "gradients as the slowest estimator's time allows. off: how far the expected gradient "
+            "is from the one that",
+            "the estimator aims at, relative to it ('-' where it defines its own); z above 4 is "
+            "bias.",
             "decodings: evaluations of the likelihood. ms: time of one gradient.",
         ]
         return "\n".join(lines)
 
     def plot(self) -> Any:
-        """A :class:`matplotlib.figure.Figure`: bounds with error bars, and SNR against particles or as bars."""
+        """A :class:`matplotlib.figure.Figure`: bounds with error bars, and SNR against particles or
+        as bars.
+        """
         from pyrovae.compare.figure import draw_comparison
 
         return draw_comparison(self.dataset)

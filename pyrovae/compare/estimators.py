@@ -15,6 +15,7 @@ from pyrovae.compare.bench import Bench, as_dataset
 from pyrovae.compare.comparison import EstimatorComparison
 from pyrovae.compare.gradients import parameter_groups
 from pyrovae.data.batches import as_tensors
+from pyrovae.declare import is_count
 from pyrovae.estimators import Estimator
 from pyrovae.evidence import Evidence, log_marginal
 from pyrovae.particles import nesting_of
@@ -47,11 +48,11 @@ def compare_estimators(
         model, guide: Pyro programs.
         data: An array or a tuple of arrays, handed to both programs; one batch, so keep it small.
         estimators: Names and estimators, ours or stock Pyro's.
-        num_particles: The same number of draws for all, or several of them to sweep; an estimator that cannot
-            make so many draws has NaN there. Default: each as given.
+        num_particles: The same number of draws for all, or several of them to sweep; an estimator
+            that cannot make so many draws has NaN there. Default: each as given.
         num_replicates: Runs R of each, at least four.
-        reference: log p(x) where it is known (the mean, or for each datum), or an :class:`~pyrovae.Evidence`;
-            default, importance sampling with ``reference_particles``.
+        reference: log p(x) where it is known (the mean, or for each datum), or an
+            :class:`~pyrovae.Evidence`; default, importance sampling with ``reference_particles``.
         reference_particles: See there; also the most of the reference for the model's gradient.
         gradient_reference: Whether to test gradients for bias, which costs several times the rest.
         max_plate_nesting: Batch dimensions that the programs use themselves.
@@ -178,8 +179,8 @@ def _reference(
     values = torch.as_tensor(reference, dtype=torch.float64).detach()
     if values.numel() not in (1, data[0].shape[0]):
         raise ValueError(
-            f"reference must be the mean log p(x) or one for each of {data[0].shape[0]} data, found shape "
-            f"{tuple(values.shape)}."
+            f"reference must be the mean log p(x) or one for each of {data[0].shape[0]} data, "
+            f"found shape {tuple(values.shape)}."
         )
     return values.mean().item(), 0.0
 
@@ -200,14 +201,10 @@ def _check(estimators: Mapping[str, Any], num_replicates: int) -> None:
     for name, estimator in estimators.items():
         if not isinstance(estimator, pyro.infer.ELBO):
             raise TypeError(
-                f"Estimator {name!r} must be an instance of a pyrovae.estimators class or a Pyro ELBO, found "
-                f"{estimator!r}."
+                f"Estimator {name!r} must be an instance of a pyrovae.estimators class or a Pyro "
+                f"ELBO, found {estimator!r}."
             )
-    if (
-        isinstance(num_replicates, bool)
-        or not isinstance(num_replicates, int)
-        or num_replicates < 4
-    ):
+    if not is_count(num_replicates, 4):
         raise ValueError(
             f"num_replicates must be an integer of at least 4, found {num_replicates!r}."
         )

@@ -14,9 +14,11 @@ _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def draw_comparison(dataset: "xarray.Dataset") -> Any:
-    """Bounds with error bars beside the signal-to-noise ratio of the model's and the guide's gradient.
+    """Bounds with error bars beside the signal-to-noise ratio of the model's and the guide's
+    gradient.
 
-    Against the number of particles, the latter on log axes, where it was swept; else one mark for each estimator.
+    Against the number of particles, the latter on log axes, where it was swept; else one mark for
+    each estimator.
     """
     from matplotlib.figure import Figure
 
@@ -42,7 +44,8 @@ def _against_particles(
     counts = dataset["num_particles"].values.astype(float)
     for i, name in enumerate(names):
         row = dataset.sel(estimator=name)
-        # Lines that fall on one another stay visible: other dashes, other marks, and a little to the side.
+        # Lines that fall on one another stay visible: other dashes, other marks, and a little to
+        # the side.
         style = {
             "color": f"C{i % 10}",
             "linestyle": _LINES[i % len(_LINES)],

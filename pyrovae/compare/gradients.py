@@ -39,7 +39,8 @@ class Replicates:
 
     Attributes:
         bound: ``(R,)``, mean over data of each run's bound, in nats per datum.
-        blocks: For each parameter, means of the gradient over successive blocks of runs, ``(blocks, *shape)``.
+        blocks: For each parameter, means of the gradient over successive blocks of runs,
+            ``(blocks, *shape)``.
         variance: For each parameter, the variance of its gradient over runs.
         seconds: Median time of one run.
         decodings: Pairs of particle and datum that the likelihood was evaluated at in one run.
@@ -122,7 +123,8 @@ def _now(parameters: Sequence[Tensor]) -> float:
 
 
 def squared_norm(blocks: Sequence[Tensor]) -> tuple[float, float]:
-    r"""Unbiased :math:`\lVert E[g] \rVert^2` from independent block means of g, and its jackknife error.
+    r"""Unbiased :math:`\lVert E[g] \rVert^2` from independent block means of g, and its jackknife
+    error.
 
     The mean over pairs of different blocks has no variance of one gradient in it.
     """
@@ -148,8 +150,8 @@ def parameter_groups(
 ) -> dict[str, list[int]]:
     """Places of the parameters behind the model, the guide, and each site of either.
 
-    A parameter belongs to a site if the site's density at fixed draws depends on it. Those that the guide uses are
-    the guide's, also where a prior shares them.
+    A parameter belongs to a site if the site's density at fixed draws depends on it. Those that the
+    guide uses are the guide's, also where a prior shares them.
     """
     with torch.random.fork_rng(), torch.enable_grad():
         particles = draw(

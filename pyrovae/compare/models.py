@@ -18,15 +18,16 @@ __all__ = ["ModelComparison", "compare_models"]
 class ModelComparison:
     """Paired differences of log p(x) between models, in nats per datum.
 
-    ``dataset`` is an :class:`xarray.Dataset` over ``model`` and ``reference``, both the models' names, best first:
-    ``difference`` is the mean of log p(x) under the model less that under the reference, ``standard_error`` its error,
-    ``lower`` and ``upper`` the ends of its interval, ``probability`` that the model is the better of the two. Where
-    the evidence of either side has no upper end, the ends are infinite and the probability is NaN.
-    Over ``model`` alone: ``mean``, its ``monte_carlo_error``, ``flagged``, the share of data with k above 0.7, and
-    ``effort``, the method with its settings.
+    ``dataset`` is an :class:`xarray.Dataset` over ``model`` and ``reference``, both the models'
+    names, best first: ``difference`` is the mean of log p(x) under the model less that under the
+    reference, ``standard_error`` its error, ``lower`` and ``upper`` the ends of its interval,
+    ``probability`` that the model is the better of the two. Where the evidence of either side has
+    no upper end, the ends are infinite and the probability is NaN. Over ``model`` alone: ``mean``,
+    its ``monte_carlo_error``, ``flagged``, the share of data with k above 0.7, and ``effort``, the
+    method with its settings.
 
-    The comparison is one of these weights. It does not tell how the models would compare after training with other
-    seeds: train each several times for that.
+    The comparison is one of these weights. It does not tell how the models would compare after
+    training with other seeds: train each several times for that.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
@@ -44,10 +45,10 @@ class ModelComparison:
         prob, error = table.attrs["prob"], table.attrs["error"].replace("_", " ")
         efforts = [str(effort) for effort in table["effort"].values]
         lines = [
-            f"log p(x) of {table.attrs['num_data']} data in nats per datum, and the difference from {names[0]!r} with "
-            f"its {prob:.0%} interval ({_ERRORS[table.attrs['error']]})",
-            f"{'model':<{width}}  {'mean':>10}  {'difference':>10}  {'interval':>20}  {'P(better)':>9}  "
-            f"{'k > 0.7':>7}  method",
+            f"log p(x) of {table.attrs['num_data']} data in nats per datum, and the difference "
+            f"from {names[0]!r} with its {prob:.0%} interval ({_ERRORS[table.attrs['error']]})",
+            f"{'model':<{width}}  {'mean':>10}  {'difference':>10}  {'interval':>20}  "
+            f"{'P(better)':>9}  {'k > 0.7':>7}  method",
         ]
         for i, name in enumerate(names):
             row = table.isel(model=i, reference=0)
@@ -58,11 +59,13 @@ class ModelComparison:
                 ends = "unknown" if math.isnan(probability) else ends
                 beside = f"{float(row['difference']):>10.3f}  {ends:>20}  {probability:>9.3g}"
             lines.append(
-                f"{name:<{width}}  {float(row['mean']):>10.3f}  {beside}  {float(row['flagged']):>7.1%}  {efforts[i]}"
+                f"{name:<{width}}  {float(row['mean']):>10.3f}  {beside}  "
+                f"{float(row['flagged']):>7.1%}  {efforts[i]}"
             )
         if table["probability"].isnull().any():
             lines.append(
-                f"unknown: an estimate has no upper end, so the {error} error of its differences has none; print it"
+                f"unknown: an estimate has no upper end, so the {error} error of its differences "
+                "has none; print it"
             )
         if len(set(efforts)) > 1:
             lines.append("methods or effort differ: so do the biases of the estimates")
@@ -86,25 +89,29 @@ def compare_models(
 ) -> ModelComparison:
     r"""Compare models whose evidence was estimated on the same data with the same method.
 
-    Differences are paired, :math:`d_n = \log p_a(x_n) - \log p_b(x_n)`: what makes a datum hard for both models
-    cancels. The error of their mean is that of the differences themselves. Over data it is the spread of :math:`d_n`,
-    which holds the Monte Carlo noise of each; quantiles are those of Student's t with N - 1 degrees of freedom. For
-    these very data it is the jackknife over eight batches of weights: with the same seed both models get the same
-    noise, part of which cancels. The ends also allow for biases of the two estimates, and for weights that were not
-    met, as :meth:`Evidence.interval` does.
+    Differences are paired, :math:`d_n = \log p_a(x_n) - \log p_b(x_n)`: what makes a datum hard for
+    both models cancels. The error of their mean is that of the differences themselves. Over data it
+    is the spread of :math:`d_n`, which holds the Monte Carlo noise of each; quantiles are those of
+    Student's t with N - 1 degrees of freedom. For these very data it is the jackknife over eight
+    batches of weights: with the same seed both models get the same noise, part of which cancels.
+    The ends also allow for biases of the two estimates, and for weights that were not met, as
+    :meth:`Evidence.interval` does.
 
     Args:
         evidence: Evidence by model name, two or more.
         prob: How often an interval is to hold the true difference.
-        error: ``"both"`` (for all such data); ``"monte_carlo"`` (for these very data); ``"test_set"`` (for all such
-            data, without allowances for bias and for weights that were not met).
-        allow_unequal_effort: Compare estimates of different methods, settings or numbers of particles all the same.
-            Their biases differ, so that the same model can come out better than itself.
+        error: ``"both"`` (for all such data); ``"monte_carlo"`` (for these very data);
+            ``"test_set"`` (for all such data, without allowances for bias and for weights that were
+            not met).
+        allow_unequal_effort: Compare estimates of different methods, settings or numbers of
+            particles all the same. Their biases differ, so that the same model can come out better
+            than itself.
 
     Raises:
         TypeError: If a value is no evidence.
-        ValueError: If there are fewer than two, if they saw other data or the same in another order, if some bound
-            from below and others from above, if methods or effort differ, or if an argument is out of range.
+        ValueError: If there are fewer than two, if they saw other data or the same in another
+            order, if some bound from below and others from above, if methods or effort differ, or
+            if an argument is out of range.
 
     >>> import pyrovae as pv
     >>> one, two = pv.testing.LinearGaussian(), pv.testing.LinearGaussian(noise=1.4)
@@ -179,13 +186,16 @@ def _pair(
 
 
 def _allowance(side: Evidence, prob: float) -> tuple[float, float]:
-    """By how much the side's estimate is biased, and what lies beyond chance on the side of the bias."""
+    """By how much the side's estimate is biased, and what lies beyond chance on the side of the
+    bias.
+    """
     found = reach(side.columns, prob)
     return found.bias, math.sqrt(max(found.beyond**2 - found.chance**2, 0.0))
 
 
 def _paired_error(one: Evidence, two: Evidence) -> tuple[float, float]:
-    """Monte Carlo error of the mean difference, and its degrees of freedom, by the jackknife over batches of weights.
+    """Monte Carlo error of the mean difference, and its degrees of freedom, by the jackknife over
+    batches of weights.
 
     Evidence made by hand has no batches; its errors are taken as independent.
     """
@@ -245,14 +255,15 @@ def _check(evidence: Mapping[str, Evidence], prob: float, error: str) -> None:
         found = evidence[name].dataset.attrs
         if len(evidence[name]) != len(evidence[first]) or found["data"] != base["data"]:
             raise ValueError(
-                f"'{first}' and '{name}' were evaluated on different data ({len(evidence[first])} and "
-                f"{len(evidence[name])} of them; contents or order differ). Evaluate both on the same test set, "
-                "binarised once."
+                f"'{first}' and '{name}' were evaluated on different data ({len(evidence[first])} "
+                f"and {len(evidence[name])} of them; contents or order differ). Evaluate both on "
+                "the same test set, binarised once."
             )
         for what in ("bound", "data_scale"):
             if found[what] != base[what]:
                 raise ValueError(
-                    f"'{first}' has {what} {base[what]!r} and '{name}' {found[what]!r}: their difference means nothing."
+                    f"'{first}' has {what} {base[what]!r} and '{name}' {found[what]!r}: their "
+                    "difference means nothing."
                 )
 
 
@@ -261,7 +272,8 @@ def _check_effort(evidence: Mapping[str, Evidence]) -> None:
     for name in others:
         if _effort(evidence[first]) != _effort(evidence[name]):
             raise ValueError(
-                f"'{first}' was evaluated by {_effort(evidence[first])} and '{name}' by {_effort(evidence[name])}. "
-                "Estimates of different methods or effort have different biases, so that a model can come out better "
-                "than itself. Evaluate both in the same way, or pass allow_unequal_effort=True."
+                f"'{first}' was evaluated by {_effort(evidence[first])} and '{name}' by "
+                f"{_effort(evidence[name])}. Estimates of different methods or effort have "
+                "different biases, so that a model can come out better than itself. Evaluate both "
+                "in the same way, or pass allow_unequal_effort=True."
             )

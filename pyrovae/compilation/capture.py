@@ -1,4 +1,6 @@
-"""A function of tensors as one ATen graph: traced through Pyro's handlers once, replayed without Python."""
+"""A function of tensors as one ATen graph: traced through Pyro's handlers once, replayed without
+Python.
+"""
 
 import random
 import traceback
@@ -28,8 +30,8 @@ class Uncapturable(RuntimeError):
 class Graph:
     """What :func:`capture` made: calling it runs the graph, without gradients.
 
-    Tensors that the function closed over (parameters, buffers, data) are read where they are at each call, and
-    changed in place where the function changed them.
+    Tensors that the function closed over (parameters, buffers, data) are read where they are at
+    each call, and changed in place where the function changed them.
 
     Attributes:
         module: The graph; its placeholders are the closed-over tensors, then the inputs.
@@ -66,9 +68,9 @@ def capture(
 ) -> Graph:
     """Trace ``function(*inputs)``, gradients within it included, into a :class:`Graph`.
 
-    Nothing is computed: tracing runs on tensors without data, so neither the random state nor any buffer
-    changes. Random draws stay draws. Shapes, Python numbers and branches are frozen as they are now.
-    Validation of distributions is off meanwhile.
+    Nothing is computed: tracing runs on tensors without data, so neither the random state nor any
+    buffer changes. Random draws stay draws. Shapes, Python numbers and branches are frozen as they
+    are now. Validation of distributions is off meanwhile.
 
     Args:
         function: From tensors to a tuple of tensors.
@@ -77,8 +79,9 @@ def capture(
         decompositions: What to trace in place of an operator.
 
     Raises:
-        Uncapturable: If the function reads the value of a tensor (data-dependent control flow, ``.item()``),
-            draws from Python's or numpy's generator, or stores what it computed in an attribute.
+        Uncapturable: If the function reads the value of a tensor (data-dependent control flow,
+            ``.item()``), draws from Python's or numpy's generator, or stores what it computed in an
+            attribute.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -121,10 +124,10 @@ def capture(
 class _Watch(TorchDispatchMode):
     """Stands over a trace, where tensors with data meet those without.
 
-    The tracer computes on single numbers that the function closes over and would let it read the result, which
-    the graph would then keep for ever; reading whatever depends on such a tensor is refused here. It also
-    changes tensors with data in place where nothing without data enters (``buffer.mul_(0.9)``);
-    :meth:`restore` undoes that.
+    The tracer computes on single numbers that the function closes over and would let it read the
+    result, which the graph would then keep for ever; reading whatever depends on such a tensor is
+    refused here. It also changes tensors with data in place where nothing without data enters
+    (``buffer.mul_(0.9)``); :meth:`restore` undoes that.
     """
 
     def __init__(self) -> None:

@@ -43,6 +43,24 @@ class Compiled:
     The function itself runs, with one warning that says why, where it makes no fixed graph, for
     more than ``MOST_GRAPHS`` layouts, and where its settings keep changing.
 
+    Args:
+        function: From tensors, and hashable values, to tensors in any nest of tuples and lists. It
+            may change tensors that it closes over in place; it keeps nothing else.
+        settings: Programs, modules, handlers and other objects whose attributes the function reads.
+            A graph freezes them; it is captured anew when one changes.
+        passes: Changes of the captured graph, in place, before it is compiled.
+        decompositions: For Inductor, what to trace in place of an operator.
+        random: False refuses a graph that draws random numbers; the function then runs itself.
+        enabled: False runs the function itself.
+        quiet: Whether to leave out the warnings.
+        backend: Whether Inductor compiles the graphs: True, False, or ``"auto"`` for the first
+            layout of the arguments where ``calls`` calls pay for the compilation and a compiler is
+            installed.
+        calls: How many calls to expect, if known.
+
+    Raises:
+        ValueError: If ``backend`` is something else.
+
     Attributes:
         reason: Why the function runs itself, or None.
         compile_seconds: Time spent in Inductor.
@@ -57,6 +75,7 @@ class Compiled:
         decompositions: Mapping[Any, Callable[..., Any]] | None = None,
         random: bool = True,
         enabled: bool = True,
+        quiet: bool = False,
         backend: bool | Literal["auto"] = "auto",
         calls: int | None = None,
     ):
@@ -64,7 +83,7 @@ class Compiled:
             raise ValueError(f"compile must be True, False or 'auto', found {backend!r}.")
         self.function, self.settings, self.passes = function, tuple(settings), tuple(passes)
         self.decompositions, self.backend, self.calls = decompositions, backend, calls
-        self.random, self.enabled = random, enabled
+        self.random, self.enabled, self.quiet = random, enabled, quiet
         self.reason: str | None = None if enabled else "capture is off"
         self.compile_seconds = 0.0
         self._entries: dict[Hashable, _Entry] = {}
@@ -115,7 +134,7 @@ class Compiled:
         """Let the function run itself from now on, and warn why."""
         self.enabled, self.reason = False, reason
         self._entries.clear()
-        warnings.warn(f"Running eagerly, without a captured graph: {reason}.", stacklevel=3)
+        self._warn(f"running eagerly, without a captured graph: {reason}")
 
     def _check_settings(self) -> None:
         if self._frozen is None or not (changed := self._frozen.changed()):
@@ -124,7 +143,8 @@ class Compiled:
         self._changes += 1
         if self._changes > MOST_GRAPHS:
             self.stop(
-                f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor instead"
+                f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor "
+                "instead"
             )
 
     def _entry(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Entry | None:
@@ -206,50 +226,13 @@ class Compiled:
         return wanted
 
     def _warn(self, text: str) -> None:
-        if text not in self._warned:
+        if text not in self._warned and not self.quiet:
             self._warned.add(text)
             warnings.warn(f"{text[0].upper()}{text[1:]}.", stacklevel=3)
 
 
-def compile(
-    function: Callable[..., Any],
-    *,
-    settings: Sequence[Any] = (),
-    passes: Sequence[Pass] = (products.use_onednn,),
-    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
-    random: bool = True,
-    enabled: bool = True,
-    backend: bool | Literal["auto"] = "auto",
-    calls: int | None = None,
-) -> Compiled:
-    """Give a function of tensors that has the same results and runs as a graph.
-
-    Args:
-        function: From tensors, and hashable values, to tensors in any nest of tuples and lists. It may
-            change tensors that it closes over in place; it keeps nothing else.
-        settings: Programs, modules, handlers and other objects whose attributes the function reads.
-            A graph freezes them; it is captured anew when one changes.
-        passes: Changes of the captured graph, in place, before it is compiled.
-        decompositions: For Inductor, what to trace in place of an operator.
-        random: False refuses a graph that draws random numbers; the function then runs itself.
-        enabled: False runs the function itself.
-        backend: Whether Inductor compiles the graphs: True, False, or ``"auto"`` for the first layout of
-            the arguments where ``calls`` calls pay for the compilation and a compiler is installed.
-        calls: How many calls to expect, if known.
-
-    Raises:
-        ValueError: If ``backend`` is something else.
-    """
-    return Compiled(
-        function,
-        settings=settings,
-        passes=passes,
-        decompositions=decompositions,
-        random=random,
-        enabled=enabled,
-        backend=backend,
-        calls=calls,
-    )
+compile = Compiled
+"""The verb, for where a function is compiled."""
 
 
 def _layout(tensor: Tensor) -> Hashable:

@@ -1,4 +1,6 @@
-"""What a captured graph has frozen: Python values that its programs read and that someone may change."""
+"""What a captured graph has frozen: Python values that its programs read and that someone may
+change.
+"""
 
 import functools
 import inspect
@@ -19,12 +21,13 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 class Frozen:
     """The settings behind some programs, as they are now.
 
-    Covers attributes, parameters and buffers of modules, attributes of handlers and other objects given,
-    variables that functions close over, and globals they refer to. Tensors are compared by identity, since a
-    graph reads their values afresh; numbers and strings by value.
+    Covers attributes, parameters and buffers of modules, attributes of handlers and other objects
+    given, variables that functions close over, and globals they refer to. Tensors are compared by
+    identity, since a graph reads their values afresh; numbers and strings by value.
 
     Args:
-        roots: Programs, modules, handlers, estimators; a list of parameters stands for whether each is trained.
+        roots: Programs, modules, handlers, estimators; a list of parameters stands for whether each
+            is trained.
     """
 
     def __init__(self, *roots: Any):

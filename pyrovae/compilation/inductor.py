@@ -40,8 +40,8 @@ def has_compiler(device: str) -> bool:
 def worth_compiling(graph: Graph, steps: int | None) -> bool:
     """Whether ``steps`` runs of a graph pay back its compilation.
 
-    A rule of the graph and the number of steps alone, never of a clock, so that the same run always takes the
-    same path.
+    A rule of the graph and the number of steps alone, never of a clock, so that the same run always
+    takes the same path.
     """
     if steps is None:
         return False
@@ -58,8 +58,8 @@ def pays_back(bytes_written: float, calls: float = 0) -> bool:
 def compile_graph(graph: Graph, inputs: Sequence[Tensor]) -> float:
     """Let Inductor compile a captured graph in place; returns the seconds it took.
 
-    Random draws stay torch's own, so results agree with the uncompiled graph to rounding under the same seed.
-    Inductor caches compiled kernels on disk across processes.
+    Random draws stay torch's own, so results agree with the uncompiled graph to rounding under the
+    same seed. Inductor caches compiled kernels on disk across processes.
 
     Raises:
         Exception: Whatever Inductor raises; the graph is then as it was.
@@ -81,7 +81,9 @@ def compile_graph(graph: Graph, inputs: Sequence[Tensor]) -> float:
 
 @contextmanager
 def _without_cuda_warning() -> Iterator[None]:
-    """Torch warns of a CUDA toolkit on a machine without a GPU when it first compiles, for CPU too."""
+    """Torch warns of a CUDA toolkit on a machine without a GPU when it first
+    compiles, for CPU too.
+    """
     logger = logging.getLogger("torch.utils.cpp_extension")
     level = logger.level
     logger.setLevel(logging.ERROR)

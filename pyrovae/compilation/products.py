@@ -1,8 +1,8 @@
 """Products of a batch and a weight by oneDNN, where its kernels are the faster ones.
 
 On AMD processors with AVX-512, torch's default library multiplies float32 matrices with half of the
-vector width. The rule looks at the processor and at the operands' layout, never at a clock, so that the
-same program gives the same bits at each run.
+vector width. The rule looks at the processor and at the operands' layout, never at a clock, so that
+the same program gives the same bits at each run.
 """
 
 import functools
@@ -23,8 +23,8 @@ FEWEST_ROWS = 64
 def use_onednn(module: fx.GraphModule) -> int:
     """Let oneDNN compute the large float32 products of a batch and a weight on CPU, in place.
 
-    A product counts where its left operand is stored row by row and has at least ``FEWEST_ROWS`` rows;
-    the gradient of a weight, whose left operand is a transpose, stays as it is.
+    A product counts where its left operand is stored row by row and has at least ``FEWEST_ROWS``
+    rows; the gradient of a weight, whose left operand is a transpose, stays as it is.
 
     Args:
         module: A captured graph of ATen calls.
@@ -82,7 +82,9 @@ def _pays() -> bool:
 
 @functools.cache
 def _operators() -> Any:
-    """The products under names of our own: Inductor takes oneDNN's own only with constant weights."""
+    """The products under names of our own: Inductor takes oneDNN's own only
+    with constant weights.
+    """
     library = torch.library.Library("pyrovae", "FRAGMENT")
     library.define("onednn_mm(Tensor a, Tensor b) -> Tensor")
     library.define("onednn_addmm(Tensor bias, Tensor a, Tensor b) -> Tensor")

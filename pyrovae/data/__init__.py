@@ -1,4 +1,6 @@
-"""Data sets as tensors: named ones, array files and image folders, their parts, and what is done to their values."""
+"""Data sets as tensors: named ones, array files and image folders, their parts, and what is done to
+their values.
+"""
 
 from pyrovae.data.binary import binarize, resample
 from pyrovae.data.dequantization import Dequantize, dequantize

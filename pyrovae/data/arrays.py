@@ -14,8 +14,8 @@ _LARGEST = 2**63 - 1
 def as_tensor(data: Any, what: str) -> Tensor:
     """One array, tensor, data frame or sparse matrix as a dense tensor of real numbers.
 
-    Unsigned integers of more than 8 bits become ``int64``, in which torch can compute. Numbers of any byte order and
-    memory layout keep their values.
+    Unsigned integers of more than 8 bits become ``int64``, in which torch can compute. Numbers of
+    any byte order and memory layout keep their values.
 
     Args:
         data: A NumPy array, a tensor, a pandas or polars frame or series, or a SciPy sparse matrix.
@@ -34,8 +34,8 @@ def as_tensor(data: Any, what: str) -> Tensor:
         hidden = int(np.ma.getmaskarray(data).sum())
         if hidden:
             raise ValueError(
-                f"{hidden} values of {what} are masked. Fill them by .filled(value), or give values and mask as two "
-                "arrays to the programs of pyrovae.observe_part."
+                f"{hidden} values of {what} are masked. Fill them by .filled(value), or give "
+                "values and mask as two arrays to the programs of pyrovae.observe_part."
             )
         data = data.data
     elif hasattr(data, "toarray"):  # SciPy sparse
@@ -44,8 +44,8 @@ def as_tensor(data: Any, what: str) -> Tensor:
         data = data.to_numpy()
         if data.dtype == object:
             raise TypeError(
-                f"{what} have columns that hold missing values or no numbers. Select the numeric columns and fill "
-                "what is missing."
+                f"{what} have columns that hold missing values or no numbers. Select the numeric "
+                "columns and fill what is missing."
             )
     if not isinstance(data, np.ndarray):
         raise TypeError(
@@ -68,7 +68,8 @@ def _from_array(array: np.ndarray, what: str) -> Tensor:
     elif kind == "f" and size > 8:
         array = array.astype(np.float64)
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    # torch shares memory with what it is given: neither negative strides nor read-only memory will do.
+    # torch shares memory with what it is given: neither negative strides nor read-only memory will
+    # do.
     if any(step < 0 for step in native.strides) or not native.flags.writeable:
         native = native.copy()
     return torch.from_numpy(native)
@@ -79,8 +80,8 @@ def _from_tensor(tensor: Tensor, what: str) -> Tensor:
         raise TypeError(f"{what} are a meta tensor, which holds no values. Load the values first.")
     if tensor.is_nested:
         raise TypeError(
-            f"{what} are a nested tensor, whose data differ in shape. Pad them to one shape by .to_padded_tensor(0), "
-            "and give a mask of what is padding as a second array."
+            f"{what} are a nested tensor, whose data differ in shape. Pad them to one shape by "
+            ".to_padded_tensor(0), and give a mask of what is padding as a second array."
         )
     if tensor.is_complex():
         raise TypeError(_complex(what, tensor.dtype))
@@ -97,10 +98,13 @@ def _from_tensor(tensor: Tensor, what: str) -> Tensor:
 
 def _complex(what: str, dtype: Any) -> str:
     return (
-        f"{what} are complex ({dtype}), and no likelihood takes complex numbers. Give the real and the imaginary part "
-        "as channels, for instance by numpy.stack((x.real, x.imag), 1)."
+        f"{what} are complex ({dtype}), and no likelihood takes complex numbers. Give the real and "
+        "the imaginary part as channels, for instance by numpy.stack((x.real, x.imag), 1)."
     )
 
 
 def _too_large(what: str, largest: Any) -> str:
-    return f"{what} hold integers that do not fit into 64 bits: found {largest}. Convert them to float64."
+    return (
+        f"{what} hold integers that do not fit into 64 bits: found {largest}. Convert them to "
+        "float64."
+    )

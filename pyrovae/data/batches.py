@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -23,14 +24,15 @@ class Batches:
         shuffle: Whether each iteration draws a new order, by the global random state.
         drop_last: Whether the last batch of an iteration is left out where it is smaller.
         transform: Applied to each batch.
-        check: Called with each batch that was not seen as a whole before: those of a loader, and those
-            that a transform gives. It raises an error if they cannot be data of the programs.
+        check: Called with each batch that was not seen as a whole before: those of a loader, and
+            those that a transform gives. It raises an error if they cannot be data of the programs.
         num_arguments: How many elements of a loader's batch to keep; None keeps all.
         device, dtype: Where batches go, and the precision of floating ones.
         name: What to call the data in errors.
 
     Raises:
-        ValueError: If a batch of a loader holds NaN or infinite values. The message names the batch and the datum.
+        ValueError: If a batch of a loader holds NaN or infinite values. The message names the batch
+            and the datum.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class Batches:
 
     @property
     def by_index(self) -> bool:
-        """Whether :meth:`gather` may be captured with the programs: tensors, and a transform that says it may."""
+        """Whether :meth:`gather` may be captured with the programs: tensors, and a transform that
+        says it may.
+        """
         return not isinstance(self.source, DataLoader) and getattr(
             self.transform, "capturable", self.transform is None
         )
@@ -109,12 +113,16 @@ class Batches:
             yield (index,)
 
     def first(self) -> tuple[Tensor, ...]:
-        """A first batch, taken without a change to the random state or to the order of later batches."""
+        """A first batch, taken without a change to the random state or to the order of later
+        batches.
+        """
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             return next(iter(self))
 
     def sample(self) -> tuple[Tensor, ...]:
-        """Data to check before training: all of them if they are tensors without a transform, else one batch."""
+        """Data to check before training: all of them if they are tensors without a transform, else
+        one batch.
+        """
         return self.source if self._seen_as_a_whole else self.first()  # type: ignore[return-value]
 
     def _raw(self) -> Iterator[tuple[Tensor, ...]]:
@@ -133,7 +141,8 @@ class Batches:
         tensors = []
         for item in batch[: self.num_arguments]:
             tensor = as_tensor(item, f"The {self.name} data of batch {number}")
-            # Checked before the move to the device, where looking at a value would wait for all work there.
+            # Checked before the move to the device, where looking at a value would wait for all
+            # work there.
             _check_finite(tensor, f"Batch {number} of the {self.name} data holds")
             tensors.append(_cast(tensor, self.device, self.dtype))
         return tuple(tensors)
@@ -181,8 +190,8 @@ def as_batches(
         source = as_tensors(data, device=device, dtype=dtype, name=name)
         if drop_last and len(source[0]) < batch_size:
             raise ValueError(
-                f"drop_last=True leaves no batch: there are {len(source[0])} {name} data, fewer than "
-                f"batch_size={batch_size}. Lower batch_size."
+                f"drop_last=True leaves no batch: there are {len(source[0])} {name} data, fewer "
+                f"than batch_size={batch_size}. Lower batch_size."
             )
     return Batches(
         source,
@@ -209,7 +218,8 @@ def as_tensors(
 
     Raises:
         TypeError: If something is not an array of numbers.
-        ValueError: If there are no data, if lengths differ, or if a value is masked, NaN or infinite.
+        ValueError: If there are no data, if lengths differ, or if a value is masked, NaN or
+            infinite.
 
     >>> import numpy as np
     >>> as_tensors((np.ones((2, 3)), np.array([0, 1])), dtype=torch.float32)
@@ -249,11 +259,21 @@ def _cast(tensor: Tensor, device: torch.device | None, dtype: torch.dtype | None
 
 
 def _num_arguments(program: Callable[..., Any]) -> int | None:
-    """How many positional arguments a program takes; None if any number."""
+    """How many arrays of a data set a program takes; None if any number.
+
+    A parameter with a default, such as ``kl_weight=1.0``, is a setting, which no array may replace.
+    A default of None, as in ``labels=None``, stands for an array that may be missing.
+    """
     program = unwrap(program)
     if isinstance(program, torch.nn.Module):
         program = program.forward
     parameters = inspect.signature(program).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    absent = (inspect.Parameter.empty, None)
+    return len(
+        list(
+            takewhile(lambda p: p.kind in kinds and any(p.default is a for a in absent), parameters)
+        )
+    )

@@ -11,8 +11,8 @@ __all__ = ["binarize", "resample"]
 def binarize(x: Tensor, how: str = "threshold", *, threshold: float = 0.5, seed: int = 0) -> Tensor:
     """Black and white pixels, 0 or 1, from grey values in [0, 1].
 
-    The result depends on the arguments alone, not on the state of any random generator: the same data
-    binarised twice are the same data.
+    The result depends on the arguments alone, not on the state of any random generator: the same
+    data binarised twice are the same data.
 
     Args:
         x: Grey values, any shape.
@@ -24,8 +24,8 @@ def binarize(x: Tensor, how: str = "threshold", *, threshold: float = 0.5, seed:
         ValueError: If x leaves [0, 1], or ``how`` is another word.
 
     References:
-        On the Quantitative Analysis of Deep Belief Networks (Salakhutdinov and Murray, 2008), for MNIST drawn
-        once with the grey values as probabilities.
+        On the Quantitative Analysis of Deep Belief Networks (Salakhutdinov and Murray, 2008), for
+        MNIST drawn once with the grey values as probabilities.
 
     >>> binarize(torch.tensor([0.2, 0.5, 0.9]))
     tensor([0., 1., 1.])
@@ -45,8 +45,9 @@ def resample(x: Tensor, *rest: Tensor) -> Any:
 
     Further arguments of the programs, such as labels, are handed on as they are.
 
-    Given to :func:`pyrovae.fit` as ``transform=``, this is dynamic binarisation: training images are drawn
-    anew for each batch. It uses torch's global generator, so it follows the seed of the training.
+    Given to :func:`pyrovae.fit` as ``transform=``, this is dynamic binarisation: training images
+    are drawn anew for each batch. It uses torch's global generator, so it follows the seed of the
+    training.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), section 5, on images binarised anew
@@ -64,7 +65,8 @@ resample.capturable = True  # type: ignore[attr-defined]  # a function of tensor
 def _check_unit(x: Tensor) -> None:
     if not x.is_floating_point():
         raise ValueError(
-            f"Binarisation takes floating-point grey values in [0, 1], found {x.dtype}. Divide first."
+            f"Binarisation takes floating-point grey values in [0, 1], found {x.dtype}. Divide "
+            "first."
         )
     # Written so that NaN fails too.
     if x.numel() and not bool(((x >= 0) & (x <= 1)).all()):

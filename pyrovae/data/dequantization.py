@@ -1,13 +1,14 @@
 r"""Grey levels to real numbers, so that a density can be compared with a probability of levels.
 
-A density can be infinite at the levels, so its bits per dimension on the levels themselves mean nothing. With
-uniform noise u in [0, 1) added to level k of L, :math:`y = (k + u) / L`, and D elements, Jensen's inequality gives
+A density can be infinite at the levels, so its bits per dimension on the levels themselves mean
+nothing. With uniform noise u in [0, 1) added to level k of L, :math:`y = (k + u) / L`, and D
+elements, Jensen's inequality gives
 
 .. math:: \log P(k) = \log \int_{[0, 1)^D} p\Big(\frac{k + u}{L}\Big) \frac{du}{L^D}
           \ge E_u\Big[\log p\Big(\frac{k + u}{L}\Big)\Big] - D \log L.
 
-The log-density of dequantised data, with ``data_scale=1 / L`` for bits per dimension, is thus in expectation a lower
-bound on the log-probability of the levels.
+The log-density of dequantised data, with ``data_scale=1 / L`` for bits per dimension, is thus in
+expectation a lower bound on the log-probability of the levels.
 
 References:
     A note on the evaluation of generative models (Theis et al., 2016), section 3.1,
@@ -19,13 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.declare import Declared, is_count
+
 __all__ = ["Dequantize", "dequantize"]
 
 
 def dequantize(x: Tensor, num_levels: int, *, seed: int = 0) -> Tensor:
     """Real numbers in [0, 1) from grey levels, by uniform noise within each level.
 
-    The result depends on the arguments alone, so that held-out data are the same at every evaluation.
+    The result depends on the arguments alone, so that held-out data are the same at every
+    evaluation.
 
     Args:
         x: Grey levels, level k of L stored as k / (L - 1), any shape.
@@ -49,19 +53,21 @@ def dequantize(x: Tensor, num_levels: int, *, seed: int = 0) -> Tensor:
     inside = (x >= 0) & (x <= 1) & ((levels - levels.round()).abs() < 0.01)
     if not bool(inside.all()):
         raise ValueError(
-            f"dequantize takes the levels 0, 1/{num_levels - 1}, ..., 1, found {x[~inside][0].item():.6g}. Give the "
-            "num_levels that the data have: 256 for 8-bit images, 17 for scikit-learn's digits."
+            f"dequantize takes the levels 0, 1/{num_levels - 1}, ..., 1, found "
+            f"{x[~inside][0].item():.6g}. Give the num_levels that the data have: 256 for 8-bit "
+            "images, 17 for scikit-learn's digits."
         )
     generator = torch.Generator(x.device).manual_seed(seed)
     noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return transform.cells(x, noise)
 
 
-class Dequantize:
-    """Fresh uniform noise for each training batch, as ``pyrovae.fit(..., transform=Dequantize(256))``.
+class Dequantize(Declared):
+    """Fresh uniform noise for each training batch, as
+    ``pyrovae.fit(..., transform=Dequantize(256))``.
 
-    Further arguments of the programs, such as labels, are handed on unchanged. The noise comes from torch's global
-    generator, so it follows the seed of the training.
+    Further arguments of the programs, such as labels, are handed on unchanged. The noise comes from
+    torch's global generator, so it follows the seed of the training.
 
     Args:
         num_levels: The number L of levels; level k is stored as k / (L - 1).
@@ -76,12 +82,9 @@ class Dequantize:
     capturable = True  # a function of tensors alone: fit puts it into the captured step
 
     def __init__(self, num_levels: int):
-        if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 2:
+        if not is_count(num_levels, 2):
             raise ValueError(f"num_levels must be an integer of 2 or more, found {num_levels!r}.")
         self.num_levels = num_levels
-
-    def __repr__(self) -> str:
-        return f"Dequantize({self.num_levels})"
 
     def __call__(self, x: Tensor, *rest: Tensor) -> Any:
         y = self.cells(x, torch.rand_like(x))

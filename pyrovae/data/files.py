@@ -2,19 +2,20 @@
 
 What a file may hold:
 
-- ``.npy`` and ``.pt``: one array ``(N, *data_shape)``; a ``.pt`` file may hold a dictionary of arrays
-  instead.
-- ``.npz`` and dictionaries: one array of any name, or arrays named ``train``, ``valid`` and ``test`` (also
-  ``x_train``, ``x_test``, ...), with labels named ``train_labels`` or ``y_train``: integers ``(N,)`` are
-  classes, floating numbers ``(N,)`` or ``(N, C)`` are covariates. Names in ``*_bits`` hold
-  eight black and white pixels a byte, with their shape in ``image_shape``. ``data``, ``indices``, ``indptr``
-  and ``shape`` are sparse rows, as :func:`scipy.sparse.save_npz` writes them.
-- a folder of images: all of one size, grey or RGB; subfolders ``train``, ``valid`` and ``test`` are taken as
-  such.
+- ``.npy`` and ``.pt``: one array ``(N, *data_shape)``; a ``.pt`` file may hold a dictionary of
+  arrays instead.
+- ``.npz`` and dictionaries: one array of any name, or arrays named ``train``, ``valid`` and
+  ``test`` (also ``x_train``, ``x_test``, ...), with labels named ``train_labels`` or ``y_train``:
+  integers ``(N,)`` are classes, floating numbers ``(N,)`` or ``(N, C)`` are covariates. Names in
+  ``*_bits`` hold eight black and white pixels a byte, with their shape in ``image_shape``.
+  ``data``, ``indices``, ``indptr`` and ``shape`` are sparse rows, as :func:`scipy.sparse.save_npz`
+  writes them.
+- a folder of images: all of one size, grey or RGB; subfolders ``train``, ``valid`` and ``test`` are
+  taken as such.
 
-Nothing that could run code is read: neither pickles nor objects. Unsigned integers of 8 or 16 bits with two or
-more dimensions a datum that go above 1 are grey levels; they are divided by the largest that their bits can hold,
-255 or 65535. All else is used as it is. Colour channels go first.
+Nothing that could run code is read: neither pickles nor objects. Unsigned integers of 8 or 16 bits
+with two or more dimensions a datum that go above 1 are grey levels; they are divided by the largest
+that their bits can hold, 255 or 65535. All else is used as it is. Colour channels go first.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,8 @@ _SPARSE = {"data", "indices", "indptr", "shape"}
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """The arrays of a file, under the names ``x`` or ``train``, ``valid``, ``test`` and their ``*_labels``.
+    """The arrays of a file, under the names ``x`` or ``train``, ``valid``, ``test`` and their
+    ``*_labels``.
 
     Raises:
         ValueError: If the file is of another kind, damaged, or holds no such arrays.
@@ -55,7 +57,8 @@ def read_file(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # zip, pickle, header and type errors, each of its own class
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise ValueError(
-            f"Cannot read {path}: {reason}. It is damaged, or holds something else than plain arrays."
+            f"Cannot read {path}: {reason}. It is damaged, or holds something else than plain "
+            "arrays."
         ) from error
     if not isinstance(content, Mapping):
         content = {"x": content}
@@ -101,8 +104,8 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
     if not set(x) & {*_PARTS, "x"}:
         if len(x) != 1:
             raise ValueError(
-                f"Expected one array of data in {path}, or arrays named train, valid and test; found "
-                f"{', '.join(f'{k} {tuple(a.shape)}' for k, a in arrays.items()) or 'none'}."
+                f"Expected one array of data in {path}, or arrays named train, valid and test; "
+                f"found {', '.join(f'{k} {tuple(a.shape)}' for k, a in arrays.items()) or 'none'}."
             )
         x = {"x": next(iter(x.values()))}
     x = {k: _channels_first(a) for k, a in x.items() if k in (*_PARTS, "x")}
@@ -157,8 +160,8 @@ def read_folder(path: Path, size: int | None = None) -> dict[str, Tensor]:
     They come as uint8, or as uint16 where the files hold 16 bits a pixel.
 
     Args:
-        path: The folder. Subfolders ``train`` and ``test`` (and ``valid``) become parts; else all images
-            below it are one array.
+        path: The folder. Subfolders ``train`` and ``test`` (and ``valid``) become parts; else all
+            images below it are one array.
         size: Shrink square images to this edge.
 
     Raises:
@@ -178,7 +181,8 @@ def _read_images(path: Path, size: int | None) -> Tensor:
     modes = {image.mode for image in images}
     if "F" in modes and modes != {"F"}:
         raise ValueError(
-            f"Images must have one depth, found 16-bit and 8-bit ones in {path}. Convert them to one of the two."
+            f"Images must have one depth, found 16-bit and 8-bit ones in {path}. Convert them to "
+            "one of the two."
         )
     mode = "RGB" if "RGB" in modes else images[0].mode
     arrays = [
@@ -196,7 +200,9 @@ def _read_images(path: Path, size: int | None) -> Tensor:
 
 
 def _read_image(file: Path) -> Any:
-    """A PIL image: ``"L"`` or ``"RGB"`` of 8 bits, or ``"F"`` with the grey levels 0 to 65535 of 16 bits."""
+    """A PIL image: ``"L"`` or ``"RGB"`` of 8 bits, or ``"F"`` with the grey levels 0 to 65535 of 16
+    bits.
+    """
     from PIL import Image
 
     try:
@@ -209,14 +215,15 @@ def _read_image(file: Path) -> Any:
         raise ValueError(f"Cannot read the image {file}: it is damaged or no image.") from error
     if mode == "F" or levels.min() < 0 or levels.max() > _WIDE:
         raise ValueError(
-            f"The image {file} holds {'floating' if mode == 'F' else '32-bit'} numbers, whose range is not known. "
-            "Convert it to 8 or 16 bits, or give an array file."
+            f"The image {file} holds {'floating' if mode == 'F' else '32-bit'} numbers, whose "
+            "range is not known. Convert it to 8 or 16 bits, or give an array file."
         )
     return Image.fromarray(levels.astype(np.float32))
 
 
 def shrink(image: Any, size: int) -> Tensor:
-    """A square PIL image as grey levels ``(size, size)`` or ``(3, size, size)``, shrunk by exact area averaging.
+    """A square PIL image as grey levels ``(size, size)`` or ``(3, size, size)``, shrunk by exact
+    area averaging.
 
     Raises:
         ValueError: If the image is not square, or smaller than ``size``.

@@ -33,19 +33,20 @@ def load(
     """A data set in three parts: grey levels scaled to [0, 1], anything else as it is.
 
     - ``"digits"``: scikit-learn's embedded 1,797 handwritten digits, 8 x 8, 17 grey levels.
-    - ``"mnist"``, ``"fashion-mnist"``, ``"kmnist"``, ``"emnist-letters"`` (or another of its six kinds),
-      ``"omniglot"``: by torchvision from ``root``, or from ``root/NAME.npz`` where there is one. Ink is
-      bright. EMNIST is turned upright. Omniglot is shrunk from 105 x 105 to 28 x 28 by area averaging; its
-      evaluation alphabets are the test part.
-    - a path to an ``.npy``, ``.npz`` or ``.pt`` file or to a folder of images: see :mod:`pyrovae.data.files`.
+    - ``"mnist"``, ``"fashion-mnist"``, ``"kmnist"``, ``"emnist-letters"`` (or another of its six
+      kinds), ``"omniglot"``: by torchvision from ``root``, or from ``root/NAME.npz`` where there is
+      one. Ink is bright. EMNIST is turned upright. Omniglot is shrunk from 105 x 105 to 28 x 28 by
+      area averaging; its evaluation alphabets are the test part.
+    - a path to an ``.npy``, ``.npz`` or ``.pt`` file or to a folder of images: see
+      :mod:`pyrovae.data.files`.
 
-    What comes without a test or validation part is cut at random, one datum in six each, unless said
-    otherwise.
+    What comes without a test or validation part is cut at random, one datum in six each, unless
+    said otherwise.
 
     Args:
         name: A name of :data:`NAMES`, or a path.
-        root: Where named data sets lie; by default ``$PYROVAE_DATA``, else ``~/.cache/pyrovae``. A folder
-            that holds the idx files themselves, gzipped or not, will do.
+        root: Where named data sets lie; by default ``$PYROVAE_DATA``, else ``~/.cache/pyrovae``. A
+            folder that holds the idx files themselves, gzipped or not, will do.
         download: Fetch a torchvision data set that is not there.
         size: Shrink square images to this edge: Omniglot and folders.
         valid_size, test_size, seed: How to cut, as in :func:`split`.

@@ -21,14 +21,18 @@ class Splits:
     Args:
         train, valid, test: Floating-point tensors of one shape a datum.
         name: What to call the data set.
-        levels: Number of grey levels that were scaled to [0, 1], such as 256; None for data used as they are.
-        labels: Class labels, integers ``(N,)``, or covariates, floating ``(N, C)``, of the three parts, where there
-            are any.
-        transform: What :func:`pyrovae.fit` applies to each training batch (``transform=``), or None.
-        dequantized: Whether noise turns the levels into real numbers, as :meth:`dequantize` makes it.
+        levels: Number of grey levels that were scaled to [0, 1], such as 256; None for data used as
+            they are.
+        labels: Class labels, integers ``(N,)``, or covariates, floating ``(N, C)``, of the three
+            parts, where there are any.
+        transform: What :func:`pyrovae.fit` applies to each training batch (``transform=``), or
+            None.
+        dequantized: Whether noise turns the levels into real numbers, as :meth:`dequantize` makes
+            it.
 
     Raises:
-        ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels as data.
+        ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels
+            as data.
     """
 
     train: Tensor
@@ -51,8 +55,8 @@ class Splits:
         for part, y in zip(PARTS, self.labels or (), strict=self.labels is not None):
             if y.shape[:1] != getattr(self, part).shape[:1]:
                 raise ValueError(
-                    f"The {part} part of {self.name} has {getattr(self, part).shape[0]} data but labels of shape "
-                    f"{tuple(y.shape)}."
+                    f"The {part} part of {self.name} has {getattr(self, part).shape[0]} data but "
+                    f"labels of shape {tuple(y.shape)}."
                 )
 
     def __repr__(self) -> str:
@@ -72,17 +76,22 @@ class Splits:
 
     @property
     def holds_levels(self) -> bool:
-        """Whether values are grey levels. Bits per dimension of a density then mean nothing: dequantise first."""
+        """Whether values are grey levels. Bits per dimension of a density then mean nothing:
+        dequantise first.
+        """
         return self.levels is not None and not self.dequantized
 
     @property
     def data_scale(self) -> float:
-        """What bits per dimension of a density need: the width of a level once dequantised, else 1."""
+        """What bits per dimension of a density need: the width of a level once
+        dequantised, else 1.
+        """
         return 1 / self.levels if self.levels is not None and self.dequantized else 1.0
 
     @property
     def condition_dim(self) -> int:
-        """Size of the labels as a condition: one more than the largest label, or the number of covariates.
+        """Size of the labels as a condition: one more than the largest label, or the number of
+        covariates.
 
         Raises:
             ValueError: If there are no labels.
@@ -94,12 +103,14 @@ class Splits:
         """Data and labels of a part, ``(x, y)``, as a conditional model takes them.
 
         Raises:
-            ValueError: If there are no labels, or they are neither classes counted from 0 nor finite covariates.
+            ValueError: If there are no labels, or they are neither classes counted from 0 nor
+                finite covariates.
         """
         if self.labels is None:
             raise ValueError(
-                f"{self.name} has no labels for each of its parts. A file gives them as an array 'labels' beside its "
-                "data, or as 'train_labels', 'test_labels' beside 'train', 'test'."
+                f"{self.name} has no labels for each of its parts. A file gives them as an array "
+                "'labels' beside its data, or as 'train_labels', 'test_labels' beside 'train', "
+                "'test'."
             )
         y = self.labels[PARTS.index(part)]
         _check_labels(y, f"the {part} part of {self.name}")
@@ -110,8 +121,8 @@ class Splits:
 
         Args:
             how: ``"threshold"`` or ``"stochastic"`` (static): as :func:`binarize`, each part once;
-                ``"dynamic"``: validation and test once as by ``"stochastic"``, training anew for each batch
-                through :attr:`transform`.
+                ``"dynamic"``: validation and test once as by ``"stochastic"``, training anew for
+                each batch through :attr:`transform`.
             seed: Of the draws. The bits of each part depend on this and on that part alone.
 
         Raises:
@@ -137,8 +148,8 @@ class Splits:
     def dequantize(self, *, seed: int = 0) -> "Splits":
         """Real numbers in place of grey levels, for a likelihood that is a density.
 
-        Validation and test data get their noise once, training data anew for each batch through :attr:`transform`.
-        See :func:`dequantize` for the bound that the log-density then is.
+        Validation and test data get their noise once, training data anew for each batch through
+        :attr:`transform`. See :func:`dequantize` for the bound that the log-density then is.
 
         Args:
             seed: Of the noise. The noise of each part depends on this and on that part alone.
@@ -153,8 +164,8 @@ class Splits:
         """
         if self.levels is None or self.dequantized:
             raise ValueError(
-                f"{self.name} does not hold grey levels, so there is nothing to dequantise. Binarised data and data "
-                "that were real numbers from the start stay as they are."
+                f"{self.name} does not hold grey levels, so there is nothing to dequantise. "
+                "Binarised data and data that were real numbers from the start stay as they are."
             )
         valid, test = (
             dequantize(x, self.levels, seed=seed + i) for i, x in ((1, self.valid), (2, self.test))
@@ -163,7 +174,9 @@ class Splits:
         return replace(self, valid=valid, test=test, transform=noise, dequantized=True)
 
     def take(self, limit: int, *, seed: int = 0) -> "Splits":
-        """At most ``limit`` data of each part, chosen at random: files are often sorted by class."""
+        """At most ``limit`` data of each part, chosen at random: files are
+        often sorted by class.
+        """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, found {limit}.")
         chosen = [
@@ -195,9 +208,10 @@ def split(
     Args:
         x: All data, or all but the test data, ``(N, *data_shape)``.
         y: Labels ``(N,)``, or covariates ``(N, C)``.
-        test, test_labels: A test part given beforehand; then only a validation part is cut from ``x``.
-        valid_size: Share (a float in (0, 1)) or number (an integer) of data for validation; by default one in
-            six of what is not test data, as in MNIST's usual 50,000 and 10,000.
+        test, test_labels: A test part given beforehand; then only a validation part is cut from
+            ``x``.
+        valid_size: Share (a float in (0, 1)) or number (an integer) of data for validation; by
+            default one in six of what is not test data, as in MNIST's usual 50,000 and 10,000.
         test_size: Likewise, by default one in six.
         seed: Of the shuffle.
         name, levels: As in :class:`Splits`.
@@ -253,8 +267,8 @@ def check(x: Tensor, what: str) -> Tensor:
 def _check_labels(y: Tensor, what: str) -> None:
     if y.dim() not in (1, 2) or y.is_floating_point() != (y.dim() == 2):
         raise ValueError(
-            f"Labels must be integers of shape (N,) or floating covariates of shape (N, C), found {y.dtype} "
-            f"{tuple(y.shape)} in {what}."
+            "Labels must be integers of shape (N,) or floating covariates of shape (N, C), found "
+            f"{y.dtype} {tuple(y.shape)} in {what}."
         )
     if y.is_floating_point() and not torch.isfinite(y).all():
         raise ValueError(
@@ -274,7 +288,8 @@ def _size(wanted: float | int | None, total: int, label: str) -> int:
     elif isinstance(wanted, float):
         if not 0 < wanted < 1:
             raise ValueError(
-                f"{label} as a share must lie in (0, 1), found {wanted}. Give an integer for a number."
+                f"{label} as a share must lie in (0, 1), found {wanted}. Give an integer for a "
+                "number."
             )
         size = max(round(wanted * total), 1)
     else:

@@ -28,8 +28,8 @@ def read_torchvision(
 
     Args:
         name: One of :data:`NAMES`.
-        root: Folder in which torchvision keeps its data sets, or one that holds the idx files themselves,
-            gzipped or not.
+        root: Folder in which torchvision keeps its data sets, or one that holds the idx files
+            themselves, gzipped or not.
         download: Fetch what is not there into ``root``.
         size: Omniglot: edge to shrink to, 28 unless said.
 
@@ -75,13 +75,14 @@ def _guarded(
         if "not found" not in str(error):
             raise ValueError(f"Cannot read {name} in {root}: {error}") from error
         raise FileNotFoundError(
-            f"{name} is not in {root}. Say where it is (root=, or --data_root on the command line), or have it "
-            "fetched (download=True, or --download)."
+            f"{name} is not in {root}. Say where it is (root=, or --data_root on the command "
+            "line), or have it fetched (download=True, or --download)."
         ) from error
     except Exception as error:  # torchvision asserts, unpacks and reshapes whatever bytes it finds
         part = "train" if train else "test"
         raise ValueError(
-            f"The {part} files of {name} in {root} are damaged ({type(error).__name__}). Replace them."
+            f"The {part} files of {name} in {root} are damaged ({type(error).__name__}). Replace "
+            "them."
         ) from error
     if images.shape[0] != labels.shape[0]:
         raise ValueError(
@@ -92,7 +93,9 @@ def _guarded(
 
 @contextlib.contextmanager
 def _in_place(root: Path, kind: str, download: bool) -> Iterator[Path]:
-    """``root``, or a temporary folder arranged as torchvision wants it, with the idx files unpacked."""
+    """``root``, or a temporary folder arranged as torchvision wants it, with the idx files
+    unpacked.
+    """
     raw = root / kind / "raw"
     folder = next((f for f in (raw, root) if f.is_dir() and _idx_files(f)), None)
     packed = folder is not None and any(f.suffix == ".gz" for f in _idx_files(folder))

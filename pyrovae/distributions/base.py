@@ -8,7 +8,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch.distributions import Independent
 
-__all__ = ["WRAPPERS", "VectorDistribution", "double", "innermost"]
+__all__ = ["WRAPPERS", "VectorDistribution", "double", "expanded", "innermost"]
 
 WRAPPERS = (Independent, ExpandedDistribution, MaskedDistribution)
 """Distributions that rearrange or mask the dimensions of another one."""
@@ -36,6 +36,16 @@ def double(tensor: Tensor) -> Tensor:
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
+def expanded(distribution: Any, batch_shape: Any) -> Any:
+    """A copy whose batch shape is ``batch_shape``; its parameters stay as they
+    are, and broadcast.
+    """
+    new = object.__new__(type(distribution))
+    new.__dict__.update(distribution.__dict__)
+    new._batch_shape = torch.Size(batch_shape)
+    return new
+
+
 class VectorDistribution(TorchDistribution):
     """Base of distributions over a vector, whose parameters broadcast against the batch shape.
 
@@ -46,10 +56,7 @@ class VectorDistribution(TorchDistribution):
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(batch_shape)
-        return new
+        return expanded(self, batch_shape)
 
     def check_sample(self, value: Tensor) -> None:
         """Raise a ValueError if validation is on and the value lies outside the support."""

@@ -19,14 +19,16 @@ _DEPTH = (
 
 
 class JointBernoulli(Independent):
-    r"""Independent Bernoulli elements; as :class:`~pyro.distributions.Independent` of a Bernoulli by logits.
+    r"""Independent Bernoulli elements; as :class:`~pyro.distributions.Independent` of a Bernoulli
+    by logits.
 
     In a captured graph the log-normaliser is taken of products,
 
-    .. math:: \sum_i \log(1 + e^{l_i}) = \sum_i \max(l_i, 0) + \sum_g \log \prod_{i \in g} (1 + e^{-|l_i|}),
+    .. math:: \sum_i \log(1 + e^{l_i}) = \sum_i \max(l_i, 0) + \sum_g \log \prod_{i \in g} (1 +
+              e^{-|l_i|}),
 
-    one logarithm for up to 64 elements: the same number to rounding, several times faster once compiled. Eagerly
-    the products would be slower than torch's own kernel, which is used there.
+    one logarithm for up to 64 elements: the same number to rounding, several times faster once
+    compiled. Eagerly the products would be slower than torch's own kernel, which is used there.
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -40,7 +42,9 @@ class JointBernoulli(Independent):
 
 
 class _ByProducts(torch.autograd.Function):
-    """``(*batch)`` log-probabilities of ``(*batch, D)`` values, which broadcast; gradients in their plain form."""
+    """``(*batch)`` log-probabilities of ``(*batch, D)`` values, which broadcast; gradients in their
+    plain form.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:

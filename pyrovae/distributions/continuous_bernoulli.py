@@ -8,10 +8,11 @@ from pyrovae.distributions.elementwise import Elementwise
 
 __all__ = ["ContinuousBernoulli", "continuous_bernoulli_mean"]
 
-# log(sinh(l/2) / (l/2)) as a series in l^2: B_2n / (2n (2n)!), n = 1...8; for |l| <= 1 what is left out is < 1e-15.
+# log(sinh(l/2) / (l/2)) as a series in l^2: B_2n / (2n (2n)!), n = 1...8; for |l| <= 1 what is left
+# out is < 1e-15.
 _SERIES = (
-    1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600, -691 / 15692092416000, 1 / 1046139494400,
-    -3617 / 170729965486080000,
+    1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600,
+    -691 / 15692092416000, 1 / 1046139494400, -3617 / 170729965486080000,
 )  # fmt: skip
 
 
@@ -44,9 +45,9 @@ class ContinuousBernoulli(Elementwise):
 
     .. math:: p(x) = \frac{l}{e^l - 1} e^{l x}
 
-    The normaliser is 0/0 at l = 0 (lambda = 1/2). torch interpolates it by a Taylor polynomial of two terms
-    inside a window; here a series good to rounding covers |l| < 1 and an expression without cancellation the
-    rest, so values and gradients are accurate everywhere.
+    The normaliser is 0/0 at l = 0 (lambda = 1/2). torch interpolates it by a Taylor polynomial of
+    two terms inside a window; here a series good to rounding covers |l| < 1 and an expression
+    without cancellation the rest, so values and gradients are accurate everywhere.
 
     References:
         The continuous Bernoulli (Loaiza-Ganem and Cunningham, 2019), equations 6 to 8,
@@ -63,7 +64,8 @@ class ContinuousBernoulli(Elementwise):
         super().__init__(logits=logits)
 
     def density(self, value: Tensor) -> Tensor:
-        # Measured from the end that the logit favours, so that nothing cancels; |l|' at 0 must not be 0.
+        # Measured from the end that the logit favours, so that nothing cancels; |l|' at 0 must not
+        # be 0.
         right = self.logits > 0
         size = torch.where(right, self.logits, -self.logits)
         return torch.where(right, value - 1, -value) * size - _log_mass(size)

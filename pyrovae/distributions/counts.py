@@ -19,8 +19,8 @@ class Poisson(Elementwise):
 
     .. math:: \log p(x) = x \log\mu - \mu - \log x!
 
-    It is computed as a deviance, which depends on x and the mean, and a term of x alone. The latter is evaluated
-    once for each datum, and not for each particle.
+    It is computed as a deviance, which depends on x and the mean, and a term of x alone. The latter
+    is evaluated once for each datum, and not for each particle.
 
     Args:
         log_mean: :math:`\log\mu`.
@@ -52,8 +52,9 @@ class NegativeBinomial(Elementwise):
               + \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, x!}, \qquad u = \log\mu - \log\theta
 
     The variance is :math:`\mu + \mu^2/\theta`, and the distribution tends to the Poisson as
-    :math:`\theta \to \infty`. The log-gammas would cancel to many digits. They are computed as Stirling errors, at
-    the shape of x and theta alone: with one theta for each element, once for each datum and not for each particle.
+    :math:`\theta \to \infty`. The log-gammas would cancel to many digits. They are computed as
+    Stirling errors, at the shape of x and theta alone: with one theta for each element, once for
+    each datum and not for each particle.
 
     Args:
         log_mean: :math:`\log\mu`.
@@ -115,7 +116,8 @@ class ZeroInflatedNegativeBinomial(Elementwise):
         counts = NegativeBinomial(self.log_mean, self.theta).density(value)
         gate, zero = self.gate_logits, value == 0
         positive, rare = gate > 0, zero & (counts <= gate)
-        # With g the gate: log(e^g + p) - log(1 + e^g), the larger term of each sum taken out before subtracting.
+        # With g the gate: log(e^g + p) - log(1 + e^g), the larger term of each sum taken out before
+        # subtracting.
         largest = torch.where(positive & zero, 0.0, torch.where(rare, gate, counts))
         largest = largest - torch.where(positive & ~zero, gate, 0.0)
         other = torch.where(zero, torch.where(rare, counts - gate, gate - counts), -torch.inf)

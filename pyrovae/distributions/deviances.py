@@ -1,7 +1,7 @@
 """Half deviances of counts and fractions, without cancellation, and their gradients.
 
-The gradients are written by hand, since differentiating the branches of a piecewise formula would bring the
-cancellation back.
+The gradients are written by hand, since differentiating the branches of a piecewise formula would
+bring the cancellation back.
 """
 
 import math
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.distributions.base import double
 from pyrovae.distributions.special import is_single, log1p, series
 
 __all__ = ["beta_deviance", "negative_binomial_deviance", "poisson_deviance"]
@@ -39,10 +40,11 @@ def _log_remainder(y: Tensor) -> Tensor:
 
 def _log_ratio(log_mean: Tensor, x: Tensor) -> Tensor:
     """log(mean) - log(x), or log(mean) at x = 0."""
-    log = torch.where(x > 0, x, 1.0).double().log()
-    # Two numbers carry the logarithm of a count, so that the difference of near numbers keeps its digits.
+    log = double(torch.where(x > 0, x, 1.0)).log()
+    # Two numbers carry the logarithm of a count, so that the difference of near numbers keeps its
+    # digits.
     high = log.to(log_mean.dtype)
-    return (log_mean - high) - (log - high.double()).to(log_mean.dtype)
+    return (log_mean - high) - (log - double(high)).to(log_mean.dtype)
 
 
 def poisson_deviance(log_mean: Tensor, x: Tensor) -> Tensor:
@@ -89,7 +91,8 @@ class _PoissonDeviance(torch.autograd.Function):
 
 
 def negative_binomial_deviance(log_mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
-    r"""Half the deviance of a negative binomial variable of mean :math:`\mu` and inverse dispersion :math:`\theta`.
+    r"""Half the deviance of a negative binomial variable of mean :math:`\mu` and inverse dispersion
+    :math:`\theta`.
 
     .. math:: (x + \theta) \log\frac{\theta + \mu}{\theta + x} - x \log\frac{\mu}{x} \ge 0
 
@@ -116,8 +119,8 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
         small = torch.where(near, sign * r, 0.0)
         rest = small.square() * _exp_remainder(small)
         near_value = less * rest - n * _log_remainder(w * (small + rest))
-        # log(1 - w + w e^(sign r)) - log(1 - w) = log(1 + e^odds). The exponential of small odds is a product: their
-        # sum of large logarithms would be rounded.
+        # log(1 - w + w e^(sign r)) - log(1 - w) = log(1 + e^odds). The exponential of small odds is
+        # a product: their sum of large logarithms would be rounded.
         odds = sign * (log_mean - theta.log())
         ratio = less / torch.maximum(x, theta)
         small_odds = (odds < 0) & (ratio > 1e-30)
@@ -159,7 +162,8 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
 
 
 def beta_deviance(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    r"""What log p of a beta variable 0 < x < 1 falls below its value at the mean, but for the factor 1 / (x (1 - x)).
+    r"""What log p of a beta variable 0 < x < 1 falls below its value at the mean, but for the
+    factor 1 / (x (1 - x)).
 
     .. math:: a \log\frac{a}{n x} + b \log\frac{b}{n (1 - x)} \ge 0, \qquad n = a + b
     """
@@ -202,6 +206,8 @@ class _BetaDeviance(torch.autograd.Function):
 
 
 def _excess(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    """a - (a + b) x: double precision holds the products exactly, so nothing is lost in their difference."""
-    wide = x.double()
-    return (a.double() * (1 - wide) - b.double() * wide).to(a.dtype)
+    """a - (a + b) x: double precision holds the products exactly, so nothing is lost in their
+    difference.
+    """
+    wide = double(x)
+    return (double(a) * (1 - wide) - double(b) * wide).to(a.dtype)

@@ -1,4 +1,6 @@
-"""Logistic distributions rounded to grey levels, alone and in mixtures with coupled colour channels."""
+"""Logistic distributions rounded to grey levels, alone and in mixtures with coupled colour
+channels.
+"""
 
 from typing import Any
 
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
+from pyrovae.distributions.base import expanded
 from pyrovae.distributions.elementwise import Elementwise
 from pyrovae.distributions.levels import GreyLevels, from_levels, to_levels
 
@@ -16,17 +19,21 @@ __all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture", "clipped_mean"]
 
 
 def _log_prob(value: Tensor, loc: Tensor, scale: Tensor, num_levels: int) -> Tensor:
-    r"""log of the logistic's mass between the two edges of the value's level; the outer levels reach to infinity.
+    r"""log of the logistic's mass between the two edges of the value's level; the outer levels
+    reach to infinity.
 
-    With the edges at a > b in units of the scale, :math:`\sigma(a) - \sigma(b) = \sigma(a)\,\sigma(-b)\,(1 -
-    e^{b - a})` exactly: no difference of nearly equal numbers is taken, however narrow or far the logistic.
+    With the edges at a > b in units of the scale,
+    :math:`\sigma(a) - \sigma(b) = \sigma(a)\,\sigma(-b)\,(1 - e^{b - a})` exactly: no difference of
+    nearly equal numbers is taken, however narrow or far the logistic.
     """
     step = 1 / (num_levels - 1)
     rate, offset = 1 / scale, value - loc
-    # The half step in two numbers: at a level's edge the first cancels, and its rounding would be left.
+    # The half step in two numbers: at a level's edge the first cancels, and its rounding would be
+    # left.
     half = float(np.float32(0.5 * step)) if loc.dtype == torch.float32 else 0.5 * step
     rest = 0.5 * step - half
-    # One where the level has an edge below, or above: factors, since torch.where is slow and these are finite.
+    # One where the level has an edge below, or above: factors, since torch.where is slow and these
+    # are finite.
     edge_below, edge_above = (
         (value > 0.5 * step).to(loc.dtype),
         (value < 1 - 0.5 * step).to(loc.dtype),
@@ -56,8 +63,8 @@ class DiscretizedLogistic(Elementwise):
     for x = k/(L - 1); the first level takes all mass below it and the last all above.
 
     References:
-        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), section 5.1,
-        `arXiv:1606.04934 <https://arxiv.org/abs/1606.04934>`_.
+        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016),
+        section 5.1, `arXiv:1606.04934 <https://arxiv.org/abs/1606.04934>`_.
 
     Args:
         loc, scale: In units of the stored values, where white is 1.
@@ -93,26 +100,30 @@ class DiscretizedLogistic(Elementwise):
 
 
 class DiscretizedLogisticMixture(TorchDistribution):
-    r"""A mixture of M discretised logistics for each element or, with ``coupling``, for each colour pixel.
+    r"""A mixture of M discretised logistics for each element or, with ``coupling``, for each colour
+    pixel.
 
-    .. math:: p(x) = \prod_i \sum_{m=1}^M \pi_{mi} \prod_c \mathrm{DL}(x_{ci};\ \tilde\mu_{mci}, s_{mci})
+    .. math:: p(x) = \prod_i \sum_{m=1}^M \pi_{mi} \prod_c \mathrm{DL}(x_{ci};\ \tilde\mu_{mci},
+              s_{mci})
 
-    With coupling there are three channels c, which share the component: red first, then green given red, then
-    blue given both,
+    With coupling there are three channels c, which share the component: red first, then green given
+    red, then blue given both,
 
     .. math:: \tilde\mu_r = \mu_r, \qquad \tilde\mu_g = \mu_g + \alpha\, (x_r - \tfrac12), \qquad
               \tilde\mu_b = \mu_b + \beta\, (x_r - \tfrac12) + \gamma\, (x_g - \tfrac12).
 
-    The halves are the zero of the paper's [-1, 1] pixels. Without coupling there is no channel axis C.
+    The halves are the zero of the paper's [-1, 1] pixels. Without coupling there is no channel axis
+    C.
 
     References:
-        PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications
-        (Salimans et al., 2017), equations 2 and 3, `arXiv:1701.05517 <https://arxiv.org/abs/1701.05517>`_.
+        PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
+        Modifications (Salimans et al., 2017), equations 2 and 3,
+        `arXiv:1701.05517 <https://arxiv.org/abs/1701.05517>`_.
 
     Args:
         logits: ``(*batch, M, *pixels)``, of the weights.
-        loc, scale: ``(*batch, M, *pixels)`` or, with coupling, ``(*batch, M, 3, *pixels)``, in units of the stored
-            values, where white is 1.
+        loc, scale: ``(*batch, M, *pixels)`` or, with coupling, ``(*batch, M, 3, *pixels)``, in
+            units of the stored values, where white is 1.
         coupling: ``(*batch, M, 3, *pixels)``: alpha, beta, gamma; or None.
         num_levels: L.
         num_pixel_dims: Length of ``pixels``.
@@ -154,12 +165,8 @@ class DiscretizedLogisticMixture(TorchDistribution):
         return constraints.independent(GreyLevels(self.num_levels), len(self._event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":
-        new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(
-            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        )
-        return new
+        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         x = value.unsqueeze(-1 - len(self._event_shape))  # (*batch, 1, *event)
@@ -205,7 +212,9 @@ class DiscretizedLogisticMixture(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Approximate: within half a level without coupling; with it, each channel at the means of those before."""
+        """Approximate: within half a level without coupling; with it, each channel at the means of
+        those before.
+        """
         weights = self.logits.softmax(self._axis)  # (*batch, M, *pixels)
         if self.coupling is None:
             mean = (weights * clipped_mean(self.loc, self.scale)).sum(self._axis)

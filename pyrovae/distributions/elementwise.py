@@ -1,4 +1,6 @@
-"""What the distributions of independent elements share: parameters that keep their own, small shapes."""
+"""What the distributions of independent elements share: parameters that keep their own, small
+shapes.
+"""
 
 from abc import abstractmethod
 from typing import Any
@@ -8,18 +10,21 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrovae.distributions.base import expanded
+
 __all__ = ["Elementwise"]
 
 
 class Elementwise(TorchDistribution):
     """Base of univariate distributions whose parameters are broadcast only inside ``log_prob``.
 
-    torch expands every parameter to the full batch shape at construction, and then takes logarithms and
-    log-gammas of the expanded copies. Under importance weighting the full shape is (K, B, ...), while a shared
-    scale is a scalar and the data are (B, ...): here each function is evaluated at the smallest shape that it
-    depends on. ``expand`` changes the batch shape alone.
+    torch expands every parameter to the full batch shape at construction, and then takes logarithms
+    and log-gammas of the expanded copies. Under importance weighting the full shape is (K, B, ...),
+    while a shared scale is a scalar and the data are (B, ...): here each function is evaluated at
+    the smallest shape that it depends on. ``expand`` changes the batch shape alone.
 
-    A subclass passes its parameters, tensors that broadcast together, by name, and writes two methods::
+    A subclass passes its parameters, tensors that broadcast together, by name, and writes two
+    methods::
 
         class Exponential(Elementwise):
             support = constraints.nonnegative
@@ -27,7 +32,7 @@ class Elementwise(TorchDistribution):
             def __init__(self, rate):
                 super().__init__(rate=rate)
 
-            def density(self, value):                         # any broadcast of value and parameters
+            def density(self, value):                        # any broadcast of value and parameters
                 return self.rate.log() - self.rate * value
 
             def draw(self, rate):                             # parameters, expanded
@@ -54,12 +59,8 @@ class Elementwise(TorchDistribution):
         """One draw for each element of the expanded parameters, in the order of construction."""
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Elementwise":
-        new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(
-            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        )
-        return new
+        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         result = self.density(value)

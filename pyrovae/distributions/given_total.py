@@ -7,6 +7,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyrovae.distributions.base import expanded
+
 __all__ = ["GivenTotal"]
 
 
@@ -15,11 +17,13 @@ class GivenTotal(TorchDistribution):
 
     .. math:: n = \max\big(1, \sum_i x_i\big)
 
-    For each n this is a distribution over all counts x, those with another total included; ``log_prob(x)``
-    evaluates it at the x whose total gave n. The total is thus conditioned on as a covariate, not modelled.
+    For each n this is a distribution over all counts x, those with another total included;
+    ``log_prob(x)`` evaluates it at the x whose total gave n. The total is thus conditioned on as a
+    covariate, not modelled.
 
     Args:
-        given: From log n, ``(*batch, 1, ..., 1)``, to the distribution, batch shape ``(*batch, *event)``.
+        given: From log n, ``(*batch, 1, ..., 1)``, to the distribution, batch shape
+            ``(*batch, *event)``.
         event_dim: Dimensions of one datum.
         typical: The n used by ``sample`` and ``mean``, which have no datum to read it from.
         like: A tensor of shape ``(*batch, *event)``, which gives shapes, dtype and device.
@@ -40,12 +44,8 @@ class GivenTotal(TorchDistribution):
         return self._typical().support
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "GivenTotal":
-        new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(
-            torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        )
-        return new
+        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         dims = len(self._event_shape)

@@ -1,13 +1,15 @@
 r"""Grey levels, and a free probability for each.
 
-The one convention of this library: level k of L, k = 0, ..., L - 1, is stored as the float k / (L - 1), so that
-black is 0 and white is 1. Eight-bit images have L = 256, binary ones L = 2, scikit-learn's digits L = 17.
+The one convention of this library: level k of L, k = 0, ..., L - 1, is stored as the float k / (L -
+1), so that black is 0 and white is 1. Eight-bit images have L = 256, binary ones L = 2,
+scikit-learn's digits L = 17.
 """
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrovae.declare import Declared
 from pyrovae.distributions.elementwise import Elementwise
 
 __all__ = ["GreyLevels", "LevelCategorical", "from_levels", "off_level", "to_levels"]
@@ -24,15 +26,18 @@ def from_levels(levels: Tensor, num_levels: int) -> Tensor:
 
 
 def off_level(x: Tensor, num_levels: int) -> Tensor:
-    """Which values are no grey level: outside [0, 1], NaN, or more than 1 % of a step from the nearest."""
+    """Which values are no grey level: outside [0, 1], NaN, or more than 1 % of a step from the
+    nearest.
+    """
     distance = (x * (num_levels - 1) - to_levels(x, num_levels)).abs()
     return ~(distance < 0.01)
 
 
-class GreyLevels(constraints.Constraint):
+class GreyLevels(Declared, constraints.Constraint):
     """The L stored levels k / (L - 1).
 
-    They are discrete: log p of a distribution over them is a log-probability, with no unit to convert.
+    They are discrete: log p of a distribution over them is a log-probability, with no unit to
+    convert.
     """
 
     is_discrete = True
@@ -42,9 +47,6 @@ class GreyLevels(constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         return ~off_level(value, self.num_levels)
-
-    def __repr__(self) -> str:
-        return f"GreyLevels({self.num_levels})"
 
 
 class LevelCategorical(Elementwise):
@@ -59,7 +61,8 @@ class LevelCategorical(Elementwise):
     logits: Tensor
 
     def __init__(self, logits: Tensor):
-        # The largest logit is taken off first: beside it, a sum of small probabilities would be rounded away.
+        # The largest logit is taken off first: beside it, a sum of small probabilities would be
+        # rounded away.
         self.largest = logits.detach().amax(-1)
         rest = (logits - self.largest.unsqueeze(-1)).exp().sum(-1).log()
         super().__init__(log_normalizer=rest)

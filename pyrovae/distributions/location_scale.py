@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrovae.distributions.base import double
 from pyrovae.distributions.elementwise import Elementwise
 from pyrovae.distributions.special import log_one_plus_square, stirling_error
 
@@ -53,8 +54,8 @@ class FittedNormal(Normal):
 
     .. math:: \sigma^2 = \operatorname{mean} (x - \mu)^2
 
-    over every element of the call. This is no density, since the scale has seen x. The gradient with respect to the
-    fitted scale is zero, so it is left out.
+    over every element of the call. This is no density, since the scale has seen x. The gradient
+    with respect to the fitted scale is zero, so it is left out.
 
     Args:
         loc: Location.
@@ -101,10 +102,12 @@ class Laplace(_LocationScale):
 class StudentT(_LocationScale):
     r"""Student-t elements.
 
-    .. math:: \log p(x) = -\frac{\nu + 1}2 \log(1 + t^2/\nu) - \log\sigma - \log B(\tfrac12, \tfrac\nu2)
+    .. math:: \log p(x) = -\frac{\nu + 1}2 \log(1 + t^2/\nu) - \log\sigma - \log B(\tfrac12,
+              \tfrac\nu2)
               - \tfrac12\log\nu, \qquad t = (x - \mu)/\sigma
 
-    The mean exists for :math:`\nu > 1` and the variance for :math:`\nu > 2`; elsewhere they are NaN and infinite.
+    The mean exists for :math:`\nu > 1` and the variance for :math:`\nu > 2`; elsewhere they are NaN
+    and infinite.
     """
 
     df: Tensor
@@ -113,8 +116,9 @@ class StudentT(_LocationScale):
         super().__init__(df=df, loc=loc, scale=scale)
 
     def density(self, value: Tensor) -> Tensor:
-        # In double precision, as one rounding is shared by all elements, and df is usually one number.
-        half = 0.5 * self.df.double()
+        # In double precision, as one rounding is shared by all elements, and df is usually one
+        # number.
+        half = 0.5 * double(self.df)
         gammas = half * torch.log1p(0.5 / half) - 0.5
         gammas = gammas + stirling_error(half + 0.5) - stirling_error(half)
         offset = (gammas - 0.5 * math.log(2 * math.pi)).to(self.df.dtype) - self.scale.log()

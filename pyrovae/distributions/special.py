@@ -1,13 +1,14 @@
 r"""Functions that the densities share, accurate to rounding for every argument in single precision.
 
-The textbook formula of a density with large parameters subtracts large numbers that nearly agree: for a Poisson
-variable of mean a million, :math:`x\log\mu - \mu - \log x!` loses a whole nat in single precision. Each function
-here evaluates such a difference in a form that has no cancellation. The deviances have hand-written gradients,
-since differentiating the branches of a piecewise formula would bring the cancellation back.
+The textbook formula of a density with large parameters subtracts large numbers that nearly agree:
+for a Poisson variable of mean a million, :math:`x\log\mu - \mu - \log x!` loses a whole nat in
+single precision. Each function here evaluates such a difference in a form that has no cancellation.
+The deviances have hand-written gradients, since differentiating the branches of a piecewise formula
+would bring the cancellation back.
 
 References:
-    Fast and Accurate Computation of Binomial Probabilities (Loader, 2000), for the split of a probability into
-    Stirling errors and deviances.
+    Fast and Accurate Computation of Binomial Probabilities (Loader, 2000), for the split of a
+    probability into Stirling errors and deviances.
 """
 
 import sys
@@ -46,8 +47,8 @@ def stirling_error(x: Tensor) -> Tensor:
 
     .. math:: \log\Gamma(x) - (x - \tfrac12)\log x + x - \tfrac12\log 2\pi
 
-    It falls from infinity at 0 to :math:`1/(12 x)` for large x. The recurrence of the gamma function moves small x
-    up by a few steps, to where Stirling's series converges to rounding.
+    It falls from infinity at 0 to :math:`1/(12 x)` for large x. The recurrence of the gamma
+    function moves small x up by a few steps, to where Stirling's series converges to rounding.
 
     >>> round(stirling_error(torch.tensor(1.0)).item(), 4)  # 1 - log(2 pi) / 2
     0.0811
@@ -84,7 +85,9 @@ class _StirlingError(torch.autograd.Function):
 
 
 class _Terms(NamedTuple):
-    """How far small arguments move up, and the terms of Stirling's series that then reach rounding."""
+    """How far small arguments move up, and the terms of Stirling's series that
+    then reach rounding.
+    """
 
     steps: int
     series: int
@@ -99,7 +102,9 @@ def _moved(x: Tensor) -> tuple[Tensor, Tensor, Tensor, _Terms]:
 
 
 def log1p(y: Tensor) -> Tensor:
-    """log(1 + y) for y > -1, as torch.log1p, but fast in compiled graphs, where that is not vectorised."""
+    """log(1 + y) for y > -1, as torch.log1p, but fast in compiled graphs, where that is not
+    vectorised.
+    """
     if not capturing():
         return torch.log1p(y)
     result: Any = _Log1p.apply(y)

@@ -1,8 +1,7 @@
 """The base class of the estimators."""
 
-import copy
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pyro.infer
 import torch
@@ -10,12 +9,14 @@ from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
+from pyrovae.declare import Declared
+from pyrovae.distributions.base import innermost
 from pyrovae.particles import (
+    WRAPPERS,
     Draws,
     NestedPlates,
     Particles,
     draw,
-    innermost,
     is_point,
     nesting_of,
 )
@@ -28,10 +29,12 @@ class Terms(NamedTuple):
     bound: Tensor
     """``(B,)``: the value that is reported."""
     objective: Tensor
-    """``(B,)`` or a scalar: the value whose gradient training follows upwards. Only its gradient has a meaning."""
+    """``(B,)`` or a scalar: the value whose gradient training follows upwards. Only its gradient
+    has a meaning.
+    """
 
 
-class Estimator(pyro.infer.ELBO):
+class Estimator(Declared, pyro.infer.ELBO):
     """Base class of the estimators. A subclass has to define :meth:`terms` only::
 
         class IWAE(Estimator):
@@ -41,25 +44,27 @@ class Estimator(pyro.infer.ELBO):
                 bound = log_mean_exp(particles.log_weights)      # (B,)
                 return Terms(bound, bound)                       # reported, differentiated
 
-    ``loss``, ``loss_and_grads``, ``differentiable_loss``, ``bound`` and ``estimator(model, guide)`` follow, so
-    it works in :class:`pyro.infer.SVI`, in Lightning, and in a training loop that you write.
+    ``loss``, ``loss_and_grads``, ``differentiable_loss``, ``bound`` and ``estimator(model, guide)``
+    follow, so it works in :class:`pyro.infer.SVI`, in Lightning, and in a training loop that you
+    write.
 
     Class attributes that a subclass may set:
 
-    - ``importance_weighted``: the bound is not linear in the scores, so a scaled program (beta other than 1)
-      is refused.
+    - ``importance_weighted``: the bound is not linear in the scores, so a scaled program (beta
+      other than 1) is refused.
     - ``draws``: ``"attached"``; ``"detached"`` for estimators that build their own gradient with
       :meth:`~pyrovae.particles.Particles.pathwise`; ``"bridged"`` for those that do so with
       :meth:`~pyrovae.particles.Particles.doubly_reparameterized`.
     - ``needs_rsample``: every latent site must be reparameterised.
     - ``needs_density``: no latent site may be a point mass; ``importance_weighted`` implies it.
-    - ``takes_auxiliary``: whether it is right for guides with auxiliary sites that hide the density of the latent
-      sites (see :attr:`~pyrovae.particles.Particles.auxiliary`).
+    - ``takes_auxiliary``: whether it is right for guides with auxiliary sites that hide the density
+      of the latent sites (see :attr:`~pyrovae.particles.Particles.auxiliary`).
     - ``least_particles``: fewer make no estimate, as where particles are compared with one another.
 
     Args:
         num_particles: Draws K for each datum.
-        max_plate_nesting: Batch dimensions that the programs use themselves; 1 is the data plate alone.
+        max_plate_nesting: Batch dimensions that the programs use themselves; 1 is the data plate
+            alone.
 
     Raises:
         ValueError: If K or ``max_plate_nesting`` is too small.
@@ -77,35 +82,35 @@ class Estimator(pyro.infer.ELBO):
         check_count(type(self).__name__, "max_plate_nesting", max_plate_nesting)
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_particles={self.num_particles})"
-
     @property
     def num_draws(self) -> int:
-        """Number of draws from the guide for each datum. The cost of a gradient is proportional to it."""
+        """Number of draws from the guide for each datum. The cost of a gradient is proportional to
+        it.
+        """
         return self.num_particles
 
-    def with_draws(self, num_draws: int) -> Any:
+    def with_draws(self, num_draws: int) -> Self:
         """A copy of the estimator that makes ``num_draws`` draws for each datum."""
-        copied = copy.copy(self)
-        check_count(type(self).__name__, "num_particles", num_draws, self.least_particles)
-        copied.num_particles = num_draws
-        return copied
+        made = self.redeclare(num_particles=num_draws)
+        made.max_plate_nesting = self.max_plate_nesting  # which a run may have raised
+        return made
 
     def advance(self, step: int) -> None:
         """Prepare for a training step. :func:`pyrovae.fit` calls this before each one.
 
-        Keep what changes here in a tensor and change it in place, because a compiled step reads that tensor.
+        Keep what changes here in a tensor and change it in place, because a compiled step reads
+        that tensor.
 
         Args:
             step: Number of the step, counted from zero.
         """
 
     def target(self) -> "Estimator":
-        """The estimator that differentiates its bound directly and has the same expected gradient as this one.
+        """The estimator that differentiates its bound directly and has the same expected gradient
+        as this one.
 
-        :func:`pyrovae.compare_estimators` measures bias against it. An estimator that has no such counterpart returns
-        itself.
+        :func:`pyrovae.compare_estimators` measures bias against it. An estimator that has no such
+        counterpart returns itself.
         """
         return self
 
@@ -113,23 +118,27 @@ class Estimator(pyro.infer.ELBO):
     def terms(self, particles: Particles) -> Terms:
         """Bound and objective of one set of particles.
 
-        The method must not call ``.item()`` or branch on the values of tensors, because training compiles it.
+        The method must not call ``.item()`` or branch on the values of tensors, because training
+        compiles it.
         """
 
     def kl(self, particles: Particles) -> Tensor:
-        """``(B,)``: KL(q(z | x) || p(z)) of each datum, or its estimate from the particles, without any beta."""
+        """``(B,)``: KL(q(z | x) || p(z)) of each datum, or its estimate from the particles, without
+        any beta.
+        """
         return (particles.log_q - particles.log_prior).mean(0)
 
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
         """Draw what :meth:`terms` works on, and check that the estimator fits it.
 
-        One draw runs both programs as they are, with no dimension added. Several draws run them once with a
-        dimension of particles in front, or once for each particle where a program fails with that dimension. Where
-        plates nest deeper than ``max_plate_nesting``, the attribute is set to what the programs use.
+        One draw runs both programs as they are, with no dimension added. Several draws run them
+        once with a dimension of particles in front, or once for each particle where a program fails
+        with that dimension. Where plates nest deeper than ``max_plate_nesting``, the attribute is
+        set to what the programs use.
 
         Raises:
-            ValueError: If a site is not reparameterised but must be, or if a handler scales a program whose
-                bound is importance-weighted.
+            ValueError: If a site is not reparameterised but must be, or if a handler scales a
+                program whose bound is importance-weighted.
         """
         options: dict[str, Any] = {"draws": self.draws, "plate": self.num_draws > 1}
 
@@ -151,31 +160,37 @@ class Estimator(pyro.infer.ELBO):
         """Raise ValueError if the estimator does not fit these particles."""
         name = type(self).__name__
         for site in particles.sites.values():
-            kind = type(innermost(site.posterior)).__name__
+            kind = type(innermost(site.posterior, WRAPPERS)).__name__
             if self.needs_rsample and not site.reparameterized:
                 raise ValueError(
                     f"{name} differentiates through '{site.name}', but {kind} has no rsample. "
-                    "Use estimators.ELBO, whose score-function term handles discrete sites, or VIMCO or RWS."
+                    "Use estimators.ELBO, whose score-function term handles discrete sites, or "
+                    "VIMCO or RWS."
                 )
             weighs = self.importance_weighted or self.needs_density
             if weighs and not particles.mapped and is_point(site.posterior):
                 raise ValueError(
-                    f"{name} weighs draws by the guide's density, but '{site.name}' is a Delta: a point has "
-                    "none. Use estimators.ELBO or AnalyticKL, or posteriors.DiagonalNormal."
+                    f"{name} weighs draws by the guide's density, but '{site.name}' is a Delta: a "
+                    "point has none. Use estimators.ELBO or AnalyticKL, or "
+                    "posteriors.DiagonalNormal."
                 )
         if not self.takes_auxiliary and particles.auxiliary and not particles.mapped:
             raise ValueError(
-                f"{name} needs the guide's density of the latent sites alone, which the auxiliary sites "
-                f"{list(particles.auxiliary)} hide. Use estimators.IWAE or DReG, or a guide without them."
+                f"{name} needs the guide's density of the latent sites alone, which the auxiliary "
+                f"sites {list(particles.auxiliary)} hide. Use estimators.IWAE or DReG, or a guide "
+                "without them."
             )
         if self.importance_weighted and particles.scaled:
             raise ValueError(
-                f"{name} is importance-weighted: under a scaled program (KLScale or poutine.scale with a factor "
-                "other than 1) it bounds nothing. Use estimators.ELBO with the scale, or take the scale off."
+                f"{name} is importance-weighted: under a scaled program (KLScale or poutine.scale "
+                "with a factor other than 1) it bounds nothing. Use estimators.ELBO with the "
+                "scale, or take the scale off."
             )
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """``(B,)`` estimates for each datum, in nats, without gradients and without subsampling scale."""
+        """``(B,)`` estimates for each datum, in nats, without gradients and without subsampling
+        scale.
+        """
         with torch.no_grad():
             return self.terms(self.particles(model, guide, *args, **kwargs)).bound
 
@@ -187,7 +202,9 @@ class Estimator(pyro.infer.ELBO):
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """The loss as a tensor: its value is the negative bound, its gradient that of the objective."""
+        """The loss as a tensor: its value is the negative bound, its gradient that of the
+        objective.
+        """
         particles = self.particles(model, guide, *args, **kwargs)
         return self.loss_of(self.terms(particles), particles.scale)
 
@@ -207,7 +224,9 @@ class Estimator(pyro.infer.ELBO):
         return loss.item()
 
     def __call__(self, model: Any, guide: Any) -> "EstimatorModule":
-        """A module that maps arguments to the differentiable loss and owns the parameters of both programs."""
+        """A module that maps arguments to the differentiable loss and owns the parameters of both
+        programs.
+        """
         return EstimatorModule(model, guide, self)
 
     def _get_trace(
@@ -225,7 +244,8 @@ class EstimatorModule(ELBOModule):
     def __init__(self, model: Any, guide: Any, elbo: Estimator):
         nn.Module.__init__(self)
         self.owners = nn.ModuleList(modules_of(model, guide))
-        # Programs that are modules themselves stand in `owners` once; held here without a second registration.
+        # Programs that are modules themselves stand in `owners` once; held here without a second
+        # registration.
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "guide", guide)
         self.elbo = elbo

@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrovae.distributions.base import innermost
 from pyrovae.estimators.base import Estimator, Terms
-from pyrovae.particles import LatentSite, Particles
+from pyrovae.particles import WRAPPERS, LatentSite, Particles
 
 __all__ = ["AnalyticKL", "ELBO"]
 
@@ -18,9 +18,10 @@ class ELBO(Estimator):
 
     .. math:: \frac1K \sum_{k=1}^K \log p(x, z_k) - \log q(z_k \mid x), \qquad z_k \sim q
 
-    Gradients are reparameterised where the guide has ``rsample``; other sites add the score-function term
-    :math:`\log q(z_k)\,[f(z_k)]_{\text{stopped}}`, with the mean of the other particles as baseline when
-    K > 1. Under :class:`~pyrovae.handlers.KLScale` the latent scores are multiplied by beta.
+    Gradients are reparameterised where the guide has ``rsample``; other sites add the
+    score-function term :math:`\log q(z_k)\,[f(z_k)]_{\text{stopped}}`, with the mean of the other
+    particles as baseline when K > 1. Under :class:`~pyrovae.handlers.KLScale` the latent scores are
+    multiplied by beta.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014,
@@ -55,12 +56,13 @@ class AnalyticKL(Estimator):
               - \mathrm{KL}(q(z \mid x) \,\|\, p(z)), \qquad z_k \sim q
 
     For a diagonal normal posterior and a standard normal prior,
-    :math:`-\mathrm{KL} = \frac12 \sum_d (1 + \log\sigma_d^2 - \mu_d^2 - \sigma_d^2)`. In a hierarchy the KL of a
-    layer given the one above is in closed form, and averaged over the draws above. This needs a guide that draws
-    the sites in the model's order. A bottom-up guide does not: the layer above depends on the draw below.
+    :math:`-\mathrm{KL} = \frac12 \sum_d (1 + \log\sigma_d^2 - \mu_d^2 - \sigma_d^2)`. In a
+    hierarchy the KL of a layer given the one above is in closed form, and averaged over the draws
+    above. This needs a guide that draws the sites in the model's order. A bottom-up guide does not:
+    the layer above depends on the draw below.
 
-    The KL of a site without a closed form, or out of order, is estimated from the same draws, with one warning for
-    each such site. :attr:`fallbacks` has the names of these sites in the last run.
+    The KL of a site without a closed form, or out of order, is estimated from the same draws, with
+    one warning for each such site. :attr:`fallbacks` has the names of these sites in the last run.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014,
@@ -119,8 +121,8 @@ class AnalyticKL(Estimator):
         return found
 
     def _report(self, site: LatentSite) -> None:
-        pair = f"KL({type(_inner(site.posterior)).__name__} || {type(_inner(site.prior)).__name__})"
-        why = f"no closed form for {pair} at site '{site.name}'"
+        q, p = (type(innermost(d, WRAPPERS)).__name__ for d in (site.posterior, site.prior))
+        why = f"no closed form for KL({q} || {p}) at site '{site.name}'"
         if site.prior is None:
             why = f"the guide's density is that of the auxiliary site '{site.name}'"
         elif (site._masks[0] is None) != (site._masks[1] is None):
@@ -138,18 +140,6 @@ class AnalyticKL(Estimator):
                 f"AnalyticKL: {why}; its KL is estimated by Monte Carlo.",
                 stacklevel=2,
             )
-
-
-def _inner(distribution: Any) -> Any:
-    """The distribution inside wrappers that only rearrange dimensions."""
-    while type(distribution).__name__ in {
-        "Independent",
-        "ExpandedDistribution",
-        "MaskedDistribution",
-        "Separate",
-    }:
-        distribution = distribution.base_dist
-    return distribution
 
 
 def weighted(particles: Particles, term: Callable[[LatentSite], Tensor]) -> Tensor:
@@ -173,7 +163,8 @@ def _discrete_score(particles: Particles, integrand: Tensor) -> Tensor | float:
 
 
 def score_term(integrand: Tensor, log_q: list[Tensor]) -> Tensor | float:
-    """``(B,)``: mean of log q times what a draw's integrand ``(K, B)`` exceeds the mean of the others by.
+    """``(B,)``: mean of log q times what a draw's integrand ``(K, B)`` exceeds the mean of the
+    others by.
 
     Zero without any log q.
     """

@@ -1,6 +1,6 @@
 """Importance-weighted bounds, and their combinations over groups of particles."""
 
-from typing import Any
+from typing import Self
 
 from torch import Tensor
 
@@ -16,8 +16,9 @@ class IWAE(Estimator):
 
     .. math:: \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q
 
-    It rises with K to log p(x). K = 1 is the ELBO. The signal-to-noise ratio of the guide's gradient falls like
-    :math:`1/\sqrt K`; :class:`DReG` has the same expected gradient without that.
+    It rises with K to log p(x). K = 1 is the ELBO. The signal-to-noise ratio of the guide's
+    gradient falls like :math:`1/\sqrt K`; :class:`DReG` has the same expected gradient without
+    that.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016,
@@ -56,7 +57,8 @@ class CIWAE(Estimator):
 
     .. math:: \beta \,\frac1K \sum_{k=1}^K \log w_k + (1 - \beta) \log \frac1K \sum_{k=1}^K w_k
 
-    This beta is the weight of the ELBO, from 0 (:class:`IWAE`) to 1 (:class:`ELBO`); it does not scale the KL.
+    This beta is the weight of the ELBO, from 0 (:class:`IWAE`) to 1 (:class:`ELBO`); it does not
+    scale the KL.
 
     References:
         Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018,
@@ -89,9 +91,6 @@ class CIWAE(Estimator):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         self.beta = float(beta)
 
-    def __repr__(self) -> str:
-        return f"CIWAE(beta={self.beta}, num_particles={self.num_particles})"
-
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights
         bound = self.beta * log_w.mean(0) + (1 - self.beta) * log_mean_exp(log_w)
@@ -109,14 +108,11 @@ class _Grouped(Estimator):
         check_count(type(self).__name__, "num_bounds", num_bounds)
         self.num_bounds = num_bounds
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_bounds={self.num_bounds}, num_particles={self.num_particles})"
-
     @property
     def num_draws(self) -> int:
         return self.num_bounds * self.num_particles
 
-    def with_draws(self, num_draws: int) -> Any:
+    def with_draws(self, num_draws: int) -> Self:
         if num_draws % self.num_bounds:
             raise ValueError(
                 f"{self!r} needs a multiple of {self.num_bounds} draws, found {num_draws}."
@@ -161,13 +157,14 @@ class MIWAE(_Grouped):
 
 
 class PIWAE(_Grouped):
-    r"""The model follows ``IWAE(M K)``, the guide ``MIWAE(M, K)``; reported is the former, in nats per datum.
+    r"""The model follows ``IWAE(M K)``, the guide ``MIWAE(M, K)``; reported is the former, in nats
+    per datum.
 
     .. math:: \nabla_\theta \log \frac1{MK} \sum_{m,k} w_{mk}, \qquad
               \nabla_\phi \frac1M \sum_m \log \frac1K \sum_k w_{mk}
 
-    The model gets the tighter bound, the guide the better signal-to-noise ratio. Parameters of the guide that
-    the prior shares (as in a Vamp prior) get the model's gradient through the prior.
+    The model gets the tighter bound, the guide the better signal-to-noise ratio. Parameters of the
+    guide that the prior shares (as in a Vamp prior) get the model's gradient through the prior.
 
     References:
         Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018,

@@ -13,18 +13,20 @@ __all__ = ["Jackknife"]
 
 
 class Jackknife(Estimator):
-    r"""Importance-weighted estimate of log p(x) with its leading bias terms taken away, in nats per datum.
+    r"""Importance-weighted estimate of log p(x) with its leading bias terms taken away, in nats per
+    datum.
 
     .. math:: \sum_{j=0}^m (-1)^j \frac{(K - j)^m}{(m - j)!\, j!}\, \bar L_{K - j}
 
-    where :math:`\bar L_{K-j}` is the mean of :class:`IWAE` over all ways to leave j of the K particles out. The
-    bias falls like :math:`K^{-(m + 1)}` rather than 1/K. It may have either sign, so for m > 0 the result is an
-    estimate and no bound. Order 0 is :class:`IWAE`. Work grows like :math:`K^m`. For held-out data,
-    :func:`pyrovae.weights.jackknife` computes the same number without gradients, in constant memory.
+    where :math:`\bar L_{K-j}` is the mean of :class:`IWAE` over all ways to leave j of the K
+    particles out. The bias falls like :math:`K^{-(m + 1)}` rather than 1/K. It may have either
+    sign, so for m > 0 the result is an estimate and no bound. Order 0 is :class:`IWAE`. Work grows
+    like :math:`K^m`. For held-out data, :func:`pyrovae.weights.jackknife` computes the same number
+    without gradients, in constant memory.
 
     References:
-        Debiasing Evidence Approximations: On Importance-weighted Autoencoders and Jackknife Variational
-        Inference (Nowozin, 2018), equations 9 and 10.
+        Debiasing Evidence Approximations: On Importance-weighted Autoencoders and Jackknife
+        Variational Inference (Nowozin, 2018), equations 9 and 10.
 
     Args:
         order: Number m of bias terms taken away.
@@ -52,9 +54,6 @@ class Jackknife(Estimator):
         self.order = order
         self.least_particles = order + 1
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
-
-    def __repr__(self) -> str:
-        return f"Jackknife(order={self.order}, num_particles={self.num_particles})"
 
     def terms(self, particles: Particles) -> Terms:
         log_w, num = particles.log_weights, particles.num_particles

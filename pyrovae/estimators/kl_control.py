@@ -1,17 +1,19 @@
 """Control of the KL term within a step: wrappers of estimators that are linear in the scores.
 
-Each changes what is differentiated, never what is reported: ``bound`` and ``loss`` values are those of the wrapped
-estimator, so evaluation knows nothing of the control. Control *between* steps, a beta that follows the step or
-listens to training, is in :mod:`pyrovae.schedules`; ``FreeBits`` goes together with it, ``Capacity`` does not.
+Each changes what is differentiated, never what is reported: ``bound`` and ``loss`` values are those
+of the wrapped estimator, so evaluation knows nothing of the control. Control *between* steps, a
+beta that follows the step or listens to training, is in :mod:`pyrovae.schedules`; ``FreeBits`` goes
+together with it, ``Capacity`` does not.
 """
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
+from pyrovae.declare import is_count
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import AnalyticKL, is_one
 from pyrovae.particles import LatentSite, Particles
@@ -21,10 +23,12 @@ __all__ = ["Capacity", "FreeBits"]
 
 
 class KLControl(Estimator):
-    """Base class of the wrappers. A subclass defines which weights the latent sites have in the gradient.
+    """Base class of the wrappers. A subclass defines which weights the latent sites have in the
+    gradient.
 
     Args:
-        estimator: Any estimator that is linear in the scores, such as ``ELBO``, ``AnalyticKL`` or ``STL``.
+        estimator: Any estimator that is linear in the scores, such as ``ELBO``, ``AnalyticKL`` or
+            ``STL``.
 
     Raises:
         TypeError: If it is not one of pyrovae's estimators.
@@ -39,8 +43,8 @@ class KLControl(Estimator):
             )
         if estimator.importance_weighted:
             raise ValueError(
-                f"{name} controls a KL term, and {estimator!r} has none: its bound is importance-weighted. "
-                "Wrap estimators.ELBO, AnalyticKL or STL."
+                f"{name} controls a KL term, and {estimator!r} has none: its bound is "
+                "importance-weighted. Wrap estimators.ELBO, AnalyticKL or STL."
             )
         super().__init__(
             estimator.num_particles, max_plate_nesting=int(estimator.max_plate_nesting)
@@ -60,14 +64,16 @@ class KLControl(Estimator):
     def kl(self, particles: Particles) -> Tensor:
         return self.estimator.kl(particles)
 
-    def with_draws(self, num_draws: int) -> Any:
-        copied = super().with_draws(num_draws)
-        copied.estimator = self.estimator.with_draws(num_draws)
-        return copied
+    def with_draws(self, num_draws: int) -> Self:
+        made = self.redeclare(estimator=self.estimator.with_draws(num_draws))
+        made.max_plate_nesting = self.max_plate_nesting
+        return made
 
     @staticmethod
     def _batch_kl(site: LatentSite) -> Tensor:
-        """The site's KL summed over each datum's elements and averaged over data, without gradients."""
+        """The site's KL summed over each datum's elements and averaged over data, without
+        gradients.
+        """
         with torch.no_grad():
             divergence = site.closed_form
             return (site.log_q - site.log_p if divergence is None else divergence).mean()
@@ -79,7 +85,8 @@ class FreeBits(KLControl):
     .. math:: \mathbb E_q[\log p(x \mid z)] - \sum_g \max\!\Big(\lambda,\;
               \frac1B \sum_b \mathrm{KL}_g(q(z \mid x_b) \,\|\, p(z))\Big)
 
-    A group whose KL, averaged over the batch, lies below :math:`\lambda` has no gradient from its KL.
+    A group whose KL, averaged over the batch, lies below :math:`\lambda` has no gradient from its
+    KL.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016,
@@ -87,12 +94,15 @@ class FreeBits(KLControl):
 
     Args:
         estimator: What to wrap; default ``AnalyticKL()``.
-        nats: Allowance of each group in nats per datum (free *bits* by name: one bit is 0.693 nats).
-        per: ``"dimension"`` (each element of each site), a number of successive elements, or ``"site"``.
+        nats: Allowance of each group in nats per datum (free *bits* by name: one bit is 0.693
+            nats).
+        per: ``"dimension"`` (each element of each site), a number of successive elements, or
+            ``"site"``.
 
     Raises:
-        ValueError: If the allowance is negative or ``per`` is something else; on use, if elements are to be told
-            apart of a site whose distributions are not independent across them, or ``per`` does not divide them.
+        ValueError: If the allowance is negative or ``per`` is something else; on use, if elements
+            are to be told apart of a site whose distributions are not independent across them, or
+            ``per`` does not divide them.
 
     Example:
         >>> from pyrovae.testing import LinearGaussian
@@ -112,23 +122,19 @@ class FreeBits(KLControl):
         super().__init__(AnalyticKL() if estimator is None else estimator)
         if not nats >= 0:
             raise ValueError(f"FreeBits needs an allowance of nats >= 0, found {nats}.")
-        if per not in ("dimension", "site") and (
-            isinstance(per, bool | str) or not isinstance(per, int) or per < 1
-        ):
+        if per not in ("dimension", "site") and not is_count(per):
             raise ValueError(
                 f"FreeBits needs per='dimension', 'site' or a positive integer, found {per!r}."
             )
         self.nats, self.per = float(nats), per
 
-    def __repr__(self) -> str:
-        return f"FreeBits({self.estimator!r}, nats={self.nats}, per={self.per!r})"
-
     def check(self, particles: Particles) -> None:
         super().check(particles)
         if particles.mapped:
             raise ValueError(
-                f"FreeBits needs the KL of each latent site, but the guide's density is that of its auxiliary sites "
-                f"{list(particles.auxiliary)}. Use Capacity, or a guide that draws the latent sites themselves."
+                "FreeBits needs the KL of each latent site, but the guide's density is that of "
+                f"its auxiliary sites {list(particles.auxiliary)}. Use Capacity, or a guide that "
+                "draws the latent sites themselves."
             )
 
     def controlled(self, particles: Particles) -> Particles:
@@ -144,7 +150,8 @@ class FreeBits(KLControl):
             size = 1 if self.per == "dimension" else int(self.per)
             if kl.numel() % size:
                 raise ValueError(
-                    f"FreeBits(per={size}) does not divide the {kl.numel()} elements of '{site.name}'."
+                    f"FreeBits(per={size}) does not divide the {kl.numel()} elements of "
+                    f"'{site.name}'."
                 )
             counts = kl.reshape(-1, size).sum(1) > self.nats
             weight = counts.to(kl.dtype).repeat_interleave(size).reshape(shape)
@@ -180,14 +187,14 @@ class Capacity(KLControl):
 
     Args:
         estimator: What to wrap; default ``AnalyticKL()``.
-        capacity: C in nats per datum, or a schedule of it over steps, which :func:`pyrovae.fit` follows; in a
-            loop of your own call :meth:`advance`.
+        capacity: C in nats per datum, or a schedule of it over steps, which :func:`pyrovae.fit`
+            follows; in a loop of your own call :meth:`advance`.
         gamma: Strength.
 
     Raises:
         ValueError: If gamma or a constant capacity is negative; on use, under a
-            :class:`~pyrovae.handlers.KLScale` (the ``beta`` of :func:`pyrovae.fit`), which would be a second weight of
-            the same KL.
+            :class:`~pyrovae.handlers.KLScale` (the ``beta`` of :func:`pyrovae.fit`), which would be
+            a second weight of the same KL.
 
     Example:
         >>> from pyrovae.testing import LinearGaussian
@@ -212,8 +219,10 @@ class Capacity(KLControl):
         # In a tensor, so that a captured step sees it change.
         self.now = torch.tensor(self.capacity(0), dtype=torch.float64)
 
-    def __repr__(self) -> str:
-        return f"Capacity({self.estimator!r}, {self.capacity!r}, gamma={self.gamma})"
+    def with_draws(self, num_draws: int) -> Self:
+        made = super().with_draws(num_draws)
+        made.now = self.now
+        return made
 
     def advance(self, step: int) -> None:
         self.now.fill_(self.capacity(step))
@@ -222,8 +231,8 @@ class Capacity(KLControl):
         super().check(particles)
         if any(not is_one(site.kl_weight) for site in particles.sites.values()):
             raise ValueError(
-                "Capacity sets the weight of the KL itself, so a KLScale (the beta of fit) has no meaning under it. "
-                "Leave beta at 1 and choose gamma, or use ELBO with a beta."
+                "Capacity sets the weight of the KL itself, so a KLScale (the beta of fit) has no "
+                "meaning under it. Leave beta at 1 and choose gamma, or use ELBO with a beta."
             )
 
     def controlled(self, particles: Particles) -> Particles:

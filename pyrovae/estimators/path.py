@@ -1,8 +1,9 @@
 r"""Estimators whose gradient for the guide flows through the draws alone.
 
-The derivative of log q(z | x) with respect to the guide's parameters, at fixed z, is called the score. Its mean
-under q is zero, its variance is not. These estimators leave the score out, or replace it by a derivative through z.
-The model keeps its whole gradient, also where its prior shares parameters with the guide.
+The derivative of log q(z | x) with respect to the guide's parameters, at fixed z, is called the
+score. Its mean under q is zero, its variance is not. These estimators leave the score out, or
+replace it by a derivative through z. The model keeps its whole gradient, also where its prior
+shares parameters with the guide.
 """
 
 import torch
@@ -23,8 +24,9 @@ class STL(Estimator):
     .. math:: \nabla_\phi \approx \frac1K \sum_{k=1}^K
               \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}
 
-    The same bound and expected gradient as :class:`ELBO`; at the exact posterior the guide's gradient vanishes
-    for every single draw. Under :class:`~pyrovae.handlers.KLScale` the latent scores are multiplied by beta.
+    The same bound and expected gradient as :class:`ELBO`; at the exact posterior the guide's
+    gradient vanishes for every single draw. Under :class:`~pyrovae.handlers.KLScale` the latent
+    scores are multiplied by beta.
 
     References:
         Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference
@@ -64,7 +66,9 @@ class STL(Estimator):
 
 
 class _PathIWAE(Estimator):
-    """IWAE whose gradient for the guide flows through the draws, weighted by a power of the normalised weights."""
+    """IWAE whose gradient for the guide flows through the draws, weighted by a power of the
+    normalised weights.
+    """
 
     importance_weighted = True
     draws = "bridged"
@@ -89,15 +93,17 @@ class _PathIWAE(Estimator):
 
 
 class DReG(_PathIWAE):
-    r"""Importance-weighted bound with doubly reparameterised gradients for the guide, in nats per datum.
+    r"""Importance-weighted bound with doubly reparameterised gradients for the guide, in nats per
+    datum.
 
-    .. math:: \nabla_\theta = \sum_k \tilde w_k \frac{\partial \log p(x, z_k)}{\partial\theta}, \qquad
+    .. math:: \nabla_\theta = \sum_k \tilde w_k \frac{\partial \log p(x, z_k)}{\partial\theta},
+              \qquad
               \nabla_\phi = \sum_k \tilde w_k^2
               \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial\phi}, \qquad
               \tilde w_k = \frac{w_k}{\sum_j w_j}
 
-    The same bound and expected gradient as :class:`IWAE`; the guide's signal-to-noise ratio does not fall with
-    K. K = 1 is :class:`STL`.
+    The same bound and expected gradient as :class:`IWAE`; the guide's signal-to-noise ratio does
+    not fall with K. K = 1 is :class:`STL`.
 
     References:
         Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives (Tucker et al., 2018,
@@ -129,8 +135,9 @@ class STLIWAE(_PathIWAE):
     .. math:: \nabla_\phi \approx \sum_k \tilde w_k
               \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial\phi}
 
-    For K > 1 this is *not* the gradient of the bound: the score that is left out has no mean of zero under the
-    weights. Its bias and low variance are what :class:`DReG` is to be compared with; train with that one.
+    For K > 1 this is *not* the gradient of the bound: the score that is left out has no mean of
+    zero under the weights. Its bias and low variance are what :class:`DReG` is to be compared with;
+    train with that one.
 
     References:
         Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference
@@ -159,12 +166,14 @@ class STLIWAE(_PathIWAE):
 
 
 class RWSDReG(Estimator):
-    r"""Reweighted wake-sleep's wake update with a doubly reparameterised gradient, in nats per datum.
+    r"""Reweighted wake-sleep's wake update with a doubly reparameterised gradient, in nats per
+    datum.
 
     .. math:: \nabla_\phi = \sum_k (\tilde w_k - \tilde w_k^2)
               \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial\phi}
 
-    The same bound and expected gradients as :class:`RWS`, for reparameterised guides, with less noise.
+    The same bound and expected gradients as :class:`RWS`, for reparameterised guides, with less
+    noise.
 
     References:
         Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives (Tucker et al., 2018,

@@ -15,8 +15,9 @@ class Renyi(Estimator):
     .. math:: \frac{1}{1 - \alpha} \log \frac1K \sum_{k=1}^K w_k^{1 - \alpha},
               \qquad w_k = \frac{p(x, z_k)}{q(z_k \mid x)}
 
-    It falls as alpha rises: alpha = 0 is :class:`IWAE`, alpha = 1 is :class:`ELBO`, minus infinity the largest
-    log-weight (VR-max) and infinity the smallest. For alpha < 0 the bound of infinitely many particles lies
+    It falls as alpha rises: alpha = 0 is :class:`IWAE`, alpha = 1 is :class:`ELBO`, minus infinity
+    the largest log-weight (VR-max) and infinity the smallest. For alpha < 0 the bound of infinitely
+    many particles lies
     *above* log p(x) (alpha = -1 is the chi upper bound), while that of few still lies below.
 
     References:
@@ -53,9 +54,6 @@ class Renyi(Estimator):
             )
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         self.alpha = float(alpha)
-
-    def __repr__(self) -> str:
-        return f"Renyi(alpha={self.alpha}, num_particles={self.num_particles})"
 
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights

@@ -15,18 +15,21 @@ UPDATES = ("wake", "sleep", "both")
 
 
 class RWS(Estimator):
-    r"""Reweighted wake-sleep: the model maximises the importance-weighted bound, the guide fits the posterior.
+    r"""Reweighted wake-sleep: the model maximises the importance-weighted bound, the guide fits the
+    posterior.
 
     .. math:: \nabla_\theta = \sum_k \tilde w_k \nabla_\theta \log p(x, z_k), \qquad
-              \nabla_\phi = \sum_k \tilde w_k \nabla_\phi \log q(z_k \mid x) \;\text{(wake)} \quad\text{or}\quad
+              \nabla_\phi = \sum_k \tilde w_k \nabla_\phi \log q(z_k \mid x) \;\text{(wake)}
+              \quad\text{or}\quad
               \nabla_\phi \log q(z' \mid x'),\; (x', z') \sim p \;\text{(sleep)}
 
-    The guide minimises KL(p || q) instead of KL(q || p), so it covers all modes of the posterior. The draws are not
-    differentiated, so latent sites may be discrete. The reported value is the bound of :class:`IWAE`, in nats per
-    datum.
+    The guide minimises KL(p || q) instead of KL(q || p), so it covers all modes of the posterior.
+    The draws are not differentiated, so latent sites may be discrete. The reported value is the
+    bound of :class:`IWAE`, in nats per datum.
 
-    The sleep phase draws one pair (x', z') from the model for each datum of the batch. It runs the guide with x' in
-    place of the argument that the model observes, which must be one of the positional arguments of the programs.
+    The sleep phase draws one pair (x', z') from the model for each datum of the batch. It runs the
+    guide with x' in place of the argument that the model observes, which must be one of the
+    positional arguments of the programs.
 
     References:
         Reweighted Wake-Sleep (Bornschein and Bengio, 2015,
@@ -40,8 +43,8 @@ class RWS(Estimator):
         max_plate_nesting: Batch dimensions that the programs use themselves.
 
     Raises:
-        ValueError: If ``update`` is none of these; on use, if the programs are scaled, or if the sleep phase
-            cannot tell which argument is observed.
+        ValueError: If ``update`` is none of these; on use, if the programs are scaled, or if the
+            sleep phase cannot tell which argument is observed.
 
     Example:
         >>> from pyrovae.testing import DiscreteMixture
@@ -68,9 +71,6 @@ class RWS(Estimator):
                 f"RWS needs an update of the guide among {', '.join(UPDATES)}, found {update!r}."
             )
         self.update = update
-
-    def __repr__(self) -> str:
-        return f"RWS(num_particles={self.num_particles}, update={self.update!r})"
 
     def particles(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Particles:
         particles = super().particles(model, guide, *args, **kwargs)

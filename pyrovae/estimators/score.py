@@ -14,16 +14,18 @@ __all__ = ["ScoreELBO", "VIMCO"]
 class ScoreELBO(Estimator):
     r"""Evidence lower bound with score-function gradients at every site, in nats per datum.
 
-    .. math:: \nabla_\phi \approx \frac1K \sum_k \left(f_k - \frac{1}{K-1} \sum_{j \neq k} f_j\right)
+    .. math:: \nabla_\phi \approx \frac1K \sum_k \left(f_k - \frac{1}{K-1} \sum_{j \neq k}
+              f_j\right)
               \nabla_\phi \log q(z_k \mid x), \qquad f_k = \log p(x, z_k) - \log q(z_k \mid x)
 
-    The same bound as :class:`ELBO`, which does this at discrete sites only. The mean of the other draws is the
-    baseline; K = 1 has none. Under :class:`~pyrovae.handlers.KLScale` the latent scores are multiplied by beta.
+    The same bound as :class:`ELBO`, which does this at discrete sites only. The mean of the other
+    draws is the baseline; K = 1 has none. Under :class:`~pyrovae.handlers.KLScale` the latent
+    scores are multiplied by beta.
 
     References:
         Black Box Variational Inference (Ranganath et al., 2014,
-        `arXiv:1401.0118 <https://arxiv.org/abs/1401.0118>`_), equation 2; the baseline: Buy 4 REINFORCE
-        Samples, Get a Baseline for Free! (Kool et al., 2019), equation 8.
+        `arXiv:1401.0118 <https://arxiv.org/abs/1401.0118>`_), equation 2; the baseline: Buy 4
+        REINFORCE Samples, Get a Baseline for Free! (Kool et al., 2019), equation 8.
 
     Args:
         num_particles: Draws K for each datum.
@@ -66,8 +68,9 @@ class VIMCO(Estimator):
     .. math:: \nabla_\phi \approx \sum_k (\hat L - \hat L_{-k}) \nabla_\phi \log q(z_k \mid x)
               + \sum_k \tilde w_k \nabla_\phi \log w_k
 
-    where :math:`\hat L` is the bound of :class:`IWAE` and :math:`\hat L_{-k}` the same with log w_k replaced by
-    the mean of the other log-weights. Any latent site will do; draws are not differentiated.
+    where :math:`\hat L` is the bound of :class:`IWAE` and :math:`\hat L_{-k}` the same with log w_k
+    replaced by the mean of the other log-weights. Any latent site will do; draws are not
+    differentiated.
 
     References:
         Variational Inference for Monte Carlo Objectives (Mnih and Rezende, 2016,

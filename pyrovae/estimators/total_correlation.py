@@ -25,7 +25,8 @@ class Decomposition(NamedTuple):
 
 
 class BetaTC(Estimator):
-    r"""Evidence lower bound with separate weights of three terms of the KL in its gradient, in nats per datum.
+    r"""Evidence lower bound with separate weights of three terms of the KL in its gradient, in nats
+    per datum.
 
     .. math:: \mathbb E[\log p(x \mid z)] - \alpha\, I_q(z; x)
               - \beta\, \mathrm{KL}\Big(q(z) \,\Big\|\, \prod_d q(z_d)\Big)
@@ -35,10 +36,10 @@ class BetaTC(Estimator):
 
     .. math:: \log q(z_i) \approx \log \frac{1}{N M} \sum_{j=1}^M q(z_i \mid x_j),
 
-    which is biased; N, the size of the data set, shifts the parts by constants and leaves their gradients alone.
-    Where the prior depends on the datum, as p(z | y) does, the three still add up, but the third is no KL.
-    Reported is the ELBO. With all weights one its gradient is the ELBO's. Under
-    :class:`~pyrovae.handlers.KLScale` all three are multiplied.
+    which is biased; N, the size of the data set, shifts the parts by constants and leaves their
+    gradients alone. Where the prior depends on the datum, as p(z | y) does, the three still add up,
+    but the third is no KL. Reported is the ELBO. With all weights one its gradient is the ELBO's.
+    Under :class:`~pyrovae.handlers.KLScale` all three are multiplied.
 
     References:
         Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018,
@@ -51,8 +52,8 @@ class BetaTC(Estimator):
         max_plate_nesting: 1; the latents have no plate but that of the data.
 
     Raises:
-        ValueError: If a weight is negative; on use, if there is not exactly one latent site, of shape ``(D,)``
-            and independent across elements under model and guide.
+        ValueError: If a weight is negative; on use, if there is not exactly one latent site, of
+            shape ``(D,)`` and independent across elements under model and guide.
 
     Example:
         >>> from pyrovae.testing import LinearGaussian
@@ -80,13 +81,6 @@ class BetaTC(Estimator):
             raise ValueError(f"BetaTC needs weights >= 0, found {self.weights}.")
         self.data_size = data_size
 
-    def __repr__(self) -> str:
-        names = ("mutual_information", "total_correlation", "dimension")
-        weights = ", ".join(
-            f"{name}={weight}" for name, weight in zip(names, self.weights, strict=True)
-        )
-        return f"BetaTC(num_particles={self.num_particles}, {weights}, data_size={self.data_size})"
-
     def target(self) -> Estimator:
         if self.weights == (1.0, 1.0, 1.0):
             return ELBO(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))
@@ -98,7 +92,8 @@ class BetaTC(Estimator):
         if len(particles.latents) != 1 or site.value.dim() != 3:
             shapes = {name: tuple(s.value.shape) for name, s in particles.latents.items()}
             raise ValueError(
-                f"BetaTC takes one latent site of shape (K, B, D), found {shapes}. Use estimators.ELBO."
+                f"BetaTC takes one latent site of shape (K, B, D), found {shapes}. Use "
+                "estimators.ELBO."
             )
         across = site.across_data()  # (B, K, B, D), data i by j
         size = self.data_size or round(particles.num_data * particles.scale)

@@ -12,15 +12,18 @@ __all__ = ["TVO"]
 
 
 class TVO(Estimator):
-    r"""Thermodynamic variational objective: an integral over temperatures as a sum, in nats per datum.
+    r"""Thermodynamic variational objective: an integral over temperatures as a sum, in nats per
+    datum.
 
     .. math:: \log p(x) = \int_0^1 \mathbb E_{\pi_\beta}[\log w]\, d\beta
-              \;\ge\; \sum_{i=0}^{T-1} (\beta_{i+1} - \beta_i)\, \mathbb E_{\pi_{\beta_i}}[\log w], \qquad
+              \;\ge\; \sum_{i=0}^{T-1} (\beta_{i+1} - \beta_i)\, \mathbb E_{\pi_{\beta_i}}[\log w],
+              \qquad
               \pi_\beta \propto q(z \mid x)^{1 - \beta}\, p(x, z)^\beta
 
-    The integrand rises with beta, so left ends give a lower bound and right ends an upper one. Each expectation is
-    estimated from K draws of q with the weights :math:`w^\beta`, which has a bias for small K. With one interval and
-    left ends the bound is the ELBO. The gradient has the covariance form, which works for any latent site:
+    The integrand rises with beta, so left ends give a lower bound and right ends an upper one. Each
+    expectation is estimated from K draws of q with the weights :math:`w^\beta`, which has a bias
+    for small K. With one interval and left ends the bound is the ELBO. The gradient has the
+    covariance form, which works for any latent site:
 
     .. math:: \nabla \mathbb E_{\pi_\beta}[f] = \mathbb E_{\pi_\beta}[\nabla f]
               + \mathrm{Cov}_{\pi_\beta}(\nabla \log \tilde\pi_\beta, f)
@@ -33,14 +36,15 @@ class TVO(Estimator):
 
     Args:
         num_particles: Draws K >= 2 for each datum.
-        partition: Number T of intervals, whose inner ends are spaced evenly in log beta from ``first``; or the
-            increasing ends themselves, from 0 to 1.
+        partition: Number T of intervals, whose inner ends are spaced evenly in log beta from
+            ``first``; or the increasing ends themselves, from 0 to 1.
         first: The smallest positive end where ``partition`` is a number.
         upper: Use right ends, for an upper bound.
         max_plate_nesting: Batch dimensions that the programs use themselves.
 
     Raises:
-        ValueError: If K is 1, if the ends do not increase from 0 to 1, or, on use, if the programs are scaled.
+        ValueError: If K is 1, if the ends do not increase from 0 to 1, or, on use, if the programs
+            are scaled.
 
     Example:
         >>> from pyrovae.testing import LinearGaussian
@@ -66,11 +70,6 @@ class TVO(Estimator):
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         self.partition = _ends(partition, first)
         self.upper = upper
-
-    def __repr__(self) -> str:
-        ends = ", ".join(f"{end:.3g}" for end in self.partition)
-        upper = ", upper=True" if self.upper else ""
-        return f"TVO(num_particles={self.num_particles}, partition=({ends}){upper})"
 
     def terms(self, particles: Particles) -> Terms:
         log_w, log_p, log_q = particles.log_weights, particles.log_p, particles.log_q

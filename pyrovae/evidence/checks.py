@@ -17,11 +17,13 @@ __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
 def check_arguments(
     model: Program, guide: Program, data: Any, device: Any = None
 ) -> tuple[tuple[Tensor, ...], torch.device]:
-    """The data as tensors, in the dtype of the parameters, and the device on which the programs run.
+    """The data as tensors, in the dtype of the parameters, and the device on which the programs
+    run.
 
     Raises:
         TypeError: If the data are not arrays.
-        ValueError: If they are empty, of unequal lengths or not finite, or if the parameters are elsewhere.
+        ValueError: If they are empty, of unequal lengths or not finite, or if the parameters are
+            elsewhere.
     """
     floating = (
         p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()
@@ -36,11 +38,13 @@ def check_arguments(
     lengths = [len(arg) for arg in args]
     if len(set(lengths)) > 1:
         raise ValueError(
-            f"The data arrays have unequal lengths {lengths}; their first dimension counts the data."
+            f"The data arrays have unequal lengths {lengths}; their first dimension counts the "
+            "data."
         )
     if lengths[0] == 0:
         raise ValueError(
-            f"The data set is empty: found shape {tuple(args[0].shape)}, expected at least one datum."
+            f"The data set is empty: found shape {tuple(args[0].shape)}, expected at least one "
+            "datum."
         )
     if device is None:
         device = like.device if like is not None else args[0].device
@@ -58,19 +62,22 @@ def _as_tensor(value: Any, place: int, like: Tensor | None) -> Tensor:
         tensor = torch.as_tensor(value).detach()
     except Exception as error:
         raise TypeError(
-            f"Argument {place} of the programs must be an array or tensor, found {type(value).__name__} ({error})."
+            f"Argument {place} of the programs must be an array or tensor, found "
+            f"{type(value).__name__} ({error})."
         ) from error
     if tensor.dim() == 0:
         raise ValueError(
-            f"Argument {place} of the programs is a single number; its first dimension counts the data."
+            f"Argument {place} of the programs is a single number; its first dimension counts the "
+            "data."
         )
     if tensor.is_floating_point():
         bad = ~torch.isfinite(tensor)
         if bad.any():
             rows = bad.reshape(len(tensor), -1).any(1).nonzero().flatten()
             raise ValueError(
-                f"Argument {place} of the programs holds {int(bad.sum())} NaN or infinite values, the first in datum "
-                f"{int(rows[0])}. Remove those data, or pass a mask to the programs and fill the gaps with any number."
+                f"Argument {place} of the programs holds {int(bad.sum())} NaN or infinite values, "
+                f"the first in datum {int(rows[0])}. Remove those data, or pass a mask to the "
+                "programs and fill the gaps with any number."
             )
         if like is not None:
             tensor = tensor.to(like.dtype)
@@ -118,8 +125,9 @@ class RefuseTraining(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _TRAINABLE and (kwargs or {}).get("training"):
             raise ValueError(
-                f"The programs call {name} in training mode, which makes log p(x) depend on chance or on the other "
-                "data. Call .eval() on the module, or let the programs call it as a module, which pyrovae then finds."
+                f"The programs call {name} in training mode, which makes log p(x) depend on chance "
+                "or on the other data. Call .eval() on the module, or let the programs call it as "
+                "a module, which pyrovae then finds."
             )
         return func(*args, **(kwargs or {}))
 

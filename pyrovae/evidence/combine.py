@@ -34,8 +34,8 @@ def _combine_columns(runs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndar
 
     .. math:: \log \hat p = \log \sum_r \frac{K_r}{K} \hat p_r, \qquad K = \sum_r K_r
 
-    Mean, standard error and effective sample size are exactly those of one run of K weights. The tail is not: k is
-    the average of the runs' k, and the tail's errors are added as independent.
+    Mean, standard error and effective sample size are exactly those of one run of K weights. The
+    tail is not: k is the average of the runs' k, and the tail's errors are added as independent.
     """
     stacked = {name: np.stack([run[name] for run in runs]) for name in runs[0]}  # (R, B)
     counts = stacked["num_particles"].astype(float)
@@ -102,8 +102,8 @@ def _check(attributes: Sequence[dict[str, Any]], settings: Sequence[dict[str, An
         for what in ("data", "method", "bound", "data_scale", "num_dims"):
             if first[what] != other[what]:
                 raise ValueError(
-                    f"Results of one model, method and data can be combined; found {what} {first[what]!r} and "
-                    f"{other[what]!r}."
+                    f"Results of one model, method and data can be combined; found {what} "
+                    f"{first[what]!r} and {other[what]!r}."
                 )
     if first["bound"] != "lower":
         raise ValueError(
@@ -113,10 +113,12 @@ def _check(attributes: Sequence[dict[str, Any]], settings: Sequence[dict[str, An
     for one in kept[1:]:
         if one != kept[0]:
             raise ValueError(
-                f"Results of one method with the same settings can be combined; found {kept[0]} and {one}."
+                f"Results of one method with the same settings can be combined; found {kept[0]} "
+                f"and {one}."
             )
     seeds = _seeds(attributes)
     if len(set(seeds)) < len(seeds):
         raise ValueError(
-            f"The results have the seeds {seeds}. The same seed gives the same weights again: evaluate with others."
+            f"The results have the seeds {seeds}. The same seed gives the same weights again: "
+            "evaluate with others."
         )

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrovae.evidence.checks import CountObserved, RefuseTraining, check_arguments
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.evidence.streams import DatumStreams, data_keys, fingerprint
 from pyrovae.evidence.summing import Supports, join_supports
-from pyrovae.particles import SummedSites, draw, find_supports
+from pyrovae.particles import SummedSites, draw, find_supports, is_point
 from pyrovae.programs import Program, evaluation_mode
 
 __all__ = ["Inspection", "evaluating", "in_pieces", "inspect"]
@@ -93,14 +92,15 @@ def inspect(
     max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> Inspection:
-    """Check data and settings, and run both programs once on every datum, with Pyro's validation on.
+    """Check data and settings, and run both programs once on every datum, with Pyro's validation
+    on.
 
     Arguments are those of :func:`~pyrovae.evidence.log_marginal`.
 
     Raises:
         TypeError: If the data are not arrays, or the seed is not an integer.
-        ValueError: If the data are empty, of unequal lengths or not finite; if a setting is out of range; if the
-            programs refuse the data or are scaled.
+        ValueError: If the data are empty, of unequal lengths or not finite; if a setting is out of
+            range; if the programs refuse the data or are scaled.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"seed must be an integer, found {seed!r}.")
@@ -155,8 +155,8 @@ def _run_once(
             )
         if particles.scaled:
             raise ValueError(
-                "A handler scales the programs (KLScale or poutine.scale with a factor other than 1). "
-                "beta belongs to training: pass model and guide without it."
+                "A handler scales the programs (KLScale or poutine.scale with a factor other than "
+                "1). beta belongs to training: pass model and guide without it."
             )
         check_log_weights(particles.log_weights)
         few = find_supports(particles)
@@ -168,22 +168,18 @@ def _run_once(
         "discrete": particles.discrete,
         "latents": tuple(latents),
         "completed": particles.completed,
-        "points": tuple(name for name, site in latents.items() if _is_point(site.posterior)),
+        "points": tuple(name for name, site in latents.items() if is_point(site.posterior)),
         "supports": supports,
     }
 
 
-def _is_point(distribution: Any) -> bool:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Delta)
-
-
 @contextmanager
 def evaluating(model: Program, guide: Program, *, device: Any = None) -> Iterator[None]:
-    """Eval mode, no gradients, no validation by Pyro; modes, settings and random state come back afterwards.
+    """Eval mode, no gradients, no validation by Pyro; modes, settings and random state come back
+    afterwards.
 
-    ``torch.inference_mode`` is off inside, because methods that follow gradients need tensors that can have them.
+    ``torch.inference_mode`` is off inside, because methods that follow gradients need tensors that
+    can have them.
     """
     cuda = torch.cuda.is_initialized() or (
         device is not None and torch.device(device).type == "cuda"

@@ -1,16 +1,18 @@
-r"""How far the truth may lie from a mean of estimated log p(x): the reasoning behind :meth:`Evidence.interval`.
+r"""How far the truth may lie from a mean of estimated log p(x): the reasoning behind
+:meth:`Evidence.interval`.
 
-The log of an unbiased estimate is biased downwards, so the two ends differ. The lower end allows for chance alone. The
-upper end allows for chance, for the bias, and for large weights that no draw has met. Where the weights do not tell
-how far the upper end is, it is unknown.
+The log of an unbiased estimate is biased downwards, so the two ends differ. The lower end allows
+for chance alone. The upper end allows for chance, for the bias, and for large weights that no draw
+has met. Where the weights do not tell how far the upper end is, it is unknown.
 
 References:
     Pareto Smoothed Importance Sampling (Vehtari et al., 2024),
     `arXiv:1507.02646 <https://arxiv.org/abs/1507.02646>`_: k, and the K that a given k asks for;
-    On Nesting Monte Carlo Estimators (Rainforth et al., 2018), `arXiv:1709.06181 <https://arxiv.org/abs/1709.06181>`_:
-    the bias falls like 1/K where the weights have a variance;
-    An Approximate Distribution of Estimates of Variance Components (Satterthwaite, 1946);
-    Confidence Intervals for the Mean of a Log-Normal Distribution (Olsson, 2005), for few annealed chains.
+    On Nesting Monte Carlo Estimators (Rainforth et al., 2018),
+    `arXiv:1709.06181 <https://arxiv.org/abs/1709.06181>`_: the bias falls like 1/K where the
+    weights have a variance; An Approximate Distribution of Estimates of Variance Components
+    (Satterthwaite, 1946); Confidence Intervals for the Mean of a Log-Normal Distribution (Olsson,
+    2005), for few annealed chains.
 """
 
 import itertools
@@ -55,7 +57,9 @@ def quantile(prob: float, degrees: float = math.inf) -> float:
 
 
 def threshold(num_particles: float) -> float:
-    r"""The largest k at which K weights are enough: :math:`\min(1 - 1 / \log_{10} K,\ 0.7)` (Vehtari et al., 2024)."""
+    r"""The largest k at which K weights are enough: :math:`\min(1 - 1 / \log_{10} K,\ 0.7)`
+    (Vehtari et al., 2024).
+    """
     return min(1 - 1 / math.log10(max(num_particles, 2)), 0.7)
 
 
@@ -75,7 +79,8 @@ def unknown(columns: Columns) -> str | None:
             "fewer than 8 chains do not show how far off their mean is" if num < BATCHES else None
         )
     if float(columns["ess"].mean()) < _LEAST_ESS:
-        return f"the effective sample size is below {_LEAST_ESS:.0f}: a few weights decide the estimates"
+        few = f"the effective sample size is below {_LEAST_ESS:.0f}"
+        return f"{few}: a few weights decide the estimates"
     size, mean = max(tail_size(int(num)), 1), _mean_k(k)
     error = (1 + max(mean, 0.0)) / math.sqrt(size * len(k))
     if mean + error > threshold(num) and mean > _light_k(columns, num, size):
@@ -109,14 +114,16 @@ def reach(columns: Columns, prob: float) -> Reach:
 
 
 def rise(columns: Columns) -> tuple[float, float]:
-    r"""How much the mean would still rise with ever more particles, and the standard error of that, in nats.
+    r"""How much the mean would still rise with ever more particles, and the standard error of that,
+    in nats.
 
-    Half of the weights give a mean estimate that is lower by :math:`d_1`, a quarter of them one lower by a further
-    :math:`d_2`; both are averages over all ways to choose among eight batches. If each doubling raises the mean by a
-    fraction :math:`\rho` of what the doubling before did, all further ones together raise it by
-    :math:`d_1 \rho / (1 - \rho)`. With weights of finite variance :math:`\rho` is 1/2, which gives the jackknife; with
-    a Pareto tail of shape k above 1/2, :math:`\rho = 2^{1 - 1/k}`. So that the noise of few data does not decide,
-    this theoretical value enters :math:`\rho = d_1 / d_2` with the weight of ten data.
+    Half of the weights give a mean estimate that is lower by :math:`d_1`, a quarter of them one
+    lower by a further :math:`d_2`; both are averages over all ways to choose among eight batches.
+    If each doubling raises the mean by a fraction :math:`\rho` of what the doubling before did, all
+    further ones together raise it by :math:`d_1 \rho / (1 - \rho)`. With weights of finite variance
+    :math:`\rho` is 1/2, which gives the jackknife; with a Pareto tail of shape k above 1/2,
+    :math:`\rho = 2^{1 - 1/k}`. So that the noise of few data does not decide, this theoretical
+    value enters :math:`\rho = d_1 / d_2` with the weight of ten data.
     """
     if "batch_log_mean" not in columns or float(columns["num_particles"].min()) < BATCHES:
         return 0.0, 0.0
@@ -151,7 +158,9 @@ def _subsets(size: int) -> np.ndarray:
 
 
 def _doublings(batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``(B,)`` each: what the last doubling of the weights added to the estimate, and what the one before added."""
+    """``(B,)`` each: what the last doubling of the weights added to the estimate, and what the one
+    before added.
+    """
     top = batches.max(1, keepdims=True)
     weights = np.exp(batches - top)
     means = []
@@ -170,10 +179,12 @@ def _tail_error(columns: Columns) -> np.ndarray:
     if "batch_log_mean" not in columns:
         return np.zeros(len(columns["standard_error"]))
     if _few_chains(columns):
-        # Olsson's variance of the log of a log-normal mean, three times over: annealed weights are skewed further.
+        # Olsson's variance of the log of a log-normal mean, three times over: annealed weights are
+        # skewed further.
         variance, num = columns["log_weight_variance"], columns["num_particles"]
         return np.sqrt(3 * (variance / num + variance**2 / (2 * np.maximum(num - 1, 1))))
-    # Where k lies below 1/2 by its standard error, the weights have a variance and their standard error holds.
+    # Where k lies below 1/2 by its standard error, the weights have a variance and their standard
+    # error holds.
     k = columns["pareto_k"]
     sizes = np.array([max(tail_size(int(num)), 1) for num in columns["num_particles"]])
     heavy = k + (1 + np.maximum(k, 0)) / np.sqrt(sizes) > 0.5
@@ -182,10 +193,12 @@ def _tail_error(columns: Columns) -> np.ndarray:
 
 
 def _light_k(columns: Columns, num: float, size: int) -> float:
-    """The k below which a tail grows lighter further out, so that the extrapolation errs on the safe side.
+    """The k below which a tail grows lighter further out, so that the extrapolation errs on the
+    safe side.
 
-    It is the mean excess of the log weights over the tail's threshold if they were normal with the variance that they
-    have, lower by the relative noise of a k from M = ``size`` weights, and shrunk towards 1/2 as k itself is.
+    It is the mean excess of the log weights over the tail's threshold if they were normal with the
+    variance that they have, lower by the relative noise of a k from M = ``size`` weights, and
+    shrunk towards 1/2 as k itself is.
     """
     from scipy.special import ndtri
 

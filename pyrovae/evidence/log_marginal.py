@@ -29,9 +29,10 @@ def log_marginal(
 ) -> Evidence:
     r"""Estimate log p(x) of each datum, in nats, with its error and a diagnosis.
 
-    Programs run in eval mode, without gradients, and without the scale of any subsampling; their modes and the random
-    state are as before afterwards. Each datum draws from its own random stream, so its number depends on the seed, but
-    not on memory or on the other data. Discrete latent sites of few values are summed exactly.
+    Programs run in eval mode, without gradients, and without the scale of any subsampling; their
+    modes and the random state are as before afterwards. Each datum draws from its own random
+    stream, so its number depends on the seed, but not on memory or on the other data. Discrete
+    latent sites of few values are summed exactly.
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
@@ -40,14 +41,16 @@ def log_marginal(
         method: Another method, or importance sampling with other settings.
         memory_budget: Bytes that a piece of work may take; default 256 MiB, 4 GiB on a GPU.
         device: Where the programs run; default, where the parameters are.
-        max_plate_nesting: Number of batch dimensions that the programs use themselves; 1 is the data plate alone.
-        data_scale: The factor by which the data were multiplied, such as 1/256: for bits per dimension.
+        max_plate_nesting: Number of batch dimensions that the programs use themselves; 1 is the
+            data plate alone.
+        data_scale: The factor by which the data were multiplied, such as 1/256: for bits per
+            dimension.
         seed, progress: Seed of all random numbers; whether to show a progress bar.
 
     Raises:
         TypeError: If the data are not arrays, or a count is not an integer.
-        ValueError: If data or programs are not fit for evidence, such as a guide without a density; if a setting is
-            out of range.
+        ValueError: If data or programs are not fit for evidence, such as a guide without a density;
+            if a setting is out of range.
 
     Examples:
         >>> import pyrovae as pv
@@ -89,10 +92,12 @@ def _choose_method(
         return ImportanceSampling(**given)
     if not isinstance(method, Method):
         raise TypeError(
-            f"method must be a method such as ImportanceSampling(num_particles=5000), found {method!r}."
+            "method must be a method such as ImportanceSampling(num_particles=5000), found "
+            f"{method!r}."
         )
     if given:
         raise ValueError(
-            f"Both a method and {', '.join(given)} were given. Give the latter to the method: {method!r}."
+            f"Both a method and {', '.join(given)} were given. Give the latter to the method: "
+            f"{method!r}."
         )
     return method

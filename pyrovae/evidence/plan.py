@@ -1,4 +1,6 @@
-"""Decide how the work is done: sizes of pieces, what is summed, and whether a graph scores particles."""
+"""Decide how the work is done: sizes of pieces, what is summed, and whether a graph scores
+particles.
+"""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -18,7 +20,9 @@ from pyrovae.particles import Particles, SummedSites, draw
 __all__ = ["Plan", "plan"]
 
 CACHED = 64 * MEBIBYTE
-"""Bytes that a piece of uncompiled work may write on CPU. With more, programs wait for main memory."""
+"""Bytes that a piece of uncompiled work may write on CPU. With more, programs
+wait for main memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ def plan(
         in_cache: Whether pieces are small on CPU where programs run as they are.
 
     Raises:
-        ValueError: If the guide lacks a density or a site that must be drawn, or if discrete sites must be summed
-            and cannot be.
+        ValueError: If the guide lacks a density or a site that must be drawn, or if discrete sites
+            must be summed and cannot be.
     """
     summed, exact, notes = _sum_out(inspection, enumerate, most_particles)
     _check_guide(inspection, summed, density)
@@ -124,8 +128,9 @@ def _check_guide(inspection: Inspection, summed: SummedSites | None, density: bo
     """Raise if the guide lacks a density that is needed, or a site that is not summed out."""
     if density and inspection.points:
         raise ValueError(
-            f"The guide's site '{inspection.points[0]}' is a Delta. A point has no density over z, so there are no "
-            "weights and no evidence. Train a guide with a density (posteriors.DiagonalNormal), or use "
+            f"The guide's site '{inspection.points[0]}' is a Delta. A point has no density over z, "
+            "so there are no weights and no evidence. Train a guide with a density "
+            "(posteriors.DiagonalNormal), or use "
             'AIS(start="prior") with such a guide.'
         )
     if set(inspection.completed) - set(summed.values if summed else ()):
@@ -140,7 +145,9 @@ def _most_data(budget: int, bytes_per_datum: int) -> float:
 
 
 def _cut(budget: int, bytes_per_particle: int, at_once: int, most_data: float) -> tuple[int, int]:
-    """Data and particles of a piece. Particles are few or a multiple of ``BLOCK``, as the streams need it."""
+    """Data and particles of a piece. Particles are few or a multiple of ``BLOCK``, as the streams
+    need it.
+    """
     rows = max(1, budget // bytes_per_particle)
     particles = at_once
     if rows < particles:
@@ -173,7 +180,9 @@ def _sum_out(
 
 
 def _broadcasts(sampler: Sampler) -> bool:
-    """Whether the programs broadcast over a further dimension, of the summed values, as a trial shows."""
+    """Whether the programs broadcast over a further dimension, of the summed values, as a trial
+    shows.
+    """
     assert sampler.summed is not None
     some, trial = sampler.select(slice(0, 2)), sampler.summed.first(8)
 
@@ -193,7 +202,9 @@ def _broadcasts(sampler: Sampler) -> bool:
 
 
 def _bytes_per_particle(sampler: Sampler, exact: bool) -> tuple[int, bool]:
-    """Bytes for one particle of one datum, and whether the programs run for each particle by itself."""
+    """Bytes for one particle of one datum, and whether the programs run for each particle by
+    itself.
+    """
     num_data, num_particles = (1, 1) if exact else (min(4, len(sampler)), 8)
     some = sampler.select(slice(0, num_data))
     some.encoded  # noqa: B018

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import pyrovae
+from pyrovae.evidence import files
 from pyrovae.evidence.columns import MEANING
 from pyrovae.evidence.combine import combine
 from pyrovae.evidence.intervals import quantile, reach, unknown
@@ -25,22 +26,27 @@ __all__ = ["Evidence"]
 class Evidence:
     """log p(x) of held-out data, in nats per datum, with errors and a diagnosis.
 
-    Made by :func:`pyrovae.log_marginal`. ``dataset`` is an :class:`xarray.Dataset` over the dimension ``"datum"``;
-    its variables are attributes here:
+    Made by :func:`pyrovae.log_marginal`. ``dataset`` is an :class:`xarray.Dataset` over the
+    dimension ``"datum"``; its variables are attributes here:
 
-    - ``log_marginal``: the estimate of log p(x). In expectation it lies on the side of the truth that ``bound`` names.
+    - ``log_marginal``: the estimate of log p(x). In expectation it lies on the side of the truth
+      that ``bound`` names.
     - ``standard_error``: its Monte Carlo error.
     - ``ess``: effective sample size of the weights.
-    - ``pareto_k``: shape of the weights' tail: below 0.5 good, above 0.7 not to be trusted. ``-inf`` where the
-      largest weights are equal, ``inf`` where fewer than 25 weights allow no diagnosis or none is positive.
+    - ``pareto_k``: shape of the weights' tail: below 0.5 good, above 0.7 not to be trusted.
+      ``-inf`` where the largest weights are equal, ``inf`` where fewer than 25 weights allow no
+      diagnosis or none is positive.
     - ``num_particles``: how many weights each datum got.
-    - ``debiased``, ``debiased_twice``: the estimate by the jackknife of order 1 and 2; closer to the truth for
-      moderate weights, but no bound.
-    - ``rounding_error``: with networks in bfloat16, what the rounding did to the estimate by the first particles.
-    - ``unseen``: nats by which the estimate would rise if the tail of the weights, with k two standard errors above
-      the fitted value, were followed as far as a hundred times as many particles would follow it.
-    - ``degrees_of_freedom`` of the standard error; ``log_weight_variance``, in nats squared; ``batch_log_mean``,
-      ``(B, 8)``, the log mean of every eighth weight: what :meth:`interval` needs besides.
+    - ``debiased``, ``debiased_twice``: the estimate by the jackknife of order 1 and 2; closer to
+      the truth for moderate weights, but no bound.
+    - ``rounding_error``: with networks in bfloat16, what the rounding did to the estimate by the
+      first particles.
+    - ``unseen``: nats by which the estimate would rise if the tail of the weights, with k two
+      standard errors above the fitted value, were followed as far as a hundred times as many
+      particles would follow it.
+    - ``degrees_of_freedom`` of the standard error; ``log_weight_variance``, in nats squared;
+      ``batch_log_mean``, ``(B, 8)``, the log mean of every eighth weight: what :meth:`interval`
+      needs besides.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
@@ -61,8 +67,8 @@ class Evidence:
             raise ValueError(f"data_scale must be finite and positive, found {data_scale}.")
         if inspection.discrete and data_scale != 1.0:
             raise ValueError(
-                f"data_scale={data_scale} was given, but p(x) is discrete: a probability does not change with the "
-                "units of x. Leave it out."
+                f"data_scale={data_scale} was given, but p(x) is discrete: a probability does not "
+                "change with the units of x. Leave it out."
             )
         return cls.from_columns(
             estimate.columns,
@@ -89,31 +95,26 @@ class Evidence:
         dataset = xarray.Dataset(
             variables, coords={"datum": np.arange(len(columns["log_marginal"]))}
         )
-        known = {
-            "bound": "lower",
-            "seed": -1,
-            "num_dims": 0,
-            "data_scale": 1.0,
-            "data": "",
-            "method": "",
-        }
-        for name, value in {**known, "version": pyrovae.__version__, **attributes}.items():
+        known: dict[str, Any] = {"bound": "lower", "seed": -1, "num_dims": 0, "data_scale": 1.0}
+        known |= {"data": "", "method": "", "version": pyrovae.__version__}
+        for name, value in (known | attributes).items():
             dataset.attrs[name] = json.dumps(value) if isinstance(value, dict) else value
         return cls(dataset)
 
     @classmethod
     def combine(cls, *evidence: "Evidence") -> "Evidence":
-        r"""Join runs of one method on one model and the same data, with different seeds, to one result.
+        r"""Join runs of one method on one model and the same data, with different seeds, to one
+        result.
 
         .. math:: \log \hat p(x) = \log \sum_r \frac{K_r}{K} \hat p_r(x), \qquad K = \sum_r K_r
 
-        which is what one run with all the K weights would have given. That all runs are of one model is for the
-        caller to see to: results do not hold the model.
+        which is what one run with all the K weights would have given. That all runs are of one
+        model is for the caller to see to: results do not hold the model.
 
         Raises:
             TypeError: If an argument is no evidence.
-            ValueError: If data, method or settings differ (the number of particles may), if two seeds are equal, or
-                if log p(x) is exact already.
+            ValueError: If data, method or settings differ (the number of particles may), if two
+                seeds are equal, or if log p(x) is exact already.
 
         >>> import pyrovae as pv
         >>> oracle = pv.testing.LinearGaussian(shift=0.5)
@@ -162,14 +163,17 @@ class Evidence:
     def notes(self) -> dict[str, Any]:
         """What the method has to say of the run as a whole.
 
-        ``summed``: discrete sites that were summed out, with how many values each has; ``drawn``: discrete sites that
-        were not, and why; ``exact``: true where no site was left to draw, so that log p(x) is exact.
+        ``summed``: discrete sites that were summed out, with how many values each has; ``drawn``:
+        discrete sites that were not, and why; ``exact``: true where no site was left to draw, so
+        that log p(x) is exact.
         """
         return json.loads(self.dataset.attrs.get("notes", "{}"))
 
     @property
     def bound(self) -> str:
-        """``"lower"`` or ``"upper"``: the side of the truth on which the estimates lie in expectation."""
+        """``"lower"`` or ``"upper"``: the side of the truth on which the estimates lie in
+        expectation.
+        """
         return self.dataset.attrs["bound"]
 
     def mean(self) -> float:
@@ -181,14 +185,17 @@ class Evidence:
         return float(self.log_marginal.sum())
 
     def monte_carlo_error(self) -> float:
-        """Standard error of :meth:`mean` as an estimate for these data, from the particles being finitely many."""
+        """Standard error of :meth:`mean` as an estimate for these data, from the particles being
+        finitely many.
+        """
         return float(np.sqrt((self.standard_error**2).sum()) / len(self))
 
     def test_set_error(self) -> float:
-        """Standard error of :meth:`mean` as an estimate for all such data, from these being finitely many.
+        """Standard error of :meth:`mean` as an estimate for all such data, from these being
+        finitely many.
 
-        The spread of log p(x) over data without the Monte Carlo error's part in it; infinite for one datum, or where
-        some datum's estimate is.
+        The spread of log p(x) over data without the Monte Carlo error's part in it; infinite for
+        one datum, or where some datum's estimate is.
         """
         if len(self) == 1 or not math.isfinite(self.mean()):
             return math.inf
@@ -198,17 +205,18 @@ class Evidence:
     def interval(self, prob: float = 0.95, error: str = "monte_carlo") -> tuple[float, float]:
         r"""An interval for the mean of log p(x), in nats per datum.
 
-        The estimates lie below the truth on average, so the two ends differ. The lower end is the mean less
-        Student's t quantile times the standard error. The upper end adds to the mean the same error, what further
-        doublings of the particles would add, and what the tail of the weights may hide. There is no upper end
-        (``inf``) where the weights do not allow one; :attr:`unknown` then says why. For a result whose ``bound`` is
-        ``"upper"`` the ends change places. No draws from a guide can tell what they never met, such as a mode of
-        the posterior that the guide leaves out.
+        The estimates lie below the truth on average, so the two ends differ. The lower end is the
+        mean less Student's t quantile times the standard error. The upper end adds to the mean the
+        same error, what further doublings of the particles would add, and what the tail of the
+        weights may hide. There is no upper end (``inf``) where the weights do not allow one;
+        :attr:`unknown` then says why. For a result whose ``bound`` is ``"upper"`` the ends change
+        places. No draws from a guide can tell what they never met, such as a mode of the posterior
+        that the guide leaves out.
 
         Args:
             prob: How often the interval is to hold the truth, between 0 and 1.
-            error: ``"monte_carlo"`` for the mean over these very data; ``"test_set"`` for the mean over all such
-                data, with log p(x) of these taken as known; ``"both"``.
+            error: ``"monte_carlo"`` for the mean over these very data; ``"test_set"`` for the mean
+                over all such data, with log p(x) of these taken as known; ``"both"``.
 
         Raises:
             ValueError: If prob is outside (0, 1) or error is another word.
@@ -242,7 +250,8 @@ class Evidence:
 
         .. math:: -\frac{\overline{\log p(x)} + D \log s}{D \log 2}
 
-        with D the observed elements of a datum and s the ``data_scale`` by which the data were multiplied.
+        with D the observed elements of a datum and s the ``data_scale`` by which the data were
+        multiplied.
         """
         num_dims = float(self.dataset.attrs["num_dims"])
         if num_dims <= 0:
@@ -268,19 +277,10 @@ class Evidence:
         return summarize(self)
 
     def to_datatree(self) -> "xarray.DataTree":
-        """ArviZ's schema: ``log_likelihood`` with one chain and draw, and a group ``evidence`` with everything."""
-        import arviz_base
-
-        tree = arviz_base.from_dict(
-            {"log_likelihood": {"x": self.log_marginal.values[None, None]}},
-            dims={"x": ["datum"]},
-            coords={"datum": self.dataset["datum"].values},
-        )
-        import xarray
-
-        tree["evidence"] = xarray.DataTree(self.dataset)
-        tree.attrs.update(creation_library="pyrovae", creation_library_version=pyrovae.__version__)
-        return tree
+        """ArviZ's schema: ``log_likelihood`` with one chain and draw, and a group ``evidence`` with
+        everything.
+        """
+        return files.to_datatree(self.dataset)
 
     def save(self, path: "str | PathLike[str]") -> None:
         """Write :meth:`to_datatree` to a netCDF file."""
@@ -294,16 +294,4 @@ class Evidence:
             FileNotFoundError: If there is no such file.
             ValueError: If it holds no evidence.
         """
-        import xarray
-
-        try:
-            with xarray.open_datatree(path, engine="h5netcdf") as tree:
-                if "evidence" not in tree.children:
-                    raise ValueError(
-                        f"{path} holds the groups {list(tree.children)}, expected 'evidence'."
-                    )
-                return cls(tree["evidence"].to_dataset().load())
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise ValueError(f"{path} is not a netCDF file that can be read ({error}).") from error
+        return cls(files.read(path))

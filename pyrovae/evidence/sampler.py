@@ -38,8 +38,8 @@ _PRIOR_STREAM = 21
 class Sampler:
     """Particles of B data and their weights.
 
-    A sampler of all data is cheap. :meth:`select` gives the sampler of some of them, which runs the guide once when
-    it first needs it.
+    A sampler of all data is cheap. :meth:`select` gives the sampler of some of them, which runs the
+    guide once when it first needs it.
 
     Attributes:
         model, guide: The two programs.
@@ -78,7 +78,9 @@ class Sampler:
     def streams(
         self, num_particles: int, start: int = 0, *, salt: int | None = None
     ) -> DatumStreams:
-        """Random numbers of particles ``start`` to ``start + num_particles``; another ``salt``, other numbers."""
+        """Random numbers of particles ``start`` to ``start + num_particles``; another ``salt``,
+        other numbers.
+        """
         keys = self.keys if salt is None else further(self.keys, salt)
         return DatumStreams(keys, num_particles, start, axis=self.max_plate_nesting)
 
@@ -203,7 +205,9 @@ class DiagonalGuide:
 def repeat_values(
     values: dict[str, Tensor], like: Particles, num_particles: int
 ) -> dict[str, Tensor]:
-    """One value ``(B, *event)`` of each site, repeated for all particles in the layout of drawn ones."""
+    """One value ``(B, *event)`` of each site, repeated for all particles in the layout of drawn
+    ones.
+    """
     repeated = {}
     for name, site in like.latents.items():
         shape = site.value.shape[1:]
@@ -221,7 +225,8 @@ def check_log_weights(log_w: Tensor) -> Tensor:
     if not bool((log_w < math.inf).all()):
         count = int((~(log_w < math.inf)).sum())
         raise ValueError(
-            f"{count} of {log_w.numel()} log weights are NaN or infinite: the programs give no density there. "
-            "Check that training did not diverge, and that the data are on the scale of the training data."
+            f"{count} of {log_w.numel()} log weights are NaN or infinite: the programs give no "
+            "density there. Check that training did not diverge, and that the data are on the "
+            "scale of the training data."
         )
     return log_w

@@ -1,4 +1,6 @@
-"""Random numbers that belong to a datum, whatever its place in a batch and the size of the pieces of work."""
+"""Random numbers that belong to a datum, whatever its place in a batch and the size of the pieces
+of work.
+"""
 
 import hashlib
 from collections import Counter
@@ -39,7 +41,9 @@ _LIKE = {_aten.rand_like.default: "uniform_", _aten.randn_like.default: "normal_
 
 
 def data_keys(args: Sequence[Tensor], seed: int) -> np.ndarray:
-    """``(B,)`` 64-bit keys, made of the seed, the datum in all arguments, and its number among equal data."""
+    """``(B,)`` 64-bit keys, made of the seed, the datum in all arguments, and its number among
+    equal data.
+    """
     met: Counter[bytes] = Counter()
     keys = np.empty(len(args[0]), dtype=np.uint64)
     columns = [_bytes(arg) for arg in args]
@@ -91,10 +95,11 @@ def further(keys: np.ndarray, salt: int) -> np.ndarray:
 class DatumStreams(TorchDispatchMode):
     """While active, every random tensor over (particles, ..., data, ...) is filled datum by datum.
 
-    The numbers depend on the datum's key, the particle's number, and how many random tensors were drawn before. They
-    depend neither on the other data nor on how many particles are drawn at once. A tensor over (..., data, ...) that
-    lacks the particles is filled datum by datum too. Other random tensors come from torch's global generator, which is
-    seeded here for the piece of work and put back on leaving.
+    The numbers depend on the datum's key, the particle's number, and how many random tensors were
+    drawn before. They depend neither on the other data nor on how many particles are drawn at once.
+    A tensor over (..., data, ...) that lacks the particles is filled datum by datum too. Other
+    random tensors come from torch's global generator, which is seeded here for the piece of work
+    and put back on leaving.
 
     Args:
         keys: ``(B,)``, from :func:`data_keys`.
@@ -162,7 +167,9 @@ class DatumStreams(TorchDispatchMode):
         return self._fill(torch.empty_like(like), _aten.uniform_.default, (), {})
 
     def _place(self, shape: Sequence[int]) -> tuple[int, bool] | None:
-        """The dimension of the data, and whether the first one is that of the particles; None for another layout."""
+        """The dimension of the data, and whether the first one is that of the particles; None for
+        another layout.
+        """
         num_data, axis = len(self.keys), self.axis
         if len(shape) > axis and shape[0] == self.num_particles and shape[axis] == num_data:
             return axis, True
@@ -171,7 +178,9 @@ class DatumStreams(TorchDispatchMode):
         return None
 
     def _pieces(self, device: torch.device, particles: bool = True) -> Any:
-        """(index of a datum and some particles, generator) over a random tensor with the data moved in front."""
+        """(index of a datum and some particles, generator) over a random tensor with the data moved
+        in front.
+        """
         generator = self._generators.setdefault(device, torch.Generator(device))
         self.draws += 1
         self.separate |= not particles and self.num_particles > 1
@@ -206,8 +215,8 @@ class DatumStreams(TorchDispatchMode):
         return out.movedim(0, axis)
 
     def _multinomial(self, func: Any, args: tuple, kwargs: dict) -> Tensor:
-        """Categorical draws. The rows of probabilities were flattened from (particles, ..., data, ...), with one draw
-        each, or from (..., data, ...), with the particles as draws.
+        """Categorical draws. The rows of probabilities were flattened from (particles, ..., data,
+        ...), with one draw each, or from (..., data, ...), with the particles as draws.
         """
         probs, num_draws, *more = args
         replacement = bool(more and more[0]) or kwargs.get("replacement", False)
@@ -235,6 +244,8 @@ class DatumStreams(TorchDispatchMode):
         return out.movedim(0, axis).reshape(-1, num_draws)
 
     def _data_axis(self, shape: Sequence[int]) -> int | None:
-        """The dimension of the data in a batch shape without particles, from which inner plates may be missing."""
+        """The dimension of the data in a batch shape without particles, from which inner plates may
+        be missing.
+        """
         found = [i for i, size in enumerate(shape[: self.axis]) if size == len(self.keys)]
         return found[-1] if found else None

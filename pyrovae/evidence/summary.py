@@ -84,7 +84,8 @@ def _diagnosis(evidence: "Evidence") -> list[str]:
     if "rounding_error" in evidence.dataset:
         error = evidence.rounding_error.values
         lines.append(
-            f"bfloat16   adds {error.mean():+.2g} nats on average, at most {np.abs(error).max():.2g} either way"
+            f"bfloat16   adds {error.mean():+.2g} nats on average, at most "
+            f"{np.abs(error).max():.2g} either way"
         )
     return lines
 
@@ -95,7 +96,8 @@ def _tail(evidence: "Evidence") -> str:
     share = evidence.share_flagged
     if share == 0:
         return f"all below {BAD_K}"
-    return f"{share:.1%} above {BAD_K}: there log p(x) may be underestimated by more than the error says"
+    consequence = "there log p(x) may be underestimated by more than the error says"
+    return f"{share:.1%} above {BAD_K}: {consequence}"
 
 
 def _advice(evidence: "Evidence") -> str:

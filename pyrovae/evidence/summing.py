@@ -28,7 +28,9 @@ def check_enumerate(value: Any) -> Enumerate:
 
 
 def join_supports(one: Supports, other: Supports) -> Supports:
-    """The supports that two sets of data share. A site whose values differ between them cannot be summed."""
+    """The supports that two sets of data share. A site whose values differ between them cannot be
+    summed.
+    """
     reasons = {**other[1], **one[1]}
     for name, values in one[0].items():
         if name not in other[0] or not torch.equal(values, other[0][name]):
@@ -48,8 +50,8 @@ def choose_summed(
 
     Args:
         found: Supports of the discrete sites.
-        enumerate: ``"auto"`` sums up to 32 joint values; up to ``num_draws`` where nothing is left to draw; and up to
-            65,536 where the guide lacks a site, because there is no other way.
+        enumerate: ``"auto"`` sums up to 32 joint values; up to ``num_draws`` where nothing is left
+            to draw; and up to 65,536 where the guide lacks a site, because there is no other way.
         completed: Sites that the guide lacks.
         num_latents: Number of latent sites.
         num_draws: The most particles of a datum.

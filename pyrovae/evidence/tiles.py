@@ -29,7 +29,8 @@ def compiled_scorer(
     compile: bool | Literal["auto"],
     total: int,
 ) -> "Tiles | None":
-    """Tiles if they were asked for, or if ``compile="auto"`` and the work is large enough to pay for a compilation.
+    """Tiles if they were asked for, or if ``compile="auto"`` and the work is large enough to pay
+    for a compilation.
 
     Arguments are those of :class:`Tiles`.
     """
@@ -41,15 +42,17 @@ def compiled_scorer(
 class Tiles:
     """Runs a model at given latent values as a captured graph.
 
-    All runs have one shape, particles by data. Where less is left, the rest is padding. So the graph is compiled once
-    for all of the work. On CPU a tile is small enough for its intermediate results to stay in the cache.
+    All runs have one shape, particles by data. Where less is left, the rest is padding. So the
+    graph is compiled once for all of the work. On CPU a tile is small enough for its intermediate
+    results to stay in the cache.
 
     Args:
         model: A Pyro program of one latent site.
         shape: Data and particles of a piece of work.
         bytes_per_particle: Bytes that one particle of one datum writes.
         device: Where the model runs.
-        compile: Whether Inductor compiles the graph. ``"auto"`` decides by how often the graph will run.
+        compile: Whether Inductor compiles the graph. ``"auto"`` decides by how often the graph will
+            run.
         total: Particles of all data together.
     """
 
@@ -90,10 +93,11 @@ class Tiles:
         return _FULLNESS * self.data <= num_data <= self.data
 
     def log_p(self, name: str, value: Tensor, args: tuple[Tensor, ...], axis: int) -> Tensor | None:
-        """``(K, B)`` log p(x, z) at values ``(K, ..., B, *event)`` of a site whose data lie at ``axis``.
+        """``(K, B)`` log p(x, z) at values ``(K, ..., B, *event)`` of a site whose data lie at
+        ``axis``.
 
-        None where the model gives no fixed graph, or draws random numbers. A graph would not take those from the
-        streams of the data.
+        None where the model gives no fixed graph, or draws random numbers. A graph would not take
+        those from the streams of the data.
         """
 
         def joint(value: Tensor, *args: Tensor) -> Tensor:
@@ -108,7 +112,8 @@ class Tiles:
         args: tuple[Tensor, ...],
         axis: int,
     ) -> Tensor | None:
-        """``(K, B)`` log weights of draws from a normal guide, made of standard normal noise; None as in :meth:`log_p`.
+        """``(K, B)`` log weights of draws from a normal guide, made of standard normal noise; None
+        as in :meth:`log_p`.
 
         Args:
             normal: As :func:`~pyrovae.particles.encoded_normal` gives it.

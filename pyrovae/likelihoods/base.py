@@ -17,7 +17,8 @@ from pyrovae.nets.sized import Sized
 class Likelihood(Declared, nn.Module):
     """Base of the likelihoods: ``likelihood(z)`` gives p(x | z), with event shape ``data_shape``.
 
-    A new one says how many decoder outputs each element of x takes and what distribution they make::
+    A new one says how many decoder outputs each element of x takes and what distribution they
+    make::
 
         class Exponential(Likelihood):
             num_outputs = 1
@@ -25,8 +26,9 @@ class Likelihood(Declared, nn.Module):
             def distribution(self, outputs):                  # (*batch, 1, *data_shape)
                 return dist.Exponential(softplus(outputs.squeeze(self.output_dim)))
 
-    Elementwise distributions become joint over the data shape here. A likelihood also declares its data: ``support``
-    says which values it takes, ``domain`` and ``advice`` are the words of the error for other values.
+    Elementwise distributions become joint over the data shape here. A likelihood also declares its
+    data: ``support`` says which values it takes, ``domain`` and ``advice`` are the words of the
+    error for other values.
 
     >>> from pyrovae import likelihoods
     >>> likelihoods.Bernoulli().in_support(torch.tensor([[0.0, 1.0], [0.5, 1.0]]))
@@ -36,7 +38,9 @@ class Likelihood(Declared, nn.Module):
     num_outputs: int = 1
     """Decoder outputs for each element of x."""
     discrete: bool = False
-    """Whether x is discrete, so that log p(x | z) is a log-probability. Bits per dimension then need no scale."""
+    """Whether x is discrete, so that log p(x | z) is a log-probability. Bits per dimension then
+    need no scale.
+    """
     support: Any = constraints.real
     """Which values an element of x may have, as a constraint of ``torch.distributions``."""
     domain: str = "is a density of finite real values"
@@ -83,7 +87,9 @@ class Likelihood(Declared, nn.Module):
 
     @abstractmethod
     def distribution(self, outputs: Tensor) -> Any:
-        """The distribution made from decoder outputs ``(*batch, *output_shape)``, elementwise or joint."""
+        """The distribution made from decoder outputs ``(*batch, *output_shape)``, elementwise or
+        joint.
+        """
 
     def mean(self, distribution: Any) -> Tensor:
         """E[x | z], what a reconstruction shows."""
@@ -92,8 +98,8 @@ class Likelihood(Declared, nn.Module):
     def in_support(self, x: Tensor) -> Tensor:
         """Which data lie in the support: ``(B,)`` booleans for x of shape ``(B, *data_shape)``.
 
-        The result is a tensor, and no value is looked at on the host. The check can therefore run within a captured
-        training step. Infinite values and NaN are in no support.
+        The result is a tensor, and no value is looked at on the host. The check can therefore run
+        within a captured training step. Infinite values and NaN are in no support.
         """
         inside = self._inside(x)
         return inside.flatten(1).all(1) if inside.dim() > 1 else inside
@@ -105,25 +111,30 @@ class Likelihood(Declared, nn.Module):
         """Raise an error if a value of x lies outside the support.
 
         Raises:
-            ValueError: If there is such a value. The message names the first one and the alternatives.
+            ValueError: If there is such a value. The message names the first one and the
+                alternatives.
         """
         outside = ~self._inside(x)
         if outside.any():
             share = outside.float().mean().item()
             raise ValueError(
-                f"{type(self).__name__} {self.domain}, found {x[outside][0].item():.6g} among the data "
-                f"({share:.2%} of values). {self.advice}."
+                f"{type(self).__name__} {self.domain}, found {x[outside][0].item():.6g} among the "
+                f"data ({share:.2%} of values). {self.advice}."
             )
 
     def initial_bias(self, mean: Tensor) -> Tensor | None:
-        """Decoder outputs ``output_shape`` whose distribution has this mean, or None where there is no such rule."""
+        """Decoder outputs ``output_shape`` whose distribution has this mean, or None where there is
+        no such rule.
+        """
         return None
 
 
 def solve_increasing(
     function: Callable[[Tensor], Tensor], target: Tensor, low: float = -100.0, high: float = 100.0
 ) -> Tensor:
-    """Where an increasing elementwise function takes the values ``target``, by bisection to rounding."""
+    """Where an increasing elementwise function takes the values ``target``, by bisection to
+    rounding.
+    """
     left, right = torch.full_like(target, low), torch.full_like(target, high)
     with torch.no_grad():
         for _ in range(60):

@@ -37,8 +37,9 @@ class Bernoulli(Likelihood):
     support = constraints.boolean
     domain = "is a distribution over 0 and 1"
     advice = (
-        "Binarise the data (data.binarize, or --binarize on the command line), or use likelihoods.ContinuousBernoulli "
-        "or likelihoods.DiscretizedLogistic, which are defined for grey values"
+        "Binarise the data (data.binarize, or --binarize on the command line), or use "
+        "likelihoods.ContinuousBernoulli or likelihoods.DiscretizedLogistic, which are defined for "
+        "grey values"
     )
 
     def distribution(self, outputs: Tensor):

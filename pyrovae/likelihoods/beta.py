@@ -13,7 +13,8 @@ __all__ = ["Beta"]
 class Beta(Likelihood):
     r"""Independent beta elements, for fractions strictly between 0 and 1.
 
-    .. math:: p(x \mid z) = \prod_i \mathrm{Beta}(x_i;\ m_i c_i,\ (1 - m_i) c_i), \qquad m = \sigma(l(z))
+    .. math:: p(x \mid z) = \prod_i \mathrm{Beta}(x_i;\ m_i c_i,\ (1 - m_i) c_i),
+              \qquad m = \sigma(l(z))
 
     The decoder gives the logits l of the means m. The variance is :math:`m (1 - m) / (c + 1)` for
     concentration c. At 0 and 1 the density is zero or infinite, so these values are refused.

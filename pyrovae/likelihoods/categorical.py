@@ -13,7 +13,8 @@ __all__ = ["Categorical"]
 class Categorical(Levels):
     r"""Independent categorical elements over grey levels, with a free probability for each level.
 
-    .. math:: \log p(x \mid z) = \sum_i l_{i k_i} - \log\sum_j e^{l_{ij}}, \qquad x_i = k_i / (L - 1)
+    .. math:: \log p(x \mid z) = \sum_i l_{i k_i} - \log\sum_j e^{l_{ij}},
+              \qquad x_i = k_i / (L - 1)
 
     The decoder gives L logits for each element. They fit any histogram, but know nothing of the
     order of the levels; :class:`~pyrovae.likelihoods.DiscretizedLogistic` needs two outputs.

@@ -21,7 +21,8 @@ class ContinuousBernoulli(Likelihood):
 
     References:
         The continuous Bernoulli: fixing a pervasive error in variational autoencoders
-        (Loaiza-Ganem and Cunningham, 2019), equations 6 to 8, `arXiv:1907.06845 <https://arxiv.org/abs/1907.06845>`_.
+        (Loaiza-Ganem and Cunningham, 2019), equations 6 to 8,
+        `arXiv:1907.06845 <https://arxiv.org/abs/1907.06845>`_.
 
     Example:
         >>> import pyrovae as pv

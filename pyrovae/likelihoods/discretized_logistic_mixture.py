@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyrovae.declare import is_count
 from pyrovae.distributions import discretized
 from pyrovae.likelihoods.base import solve_increasing
 from pyrovae.likelihoods.levels import Levels
@@ -16,7 +17,8 @@ __all__ = ["DiscretizedLogisticMixture"]
 class DiscretizedLogisticMixture(Levels):
     r"""A mixture of discretised logistics for each colour pixel, or for each element of other data.
 
-    .. math:: p(x \mid z) = \prod_i \sum_{m=1}^M \pi_{mi} \prod_c \mathrm{DL}(x_{ci};\ \tilde\mu_{mci}, s_{mci})
+    .. math:: p(x \mid z) = \prod_i \sum_{m=1}^M \pi_{mi} \prod_c
+              \mathrm{DL}(x_{ci};\ \tilde\mu_{mci}, s_{mci})
 
     In images ``(3, H, W)`` the channels c of a pixel share the component. The location of green is
     linear in red, and that of blue in red and green, with slopes :math:`\tanh` of decoder outputs.
@@ -45,7 +47,8 @@ class DiscretizedLogisticMixture(Levels):
 
     Example:
         >>> import pyrovae as pv
-        >>> vae = pv.VAE((3, 8, 8), latent_dim=2, likelihood=pv.likelihoods.DiscretizedLogisticMixture(5))
+        >>> likelihood = pv.likelihoods.DiscretizedLogisticMixture(5)
+        >>> vae = pv.VAE((3, 8, 8), latent_dim=2, likelihood=likelihood)
         >>> vae.sample(3).shape
         torch.Size([3, 3, 8, 8])
     """
@@ -59,11 +62,7 @@ class DiscretizedLogisticMixture(Levels):
         min_scale: float = 5e-4,
     ):
         super().__init__()
-        if (
-            isinstance(num_components, bool)
-            or not isinstance(num_components, int)
-            or num_components < 1
-        ):
+        if not is_count(num_components):
             raise ValueError(
                 f"num_components must be a positive integer, found {num_components!r}."
             )
@@ -77,8 +76,8 @@ class DiscretizedLogisticMixture(Levels):
         colour = len(self.data_shape) == 3 and self.data_shape[0] == 3
         if self.coupled and not colour:
             raise ValueError(
-                f"coupled=True needs colour images of shape (3, H, W), found data_shape={self.data_shape}. Move the "
-                "channels first, or use coupled=False."
+                "coupled=True needs colour images of shape (3, H, W), found "
+                f"data_shape={self.data_shape}. Move the channels first, or use coupled=False."
             )
         self._colour = colour if self.coupled is None else self.coupled
         self._pixels = self.data_shape[1:] if self._colour else self.data_shape

@@ -1,5 +1,6 @@
 """What likelihoods of grey levels share."""
 
+from pyrovae.declare import is_count
 from pyrovae.distributions.levels import GreyLevels
 from pyrovae.likelihoods.base import Likelihood
 
@@ -14,8 +15,8 @@ class Levels(Likelihood):
 
     discrete = True
     advice = (
-        "Store level k as k / (num_levels - 1), set num_levels to what the data have (17 for scikit-learn's digits), "
-        "or use likelihoods.ContinuousBernoulli for reals in [0, 1]"
+        "Store level k as k / (num_levels - 1), set num_levels to what the data have (17 for "
+        "scikit-learn's digits), or use likelihoods.ContinuousBernoulli for reals in [0, 1]"
     )
     num_levels: int
 
@@ -25,9 +26,10 @@ class Levels(Likelihood):
         Raises:
             ValueError: If it is no integer of 2 or more.
         """
-        if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 2:
+        if not is_count(num_levels, 2):
             raise ValueError(
-                f"{type(self).__name__} needs an integer num_levels >= 2, found {num_levels!r}: 256 for 8-bit images."
+                f"{type(self).__name__} needs an integer num_levels >= 2, found {num_levels!r}: "
+                "256 for 8-bit images."
             )
         self.num_levels = num_levels
         self.support = GreyLevels(num_levels)

@@ -13,7 +13,8 @@ __all__ = ["LocationScale"]
 
 
 class LocationScale(Likelihood):
-    """Base of :class:`Gaussian`, :class:`Laplace` and :class:`StudentT`: a location from the decoder, and a scale.
+    """Base of :class:`Gaussian`, :class:`Laplace` and :class:`StudentT`: a location from the
+    decoder, and a scale.
 
     A subclass makes ``self.scale_of`` and writes :meth:`noise`.
     """

@@ -3,13 +3,12 @@
 from torch import Tensor
 
 from pyrovae.distributions import counts
-from pyrovae.likelihoods.counts import Counts
-from pyrovae.likelihoods.positive import Positive
+from pyrovae.likelihoods.counts import OverdispersedCounts
 
 __all__ = ["NegativeBinomial"]
 
 
-class NegativeBinomial(Counts):
+class NegativeBinomial(OverdispersedCounts):
     r"""Independent negative binomial elements, for counts that vary more than their mean.
 
     .. math:: p(x \mid z) = \prod_i \frac{\Gamma(x_i + \theta_i)}{\Gamma(\theta_i)\, x_i!}
@@ -43,23 +42,6 @@ class NegativeBinomial(Counts):
         >>> vae.sample(3).shape
         torch.Size([3, 4])
     """
-
-    def __init__(
-        self,
-        dispersion: float | str = "per-element",
-        initial_dispersion: float = 0.1,
-        exposure: str | None = None,
-        typical_total: float = 1000.0,
-        link: str = "softplus",
-    ):
-        super().__init__()
-        self.use_exposure(exposure, typical_total, link)
-        name = f"{type(self).__name__} dispersion"
-        self.dispersion_of = Positive(name, dispersion, initial_dispersion, floor=1e-8, link="exp")
-        self.num_outputs = 1 + self.dispersion_of.num_outputs
-
-    def build(self) -> None:
-        self.dispersion_of.build(self.data_shape)
 
     def counts(self, log_mean: Tensor, *rest: Tensor):
         return counts.NegativeBinomial(log_mean, 1 / self.dispersion_of(*rest))

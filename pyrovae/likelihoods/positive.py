@@ -20,14 +20,15 @@ class Positive(nn.Module):
 
     Args:
         name: What to call it in errors, such as "Gaussian scale".
-        source: A positive number (fixed); ``"learned"`` (one for all elements); ``"per-element"`` (one each);
-            ``"decoder"`` (one more output of the decoder for each x).
+        source: A positive number (fixed); ``"learned"`` (one for all elements); ``"per-element"``
+            (one each); ``"decoder"`` (one more output of the decoder for each x).
         start: Where a learned or decoded quantity starts.
         floor: Its lower limit.
         link: ``"softplus"``, or ``"exp"`` for what ranges over orders of magnitude.
 
     Raises:
-        ValueError: If the source is neither positive and finite nor one of the names, or not 0 <= floor < start.
+        ValueError: If the source is neither positive and finite nor one of the names, or not 0 <=
+            floor < start.
     """
 
     fixed: Tensor
@@ -74,12 +75,15 @@ class Positive(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "Positive":
         super()._apply(fn, recurse)
         if not isinstance(self.source, str) and "fixed" in self._buffers:
-            # A cast of the single-precision buffer would keep its rounding: 0.1 is not 0.1 in float64.
+            # A cast of the single-precision buffer would keep its rounding: 0.1 is not 0.1 in
+            # float64.
             self.fixed = torch.full_like(self.fixed, float(self.source))
         return self
 
     def forward(self, outputs: Tensor | None = None) -> Tensor:
-        """The quantity, of a shape that broadcasts over the data; from ``outputs`` if it is decoded."""
+        """The quantity, of a shape that broadcasts over the data; from ``outputs`` if it is
+        decoded.
+        """
         raw = self.raw if outputs is None else outputs
         if raw is None:
             return self.fixed

@@ -5,18 +5,18 @@ import math
 from torch import Tensor
 
 from pyrovae.distributions import counts
-from pyrovae.likelihoods.counts import Counts
-from pyrovae.likelihoods.positive import Positive
+from pyrovae.likelihoods.counts import OverdispersedCounts
 
 __all__ = ["ZeroInflatedNegativeBinomial"]
 
 _START = 0.05
 
 
-class ZeroInflatedNegativeBinomial(Counts):
+class ZeroInflatedNegativeBinomial(OverdispersedCounts):
     r"""Independent zero-inflated negative binomial elements, for counts with surplus zeros.
 
-    .. math:: p(x \mid z) = \prod_i \pi_i\, 1[x_i = 0] + (1 - \pi_i)\, \mathrm{NB}(x_i;\ \mu_i, \alpha_i)
+    .. math:: p(x \mid z) = \prod_i \pi_i\, 1[x_i = 0] + (1 - \pi_i)\, \mathrm{NB}(x_i;\ \mu_i,
+              \alpha_i)
 
     An element is zero with probability :math:`\pi`, and negative binomial otherwise. The decoder
     gives the mean, the logit of pi (which starts at 5 %) and, on request, the dispersion.
@@ -42,27 +42,13 @@ class ZeroInflatedNegativeBinomial(Counts):
 
     Example:
         >>> import pyrovae as pv
-        >>> vae = pv.VAE((4,), latent_dim=2, likelihood=pv.likelihoods.ZeroInflatedNegativeBinomial())
+        >>> likelihood = pv.likelihoods.ZeroInflatedNegativeBinomial()
+        >>> vae = pv.VAE((4,), latent_dim=2, likelihood=likelihood)
         >>> vae.sample(3).shape
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self,
-        dispersion: float | str = "per-element",
-        initial_dispersion: float = 0.1,
-        exposure: str | None = None,
-        typical_total: float = 1000.0,
-        link: str = "softplus",
-    ):
-        super().__init__()
-        self.use_exposure(exposure, typical_total, link)
-        name = f"{type(self).__name__} dispersion"
-        self.dispersion_of = Positive(name, dispersion, initial_dispersion, floor=1e-8, link="exp")
-        self.num_outputs = 2 + self.dispersion_of.num_outputs
-
-    def build(self) -> None:
-        self.dispersion_of.build(self.data_shape)
+    gates = 1
 
     def counts(self, log_mean: Tensor, *rest: Tensor):
         gate, *raw = rest

@@ -12,7 +12,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrovae import posteriors, priors
-from pyrovae.declare import Declared
+from pyrovae.declare import Declared, is_count
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.nets import MLP, Recipe, last_bias
 from pyrovae.posteriors import Posterior
@@ -207,14 +207,14 @@ def join(*tensors: Tensor) -> Tensor:
 def check_shape(data_shape: Sequence[int] | int) -> tuple[int, ...]:
     """The data shape as a tuple; a ValueError unless it is made of positive integers."""
     shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
-    if not shape or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in shape):
+    if not shape or not all(map(is_count, shape)):
         raise ValueError(f"data_shape must be one or more positive integers, found {data_shape!r}.")
     return shape
 
 
 def check_size(name: str, value: Any) -> int:
     """The value; a ValueError unless it is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_count(value):
         raise ValueError(f"{name} must be a positive integer, found {value!r}.")
     return value
 

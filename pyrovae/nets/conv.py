@@ -33,6 +33,13 @@ class _Image(Recipe):
         initialise(make_activation(activation), init)
 
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
+        for shape in (in_shape, out_shape[1:]):  # a decoder's outputs come before the image
+            if len(shape) == 3 and shape[-1] in (1, 3, 4) and min(shape[:2]) > 4:
+                raise ValueError(
+                    f"{type(self).__name__} needs images (C, H, W), found {shape}, which looks "
+                    "like (H, W, C). Move the channels to the front: x.movedim(-1, 1) for a batch "
+                    "x."
+                )
         if len(in_shape) >= 2:
             return self._finish(self._encoder(in_shape, math.prod(out_shape)))
         if len(out_shape) >= 2:
@@ -102,7 +109,7 @@ class Conv(_Image):
 
     Raises:
         ValueError: If a width is not a positive integer, a word is unknown, or, when the network is
-            built, neither side is an image.
+            built, neither side is an image, or channels come last, as in ``(28, 28, 3)``.
 
     Example:
         >>> import torch
@@ -165,7 +172,7 @@ class Residual(_Image):
 
     Raises:
         ValueError: If a width is not a positive integer, a word is unknown, or, when the network is
-            built, neither side is an image.
+            built, neither side is an image, or channels come last, as in ``(28, 28, 3)``.
 
     References:
         Identity Mappings in Deep Residual Networks (He et al., 2016), figure 1b,

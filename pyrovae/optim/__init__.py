@@ -1,4 +1,6 @@
-"""Updates of parameters from gradients: Adam's as a part of a captured step, and any optimiser's own."""
+"""Updates of parameters from gradients: Adam's as a part of a captured step, and any optimiser's
+own.
+"""
 
 from pyrovae.optim.adam import AdamUpdate
 from pyrovae.optim.torch_update import OptimizerUpdate, prefer_fused, torch_optimizers, update_for

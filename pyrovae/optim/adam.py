@@ -27,12 +27,13 @@ class AdamUpdate:
               \theta \leftarrow \theta - \frac{\eta}{1 - \beta_1^t}
                   \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    The state stays in the optimisers, so that checkpoints, and steps that an optimiser takes itself,
-    go on as usual. Learning rates are read at each step; other settings are frozen into a captured
-    graph, and :meth:`ready` tells when they have changed.
+    The state stays in the optimisers, so that checkpoints, and steps that an optimiser takes
+    itself, go on as usual. Learning rates are read at each step; other settings are frozen into a
+    captured graph, and :meth:`ready` tells when they have changed.
 
     Args:
-        optimizers: One, or Pyro's one for each parameter, that :meth:`fits`. Missing state is begun.
+        optimizers: One, or Pyro's one for each parameter, that :meth:`fits`. Missing state is
+            begun.
         parameters: What the gradients belong to.
 
     References:
@@ -74,7 +75,9 @@ class AdamUpdate:
         )
 
     def ready(self) -> bool:
-        """Whether a graph of :meth:`apply` still does what the optimisers would; takes over learning rates."""
+        """Whether a graph of :meth:`apply` still does what the optimisers would; takes over
+        learning rates.
+        """
         if not _are_plain(self.optimizers) or self._sign() != self._signature:
             return False
         lr = [group["lr"] for group in self.groups]
@@ -118,7 +121,9 @@ class AdamUpdate:
                 )
 
     def _together(self) -> list[tuple[list[int], Tensor]]:
-        """Places of the parameters that share all settings, and a tensor with their learning rate."""
+        """Places of the parameters that share all settings, and a tensor with
+        their learning rate.
+        """
         alike: dict[tuple, list[int]] = {}
         for i, group in enumerate(self.groups):
             alike.setdefault((group["lr"], *(group[key] for key in _SETTINGS)), []).append(i)
@@ -167,8 +172,9 @@ def _fused(
     with torch.no_grad():
         torch._foreach_add_(steps, 1)  # type: ignore[attr-defined]
         kernel(
-            parameters, gradients, means, squares, largest, steps, lr=rate, beta1=beta1, beta2=beta2,
-            weight_decay=decay, eps=epsilon, amsgrad=bool(largest), maximize=maximize,
+            parameters, gradients, means, squares, largest, steps, lr=rate,
+            beta1=beta1, beta2=beta2, weight_decay=decay, eps=epsilon,
+            amsgrad=bool(largest), maximize=maximize,
         )  # fmt: skip
 
 
@@ -176,13 +182,15 @@ def _formula(
     parameters, gradients, means, squares, largest, steps,
     rate, beta1, beta2, decay, epsilon, maximize, decoupled,
 ) -> None:  # fmt: skip
-    """By tensor operations. Moments too small for normal numbers become zero: denormal ones are slow."""
+    """By tensor operations. Moments too small for normal numbers become zero: denormal ones are
+    slow.
+    """
     kind, tiny = parameters[0].dtype, torch.finfo(parameters[0].dtype).tiny
     logs = [math.log(beta) if beta else -math.inf for beta in (beta1, beta2)]
     for step in steps:
         step.add_(1)
-    # All parameters' corrections at once, in double precision as torch's kernels have them: a compiler
-    # computes what is stacked once, and else once for every element of every parameter.
+    # All parameters' corrections at once, in double precision as torch's kernels have them: a
+    # compiler computes what is stacked once, and else once for every element of every parameter.
     counts = torch.stack(list(steps)).double()
     first, second = (1 - torch.exp(log * counts) for log in logs)
     factors = torch.stack([rate / first, second.rsqrt()]).to(kind)
@@ -216,7 +224,9 @@ def _owners(
 
 
 def _are_plain(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
-    """Whether the steps are Adam's or AdamW's, one of the two, with nothing hooked on or asked for."""
+    """Whether the steps are Adam's or AdamW's, one of the two, with nothing
+    hooked on or asked for.
+    """
     if _global_optimizer_pre_hooks or _global_optimizer_post_hooks:
         return False
     return len({_is_decoupled(optimizer) for optimizer in optimizers}) == 1 and all(

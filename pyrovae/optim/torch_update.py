@@ -48,7 +48,8 @@ def update_for(
     *,
     in_graph: bool = True,
 ) -> AdamUpdate | OptimizerUpdate:
-    """The update of an optimiser: Adam's as tensor operations where it fits, else the optimiser's own.
+    """The update of an optimiser: Adam's as tensor operations where it fits, else the optimiser's
+    own.
 
     Args:
         optimizer: Of torch or of Pyro.
@@ -91,7 +92,9 @@ def torch_optimizers(
 
 
 def prefer_fused(optimizer: torch.optim.Optimizer) -> None:
-    """Ask for torch's fused kernel where the caller asked for no other; it is the same to rounding."""
+    """Ask for torch's fused kernel where the caller asked for no other; it is
+    the same to rounding.
+    """
     if type(optimizer) not in _FUSED:
         return
     for group in optimizer.param_groups:

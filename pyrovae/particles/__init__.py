@@ -1,7 +1,7 @@
 r"""Run guide and model once with K particles; hand back every site's two densities.
 
-This is the only place where programs are traced. Estimators and evidence work on its result: log-densities of
-shape ``(K, B)``, one for each particle and datum, never summed over data.
+This is the only place where programs are traced. Estimators and evidence work on its result:
+log-densities of shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
 from pyrovae.particles.drawing import (
@@ -12,7 +12,6 @@ from pyrovae.particles.drawing import (
     encode,
     encoded_normal,
     guide_log_prob,
-    over_plates,
     score_values,
 )
 from pyrovae.particles.enumeration import SummedParticles, draw_summed, score_values_summed
@@ -22,11 +21,11 @@ from pyrovae.particles.running import (
     PARTICLE_PLATE,
     InvalidParameters,
     NestedPlates,
-    innermost,
     is_point,
     nesting_of,
 )
-from pyrovae.particles.scoring import score
+from pyrovae.particles.scoring import over_plates, score
+from pyrovae.particles.separate import WRAPPERS
 from pyrovae.particles.simulation import dream, predict, simulate
 from pyrovae.particles.site import LatentSite, real_support
 from pyrovae.particles.supports import MOST_VALUES, SummedSites, find_supports
@@ -42,6 +41,7 @@ __all__ = [
     "Particles",
     "SummedParticles",
     "SummedSites",
+    "WRAPPERS",
     "score_values",
     "score_values_summed",
     "check_right_most",
@@ -55,7 +55,6 @@ __all__ = [
     "encoded_normal",
     "find_supports",
     "guide_log_prob",
-    "innermost",
     "is_point",
     "nesting_of",
     "over_plates",

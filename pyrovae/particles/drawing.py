@@ -9,10 +9,11 @@ from pyro.distributions import Independent, Normal
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pyrovae.distributions.base import innermost
 from pyrovae.particles.matching import data_frame
 from pyrovae.particles.result import Bridge, Draws, Particles
 from pyrovae.particles.running import given, is_point, run, sites_of
-from pyrovae.particles.scoring import replay, score
+from pyrovae.particles.scoring import over_plates, replay, score
 from pyrovae.particles.trial import Mark, runs_separately
 from pyrovae.programs import Program
 
@@ -33,19 +34,22 @@ def draw(
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
-        num_particles: K; an outermost plate of that size vectorises both programs. Where a program fails under this
-            plate and works without it, both run once for each particle, here and in later calls.
+        num_particles: K; an outermost plate of that size vectorises both programs. Where a program
+            fails under this plate and works without it, both run once for each particle, here and
+            in later calls.
         args, kwargs: Arguments of both programs.
         max_plate_nesting: Number of batch dimensions that the programs use themselves.
-        draws: ``"attached"``: gradients of the scores flow through the draws to the guide. ``"detached"``: each
-            draw is scored as a leaf tensor, for :meth:`Particles.pathwise`. ``"bridged"``: detached, and prepared
-            for :meth:`Particles.doubly_reparameterized`.
-        complete: Draw latent sites that the guide lacks from their priors, in place of refusing them.
-        plate: False runs both programs once for each particle from the start, with nothing added in front.
+        draws: ``"attached"``: gradients of the scores flow through the draws to the guide.
+            ``"detached"``: each draw is scored as a leaf tensor, for :meth:`Particles.pathwise`.
+            ``"bridged"``: detached, and prepared for :meth:`Particles.doubly_reparameterized`.
+        complete: Draw latent sites that the guide lacks from their priors, in place of refusing
+            them.
+        plate: False runs both programs once for each particle from the start, with nothing added in
+            front.
 
     Raises:
-        ValueError: If a site lies outside the data plate, is latent in one program only, is scaled in one
-            program only, or if the programs nest more plates than ``max_plate_nesting``.
+        ValueError: If a site lies outside the data plate, is latent in one program only, is scaled
+            in one program only, or if the programs nest more plates than ``max_plate_nesting``.
     """
     kwargs = kwargs or {}
     plate = plate and not runs_separately(model)
@@ -53,13 +57,13 @@ def draw(
     detach = draws != "attached"
 
     def trace_both(plate: bool) -> tuple[Any, Any, Bridge | None]:
-        trace = trace_guide(
-            guide, num_particles, args, kwargs, max_plate_nesting, detach=detach, plate=plate
-        )
+        nesting = max_plate_nesting
+        how: dict[str, Any] = {"max_plate_nesting": nesting, "detach": detach, "role": "guide"}
+        trace = run(guide, num_particles, args, kwargs, plate=plate, **how)
         bridge, source = _bridge(trace) if draws == "bridged" else (None, trace)
         separate = any("raw" in site for site in sites_of(trace, observed=False).values())
         replayed = replay(
-            model, source, num_particles, args, kwargs, max_plate_nesting, plate and not separate
+            model, source, num_particles, args, kwargs, nesting, plate and not separate
         )
         return trace, replayed, bridge
 
@@ -73,7 +77,9 @@ def draw(
 
 
 def _bridge(trace: Any) -> tuple[Bridge | None, Any]:
-    """A bridge for the guide's one latent draw, and the trace with the values beyond it; none for several draws."""
+    """A bridge for the guide's one latent draw, and the trace with the values beyond it; none for
+    several draws.
+    """
     sites = sites_of(trace, observed=False)
     ((name, site), *others) = sites.items() if sites else ((None, {}),)
     if (
@@ -97,8 +103,8 @@ def _bridge(trace: Any) -> tuple[Bridge | None, Any]:
 def encode(guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
     """Trace of the guide, run once on a batch without particles, for :func:`draw_encoded`.
 
-    ``None`` if the guide has not exactly one latent site: its later distributions depend on earlier draws, so each
-    particle needs a run of its own, as :func:`draw` does it.
+    ``None`` if the guide has not exactly one latent site: its later distributions depend on earlier
+    draws, so each particle needs a run of its own, as :func:`draw` does it.
     """
     trace = poutine.trace(guide).get_trace(*args, **(kwargs or {}))
     return trace if len(sites_of(trace, observed=False)) == 1 else None
@@ -125,22 +131,21 @@ def draw_encoded(
 def draw_latent(
     encoded: Any, num_particles: int, *, max_plate_nesting: int = 1
 ) -> tuple[str, Tensor, Tensor]:
-    """The draw of :func:`draw_encoded` without the model: name, value ``(K, ..., B, *event)``, log q ``(K, B)``."""
+    """The draw of :func:`draw_encoded` without the model: name, value ``(K, ..., B, *event)``, log
+    q ``(K, B)``.
+    """
     site = draw_site(encoded, num_particles, max_plate_nesting)
     log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
     return site["name"], site["value"], over_plates(log_q)
 
 
-def over_plates(log_prob: Tensor) -> Tensor:
-    """``(K, ..., B)`` summed over the plates between particles and data."""
-    return log_prob.sum(tuple(range(1, log_prob.dim() - 1))) if log_prob.dim() > 2 else log_prob
-
-
 def encoded_normal(encoded: Any) -> tuple[str, Tensor, Tensor, int] | None:
-    """Name, mean, scale ``(..., B, *event)`` and event dimensions of an encoded guide that is a plain normal."""
+    """Name, mean, scale ``(..., B, *event)`` and event dimensions of an encoded guide that is a
+    plain normal.
+    """
     ((name, site),) = sites_of(encoded, observed=False).items()
     fn = site["fn"]
-    base = fn.base_dist if type(fn) is Independent else fn
+    base = innermost(fn, Independent)
     if type(base) is not Normal or site["mask"] is not None:
         return None
     return name, base.loc, base.scale, len(fn.event_shape)
@@ -163,17 +168,13 @@ def draw_prior(
     *,
     max_plate_nesting: int = 1,
 ) -> Particles:
-    """Draw from the model's own latent sites: ``log_q`` is ``log_prior``, and the weights are the likelihoods."""
-    trace = trace_guide(model, num_particles, args, kwargs or {}, max_plate_nesting)
-    return score(
-        model,
-        trace,
-        num_particles,
-        args,
-        kwargs or {},
-        max_plate_nesting=max_plate_nesting,
-        model_trace=trace,
-    )
+    """Draw from the model's own latent sites: ``log_q`` is ``log_prior``, and the weights are the
+    likelihoods.
+    """
+    kwargs = kwargs or {}
+    nesting: dict[str, Any] = {"max_plate_nesting": max_plate_nesting}
+    trace = run(model, num_particles, args, kwargs, **nesting, role="model")
+    return score(model, trace, num_particles, args, kwargs, **nesting, model_trace=trace)
 
 
 def score_values(
@@ -186,7 +187,8 @@ def score_values(
     encoded: Any = None,
     max_plate_nesting: int = 1,
 ) -> Particles:
-    """Score given latent values, ``(K, B, *event)`` each, instead of drawing them; gradients flow to the values.
+    """Score given latent values, ``(K, B, *event)`` each, instead of drawing them; gradients flow
+    to the values.
 
     Args:
         model, guide: The two programs; without a guide, ``log_q`` is ``log_prior``.
@@ -224,8 +226,9 @@ def score_values(
     images = set(values) - set(particles.random_values)
     if images:
         raise ValueError(
-            f"The guide computes {sorted(images)} from its auxiliary sites {list(particles.auxiliary)}, so it has no "
-            "density at other values of them. Give values of the auxiliary sites."
+            f"The guide computes {sorted(images)} from its auxiliary sites "
+            f"{list(particles.auxiliary)}, so it has no density at other values of them. Give "
+            "values of the auxiliary sites."
         )
     return particles
 
@@ -238,7 +241,8 @@ def guide_log_prob(
     *,
     max_plate_nesting: int = 1,
 ) -> Tensor:
-    """``(K, B)``: log q(z | x) of the guide alone, all sites together, at values ``(K, ..., B, *event)`` of each.
+    """``(K, B)``: log q(z | x) of the guide alone, all sites together, at values
+    ``(K, ..., B, *event)`` of each.
 
     Raises:
         ValueError: If the guide has further sites, such as auxiliary ones.
@@ -261,30 +265,5 @@ def guide_log_prob(
     total: Any = 0.0
     for site in sites.values():
         log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-        if log_q.dim() > 2:
-            log_q = log_q.sum(tuple(range(1, log_q.dim() - 1)))
-        total = total + log_q.expand(num_particles, data_frame(site).size)
+        total = total + over_plates(log_q).expand(num_particles, data_frame(site).size)
     return total
-
-
-def trace_guide(
-    guide: Program,
-    num_particles: int,
-    args: tuple,
-    kwargs: dict[str, Any],
-    max_plate_nesting: int,
-    *,
-    detach: bool = False,
-    plate: bool = True,
-) -> Any:
-    """Trace of the program that draws the latent values, with K particles."""
-    return run(
-        guide,
-        num_particles,
-        args,
-        kwargs,
-        max_plate_nesting=max_plate_nesting,
-        detach=detach,
-        plate=plate,
-        role="guide",
-    )

@@ -9,7 +9,8 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyrovae.particles.drawing import draw_site, trace_guide
+from pyrovae.distributions.base import double
+from pyrovae.particles.drawing import draw_site
 from pyrovae.particles.result import Particles
 from pyrovae.particles.running import given, particle_plate, run, run_errors, sites_of
 from pyrovae.particles.site import LatentSite
@@ -19,7 +20,9 @@ from pyrovae.programs import Program
 
 @dataclass(frozen=True)
 class SummedParticles(Particles):
-    """Particles of the sites that were not summed out; log-densities are sums over the values of the others."""
+    """Particles of the sites that were not summed out; log-densities are sums over the values of
+    the others.
+    """
 
     _sums: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
@@ -48,15 +51,17 @@ def draw_summed(
     encoded: Any = None,
     max_plate_nesting: int = 1,
 ) -> SummedParticles:
-    """As :func:`~pyrovae.particles.draw`, with discrete sites summed out; without a guide, draws are the prior's.
+    """As :func:`~pyrovae.particles.draw`, with discrete sites summed out; without a guide, draws
+    are the prior's.
 
-    All sites are drawn as ever, and those to be summed out are forgotten: what remains has the density that
-    :func:`score_values_summed` finds.
+    All sites are drawn as ever, and those to be summed out are forgotten: what remains has the
+    density that :func:`score_values_summed` finds.
     """
     kwargs = kwargs or {}
     if encoded is None:
-        program = model if guide is None else guide
-        trace = trace_guide(program, num_particles, args, kwargs, max_plate_nesting)
+        program, role = (model, "model") if guide is None else (guide, "guide")
+        nesting = max_plate_nesting
+        trace = run(program, num_particles, args, kwargs, max_plate_nesting=nesting, role=role)
         drawn = sites_of(trace, observed=False)
         values = {name: site["value"] for name, site in drawn.items() if name not in summed.values}
     elif set(sites_of(encoded, observed=False)) <= set(summed.values):
@@ -91,18 +96,21 @@ def score_values_summed(
     encoded: Any = None,
     max_plate_nesting: int = 1,
 ) -> SummedParticles:
-    r"""Score values ``(K, B, *event)`` of the sites that are not summed out; gradients flow to them.
+    r"""Score values ``(K, B, *event)`` of the sites that are not summed out; gradients flow to
+    them.
 
     .. math:: p(x, z) = \sum_d p(x, z, d), \qquad q(z \mid x) = \sum_d q(z, d \mid x)
 
-    The second holds wherever the guide draws d: if it draws z given d, this is the density of the mixture.
+    The second holds wherever the guide draws d: if it draws z given d, this is the density of the
+    mixture.
 
     Args:
-        model, guide: The two programs; without a guide, ``log_q`` is ``log_prior``. What the guide lacks is summed
-            in the model alone.
+        model, guide: The two programs; without a guide, ``log_q`` is ``log_prior``. What the guide
+            lacks is summed in the model alone.
         summed: The sites d.
         num_particles, num_data: K and B.
-        encoded: What :func:`~pyrovae.particles.encode` gave for these arguments, to save runs of the guide.
+        encoded: What :func:`~pyrovae.particles.encode` gave for these arguments, to save runs of
+            the guide.
     """
     shape = _Shape(num_particles, num_data, max_plate_nesting, summed.wide)
     parts: dict[str, list[Tensor]] = {"prior": [], "joint": [], "guide": []}
@@ -112,14 +120,14 @@ def score_values_summed(
             name: {**site, "value": values[name]}
             for name, site in sites_of(encoded, observed=False).items()
         }
-        parts["guide"].append(replace(shape, wide=False).total(known, 1)[0].double())
+        parts["guide"].append(double(replace(shape, wide=False).total(known, 1)[0]))
     programs = {"model": model}
     if guide is not None and values and not known:
         programs["guide"] = guide
     for piece in summed.pieces():
         found, laws = shape.score(programs, piece, values, args, kwargs or {})
         for name, log_prob in found.items():
-            parts[name].append(log_prob.double().logsumexp(0))
+            parts[name].append(double(log_prob).logsumexp(0))
         dtype = found["joint"].dtype
     sums = {name: torch.stack(part).logsumexp(0) for name, part in parts.items() if part}
     if "guide" in programs:
@@ -179,7 +187,9 @@ class _Shape:
         args: tuple,
         kwargs: dict[str, Any],
     ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-        """``(num, K, B)`` log-densities for some of the values, and the distributions of the programs' latent sites."""
+        """``(num, K, B)`` log-densities for some of the values, and the distributions of the
+        programs' latent sites.
+        """
         num = len(next(iter(piece.values())))
         laid = given(self.lay_out(piece, values, num))
         found, laws = {}, {}
@@ -208,7 +218,9 @@ class _Shape:
     def lay_out(
         self, piece: dict[str, Tensor], values: dict[str, Tensor], num: int
     ) -> dict[str, Tensor]:
-        """Every latent site's value for the programs: the ``num`` summed ones with those of the other sites."""
+        """Every latent site's value for the programs: the ``num`` summed ones with those of the
+        other sites.
+        """
         if self.wide:
             return {**values, **piece}
         laid = {

@@ -21,8 +21,9 @@ def data_frame(site: Any) -> Any:
     name = site["name"]
     if site["infer"].get("is_auxiliary"):
         raise ValueError(
-            f"The guide draws the auxiliary site '{name}' for all data at once, so it has no density for each datum. "
-            "Use a guide that draws inside the data plate, such as Pyro's AutoNormal or a posterior of pyrovae."
+            f"The guide draws the auxiliary site '{name}' for all data at once, so it has no "
+            "density for each datum. Use a guide that draws inside the data plate, such as Pyro's "
+            "AutoNormal or a posterior of pyrovae."
         )
     raise ValueError(
         f"Site '{name}' lies outside the data plate, so it has no density for each datum. "
@@ -48,7 +49,8 @@ def data_plate(sites: Iterable[Any]) -> tuple[int, int]:
 
 
 def check_right_most(particles: Particles, args: tuple) -> None:
-    """Raise if the data, which the first dimension of each argument counts, are in another plate than the right-most.
+    """Raise if the data, which the first dimension of each argument counts, are in another plate
+    than the right-most.
 
     Raises:
         ValueError: If the right-most plate is not of the arguments' length, and another one is.
@@ -61,8 +63,9 @@ def check_right_most(particles: Particles, args: tuple) -> None:
         if number == size:
             other = plates[-1][0]
             raise ValueError(
-                f"The plate '{name}' of the {size} data is at dim={dim}, but the data must be the right-most batch "
-                f"dimension. Say dim=-1 for '{name}' and dim=-2 for '{other}', with values of shape (..., {size})."
+                f"The plate '{name}' of the {size} data is at dim={dim}, but the data must be the "
+                f"right-most batch dimension. Say dim=-1 for '{name}' and dim=-2 for '{other}', "
+                f"with values of shape (..., {size})."
             )
 
 
@@ -71,8 +74,8 @@ def check_names(guide_sites: dict, model_sites: dict, observed: dict) -> None:
     missing = [name for name in model_sites if name not in guide_sites]
     if missing:
         raise ValueError(
-            f"Latent sites {missing} are in the model but not in the guide, which has {list(guide_sites)}. "
-            "Sample them in the guide, or observe them in the model."
+            f"Latent sites {missing} are in the model but not in the guide, which has "
+            f"{list(guide_sites)}. Sample them in the guide, or observe them in the model."
         )
     surplus = [
         name
@@ -81,7 +84,8 @@ def check_names(guide_sites: dict, model_sites: dict, observed: dict) -> None:
     ]
     if surplus:
         raise ValueError(
-            f"Sites {surplus} are in the guide but not latent in the model, which has {list(model_sites)}. "
+            f"Sites {surplus} are in the guide but not latent in the model, which has "
+            f"{list(model_sites)}. "
             "Give both programs the same latent sites, or mark one infer={'is_auxiliary': True}."
         )
     if not observed:
@@ -116,9 +120,10 @@ def check_scale(name: str, model_site: Any, guide_site: Any, plate_scale: float)
         return
     if not model_site.get("kl_scale") and not guide_site.get("kl_scale"):
         raise ValueError(
-            f"Site '{name}' is scaled by {in_model} in the model but by {in_guide} in the guide, by plates or "
-            "poutine.scale. Give both programs the same of these. A guide that keeps parameters for each datum, as "
-            "Pyro's AutoNormal does, needs all of its data in every call."
+            f"Site '{name}' is scaled by {in_model} in the model but by {in_guide} in the guide, "
+            "by plates or poutine.scale. Give both programs the same of these. A guide that keeps "
+            "parameters for each datum, as Pyro's AutoNormal does, needs all of its data in every "
+            "call."
         )
     raise ValueError(
         f"Site '{name}' is scaled by {in_model} in the model but by {in_guide} in the guide. "

@@ -1,4 +1,6 @@
-"""What a run of guide and model with K particles gives: sites, scores, and the gradient through the draws."""
+"""What a run of guide and model with K particles gives: sites, scores, and the gradient through the
+draws.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ Draws = Literal["attached", "detached", "bridged"]
 
 
 class Bridge:
-    """The draws as the model sees them: gradients that come back are multiplied by ``ratio``, ``(K, B)``.
+    """The draws as the model sees them: gradients that come back are multiplied by ``ratio``,
+    ``(K, B)``.
 
     Args:
         drawn: One tensor that holds all particles, or one tensor for each particle.
@@ -50,16 +53,19 @@ class Particles:
         log_likelihood: ``(K, B)``, log p(x | z) summed over observed sites.
         num_particles: K.
         num_data: B.
-        scale: Subsampling scale of the data plate (full size over batch size); belongs outside any logsumexp.
+        scale: Subsampling scale of the data plate (full size over batch size); belongs outside any
+            logsumexp.
         likelihood_scaled: Whether a handler scales the observed sites.
         num_dims: Observed elements of one datum, over all observed sites.
         discrete: Whether every observed site is discrete, so that log p(x) is a log-probability.
-        completed: Names of the latent sites that the guide lacks and the model drew from their priors.
-        auxiliary: The sites that the guide draws and the model lacks, by name. If the guide has latent sites that are
-            point masses, those are functions of the auxiliary draws, as in Pyro's ``AutoNormal``: the auxiliary
-            sites then hold the density of the guide, and ``log_density`` of each point mass the volume of its map.
-            Otherwise all densities are those given the auxiliary draws u: the weights p(x, z) / q(z | u, x) average
-            to p(x) whatever the distribution of u is.
+        completed: Names of the latent sites that the guide lacks and the model drew from their
+            priors.
+        auxiliary: The sites that the guide draws and the model lacks, by name. If the guide has
+            latent sites that are point masses, those are functions of the auxiliary draws, as in
+            Pyro's ``AutoNormal``: the auxiliary sites then hold the density of the guide, and
+            ``log_density`` of each point mass the volume of its map. Otherwise all densities are
+            those given the auxiliary draws u: the weights p(x, z) / q(z | u, x) average to p(x)
+            whatever the distribution of u is.
     """
 
     latents: dict[str, LatentSite]
@@ -84,7 +90,8 @@ class Particles:
 
     @property
     def random_values(self) -> dict[str, Tensor]:
-        """Values of the sites that the guide draws at random, auxiliary ones included, without their images.
+        """Values of the sites that the guide draws at random, auxiliary ones included, without
+        their images.
 
         :func:`~pyrovae.particles.score_values` gives these particles back from them.
         """
@@ -107,7 +114,9 @@ class Particles:
 
     @cached_property
     def log_auxiliary(self) -> Tensor:
-        """``(K, B)``: log-density of auxiliary draws that :attr:`log_q` is conditional on; zero without any."""
+        """``(K, B)``: log-density of auxiliary draws that :attr:`log_q` is conditional on; zero
+        without any.
+        """
         return self._sum(s.density for s in self.auxiliary.values() if not s._mapped)
 
     @property
@@ -122,21 +131,24 @@ class Particles:
 
     @property
     def scaled(self) -> bool:
-        """Whether a handler scales any site, so that the weights are not those of the programs as declared."""
+        """Whether a handler scales any site, so that the weights are not those of the programs as
+        declared.
+        """
         weights = (site.kl_weight for site in self.latents.values())
         return self.likelihood_scaled or any(isinstance(w, Tensor) or w != 1.0 for w in weights)
 
     def doubly_reparameterized(
         self, log_p: Tensor, log_q: Tensor, shares: Tensor, ratio: Tensor | float = 1.0
     ) -> Tensor:
-        r"""Surrogate for a gradient without the guide's score, from particles drawn with ``draws="bridged"``.
+        r"""Surrogate for a gradient without the guide's score, from particles drawn with
+        ``draws="bridged"``.
 
         .. math:: \sum_k a_k\, \partial_{\text{direct}} \log p_k
                   + \sum_k a_k r_k\, \frac{\partial (\log p_k - \log q_k)}{\partial z_k}
                     \frac{\partial z_k}{\partial\phi}
 
-        With one latent site the model is differentiated once for both parts, which share everything but a factor
-        at z; with several, the second part is that of :meth:`pathwise`.
+        With one latent site the model is differentiated once for both parts, which share everything
+        but a factor at z; with several, the second part is that of :meth:`pathwise`.
 
         Args:
             log_p, log_q: ``(K, B)``, made of these particles' scores.
@@ -154,10 +166,11 @@ class Particles:
     def pathwise(self, objective: Tensor) -> Tensor:
         r"""Surrogate for the gradient of ``objective`` that flows through the draws alone.
 
-        For particles drawn with ``draws="detached"`` and an objective f made of their scores, the result is a scalar
-        whose gradient is :math:`\sum_k (\partial f / \partial z_k)\, \partial z_k / \partial\phi`, all layers
-        included; the direct dependence of the scores on any parameter is left out. Its value has no meaning.
-        Without gradients enabled it is zero.
+        For particles drawn with ``draws="detached"`` and an objective f made of their scores, the
+        result is a scalar whose gradient is
+        :math:`\sum_k (\partial f / \partial z_k)\, \partial z_k / \partial\phi`, all layers
+        included; the direct dependence of the scores on any parameter is left out. Its value has no
+        meaning. Without gradients enabled it is zero.
         """
         if not objective.requires_grad:  # without gradients, or of scores that are constant
             return torch.zeros_like(objective)
@@ -176,7 +189,8 @@ class Particles:
             torch.zeros_like(z) if g is None else g for z, g in zip(leaves, found, strict=True)
         ]
         surrogate = torch.zeros_like(objective)
-        # A later layer was drawn from a distribution that the leaves of earlier layers shape: walk back.
+        # A later layer was drawn from a distribution that the leaves of earlier layers shape: walk
+        # back.
         for i, (_, drawn) in reversed(list(enumerate(pairs))):
             slope = slopes[i].detach()
             if i and drawn.requires_grad:

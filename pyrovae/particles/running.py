@@ -5,11 +5,13 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta, TransformedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrovae.particles.separate import Separate, stack
+from pyrovae.distributions.base import innermost
+from pyrovae.particles.separate import WRAPPERS, Separate, stack
 from pyrovae.particles.trial import Mark, remember, runs_separately
 from pyrovae.programs import Program
 
@@ -51,14 +53,14 @@ class run_errors:
         if "collide at dim" in text:
             where = text.splitlines()[0]
             raise NestedPlates(
-                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates ({where}). "
-                f"Pass max_plate_nesting={self.max_plate_nesting + 1} or more."
+                f"The programs nest more than max_plate_nesting={self.max_plate_nesting} plates "
+                f"({where}). Pass max_plate_nesting={self.max_plate_nesting + 1} or more."
             ) from error
         if "Shape mismatch inside plate" in text:
             raise ValueError(
-                f"In the {self.program}: {text.splitlines()[0]}. Every value in a plate has the plate's size in its "
-                "dimension. A guide that keeps parameters for each datum, as Pyro's AutoNormal does, needs all of "
-                "its data in every call."
+                f"In the {self.program}: {text.splitlines()[0]}. Every value in a plate has the "
+                "plate's size in its dimension. A guide that keeps parameters for each datum, as "
+                "Pyro's AutoNormal does, needs all of its data in every call."
             ) from error
         if "but found invalid values" in text:
             raise InvalidParameters(self._invalid(text)) from None
@@ -70,13 +72,14 @@ class run_errors:
         done = [name for name, node in sites.items() if node["type"] == "sample"]
         place = f"after site '{done[-1]}'" if done else "before its first site"
         return (
-            f"In the {self.program}, {place}: {what}. It is not finite or out of range; bound it (softplus or a clamp "
-            "in place of exp), or lower the learning rate."
+            f"In the {self.program}, {place}: {what}. It is not finite or out of range; bound it "
+            "(softplus or a clamp in place of exp), or lower the learning rate."
         )
 
 
 class _Detach(Messenger):
-    """Give the rest of the program a detached leaf in place of each latent draw; keep the draw itself.
+    """Give the rest of the program a detached leaf in place of each latent draw; keep the draw
+    itself.
 
     A point mass is not a draw but a function of earlier ones, so it stays attached.
     """
@@ -134,10 +137,11 @@ def run(
     plate: bool = True,
     role: str = "program",
 ) -> Any:
-    """Trace of a program with K particles; every value and distribution has them in its first dimension.
+    """Trace of a program with K particles; every value and distribution has them in its first
+    dimension.
 
-    The program runs once, under a plate of K particles. If that fails, it runs once for each particle without the
-    plate, and from then on always so, provided that it then works.
+    The program runs once, under a plate of K particles. If that fails, it runs once for each
+    particle without the plate, and from then on always so, provided that it then works.
 
     Args:
         trace: A trace whose latent values are taken in place of draws.
@@ -219,7 +223,9 @@ def _trace(
 
 
 def nesting_of(*programs: Program, args: tuple, kwargs: dict[str, Any]) -> int:
-    """How many batch dimensions the programs use, from one run of each without effect on the random state."""
+    """How many batch dimensions the programs use, from one run of each without effect on the random
+    state.
+    """
     deepest = 1
     with torch.no_grad(), torch.random.fork_rng(), poutine.block():
         for program in programs:
@@ -249,13 +255,6 @@ def given(values: dict[str, Tensor]) -> Any:
     return trace
 
 
-def innermost(distribution: Any) -> Any:
-    """The distribution inside all wrappers."""
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def is_point(distribution: Any) -> bool:
     """Whether a distribution is a point mass."""
-    return isinstance(innermost(distribution), pyro.distributions.Delta)
+    return isinstance(innermost(distribution, (*WRAPPERS, TransformedDistribution)), Delta)

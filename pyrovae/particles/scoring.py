@@ -49,9 +49,7 @@ def score(
     plate_scale = full_size / num_data if num_data else 1.0
 
     def reduce(log_prob: Tensor) -> Tensor:
-        if log_prob.dim() > 2:
-            log_prob = log_prob.sum(tuple(range(1, log_prob.dim() - 1)))
-        return log_prob.expand(num_particles, num_data)
+        return over_plates(log_prob).expand(num_particles, num_data)
 
     latents, auxiliary = _latent_sites(guide_sites, model_sites, plate_scale, reduce)
     log_likelihood, likelihood_scaled = _score_observed(observed, plate_scale, reduce)
@@ -69,6 +67,11 @@ def score(
         _order=tuple(guide_sites),
         _plates=_plates(everything),
     )
+
+
+def over_plates(log_prob: Tensor) -> Tensor:
+    """``(K, ..., B)`` summed over the plates between particles and data."""
+    return log_prob.sum(tuple(range(1, log_prob.dim() - 1))) if log_prob.dim() > 2 else log_prob
 
 
 def replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting, plate=True):
@@ -123,7 +126,8 @@ def _latent_sites(
 
 
 def _is_map(guide_sites: dict[str, Any], model_sites: dict[str, Any]) -> bool:
-    """Whether point masses of the guide are functions of its auxiliary draws, which then hold the density.
+    """Whether point masses of the guide are functions of its auxiliary draws, which then hold the
+    density.
 
     Raises:
         ValueError: If there are more or fewer numbers in the auxiliary draws than in their images.
@@ -142,9 +146,10 @@ def _is_map(guide_sites: dict[str, Any], model_sites: dict[str, Any]) -> bool:
         images += _size(shape, guide_sites[name])
     if random != images:
         raise ValueError(
-            f"The guide maps the auxiliary sites {list(auxiliary)}, of {random} numbers, to the point masses {points}, "
-            f"of {images}: that is no change of variables, so the density of the guide is unknown. Map each auxiliary "
-            "number to one latent number, or draw the latent sites from distributions with a density."
+            f"The guide maps the auxiliary sites {list(auxiliary)}, of {random} numbers, to the "
+            f"point masses {points}, of {images}: that is no change of variables, so the density "
+            "of the guide is unknown. Map each auxiliary number to one latent number, or draw the "
+            "latent sites from distributions with a density."
         )
     return True
 

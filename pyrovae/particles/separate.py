@@ -8,13 +8,17 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent, constraints, kl_divergence, register_kl
 
+from pyrovae.distributions import base
+
 
 class Separate(TorchDistribution):
-    """K distributions of one site, of batch shape ``(K, ..., B)``, each from its own run of the program.
+    """K distributions of one site, of batch shape ``(K, ..., B)``, each from its own run of the
+    program.
 
     Args:
         fns: The distribution of each run.
-        nesting: Batch dimensions of the result beside K; missing ones are added in front of the data.
+        nesting: Batch dimensions of the result beside K; missing ones are added in front of the
+            data.
         values: The value of each run, where the runs have drawn or observed one.
     """
 
@@ -60,6 +64,10 @@ class Separate(TorchDistribution):
         return self.fns[0].expand(self._pad(self.fns[0].batch_shape))
 
 
+WRAPPERS = (*base.WRAPPERS, Separate)
+"""Distributions that hold another one of the same kind of values."""
+
+
 def stack(tensors: Sequence[Tensor], padding: int) -> Tensor:
     """The tensors along a new first dimension, followed by ``padding`` dimensions of size one."""
     first = tensors[0]
@@ -82,12 +90,11 @@ def by_element(distribution: Any, name: str, role: str) -> Any:
     """
     if isinstance(distribution, Separate):
         return distribution.elements(lambda fn: by_element(fn, name, role))
-    inner = distribution
-    while isinstance(inner, Independent):
-        inner = inner.base_dist
+    inner = base.innermost(distribution, Independent)
     if inner.event_shape:
         raise ValueError(
-            f"The {role} of site '{name}' is a {type(inner).__name__}, which is not independent across elements. "
-            "Treat the site as a whole, or use an elementwise distribution such as a diagonal normal."
+            f"The {role} of site '{name}' is a {type(inner).__name__}, which is not independent "
+            "across elements. Treat the site as a whole, or use an elementwise distribution such "
+            "as a diagonal normal."
         )
     return inner

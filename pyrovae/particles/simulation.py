@@ -15,7 +15,8 @@ from pyrovae.programs import Program
 def simulate(
     model: Program, args: tuple, kwargs: dict[str, Any] | None = None
 ) -> tuple[tuple, dict[str, Tensor]]:
-    """Draw a batch of data from the model, and the latent values, ``(B, *event)`` each, that they came from.
+    """Draw a batch of data from the model, and the latent values, ``(B, *event)`` each, that they
+    came from.
 
     Args:
         args: Arguments of the model. The observed ones only give shape, and come back replaced.
@@ -31,7 +32,8 @@ def simulate(
 def dream(
     model: Program, guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = None
 ) -> Tensor:
-    """``(B,)``: log q(z' | x') of a pair that the model itself draws, one for each datum of a batch.
+    """``(B,)``: log q(z' | x') of a pair that the model itself draws, one for each datum of a
+    batch.
 
     The guide sees x' in place of the positional arguments that the model observes.
 
@@ -53,7 +55,9 @@ def dream(
 def _uncondition(
     model: Program, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
-    """The arguments with what the model drew in place of what it observes, and all of its sample sites."""
+    """The arguments with what the model drew in place of what it observes, and all of its sample
+    sites.
+    """
     with torch.no_grad():
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
     sites = sites_of(trace, observed=False)
@@ -64,8 +68,9 @@ def _uncondition(
         places = [i for i, arg in enumerate(args) if arg is site["infer"]["obs"]]
         if not places:
             raise ValueError(
-                f"Site '{name}' observes none of the programs' positional arguments as given, so no simulated data "
-                "can take its place. Let the model observe the argument itself, or do without simulation."
+                f"Site '{name}' observes none of the programs' positional arguments as given, so "
+                "no simulated data can take its place. Let the model observe the argument itself, "
+                "or do without simulation."
             )
         fresh[places[0]] = site["value"]
     return tuple(fresh), sites

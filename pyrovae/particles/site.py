@@ -18,17 +18,21 @@ from pyrovae.particles.separate import Separate, by_element, stack
 class LatentSite:
     """One latent site: its value, its two distributions, and their scores, each ``(K, B)``.
 
-    An auxiliary site is drawn by the guide alone; see :attr:`Particles.auxiliary` for how it counts.
+    An auxiliary site is drawn by the guide alone; see :attr:`Particles.auxiliary` for how it
+    counts.
 
     Attributes:
         name: Name of the site.
-        value: ``(K, B, *event)``; a leaf tensor where the particles were drawn with ``draws="detached"``.
+        value: ``(K, B, *event)``; a leaf tensor where the particles were drawn with
+            ``draws="detached"``.
         drawn: The same numbers, still attached to the guide's parameters.
         prior: Its distribution in the model, given the sites before it; None for an auxiliary site.
         posterior: Its distribution in the guide, given the sites before it.
-        kl_weight: Product of the scales put on the site, beside the data plate's own; 1.0 without any.
-        in_order: Whether every site before it in the model is before it in the guide too. If not, its prior may
-            depend on sites drawn *given* it, and KL(posterior || prior) is no term of the bound.
+        kl_weight: Product of the scales put on the site, beside the data plate's own; 1.0 without
+            any.
+        in_order: Whether every site before it in the model is before it in the guide too. If not,
+            its prior may depend on sites drawn *given* it, and KL(posterior || prior) is no term of
+            the bound.
     """
 
     name: str
@@ -56,7 +60,9 @@ class LatentSite:
 
     @cached_property
     def log_q(self) -> Tensor:
-        """``(K, B)``: log-density under the guide; zero where the density is that of other sites."""
+        """``(K, B)``: log-density under the guide; zero where the density is
+        that of other sites.
+        """
         if self._is_map or (self.prior is None and not self._mapped):
             return torch.zeros_like(self.density)
         return self.density
@@ -84,7 +90,9 @@ class LatentSite:
 
     @property
     def score(self) -> Tensor:
-        """``(K, B)``: log q whose derivative is the score of the draw, without the weights of :meth:`by_element`."""
+        """``(K, B)``: log q whose derivative is the score of the draw, without the weights of
+        :meth:`by_element`.
+        """
         return self.density if self._whole is None else self._whole.density
 
     @property
@@ -94,18 +102,21 @@ class LatentSite:
 
     @property
     def runs(self) -> tuple[Any, Any]:
-        """Leaf tensors that the scores depend on, and the draws that they stand for: one, or one for each particle."""
+        """Leaf tensors that the scores depend on, and the draws that they stand for: one, or one
+        for each particle.
+        """
         return self._runs or ((self.value,), (self.drawn,))
 
     def by_element(self, weight: Tensor | float = 1.0) -> "LatentSite":
-        """The site with each element of its event scored by itself, times ``weight``, before they are summed.
+        """The site with each element of its event scored by itself, times ``weight``, before they
+        are summed.
 
         Args:
             weight: Broadcasts to ``(*batch, *event)``.
 
         Raises:
-            ValueError: If either distribution is not independent across elements, as a full-rank normal, a
-                mixture or a flow.
+            ValueError: If either distribution is not independent across elements, as a full-rank
+                normal, a mixture or a flow.
         """
         dims = len(self.prior.event_shape)
 
@@ -125,7 +136,8 @@ class LatentSite:
         )
 
     def across_data(self) -> Tensor:
-        """``(B, K, B, D)``: each datum's draws, of shape ``(K, B, D)``, under the guide's distribution of every datum.
+        """``(B, K, B, D)``: each datum's draws, of shape ``(K, B, D)``, under the guide's
+        distribution of every datum.
 
         Raises:
             ValueError: As for :meth:`by_element`.
@@ -138,7 +150,9 @@ class LatentSite:
 
     @property
     def closed_form(self) -> Tensor | None:
-        """``(K, B)``: KL(posterior || prior) where it is a term of the bound and has a closed form, else None."""
+        """``(K, B)``: KL(posterior || prior) where it is a term of the bound and has a closed form,
+        else None.
+        """
         if self.prior is None:
             return None if self._mapped else torch.zeros_like(self.density)
         if is_point(self.posterior):
@@ -171,7 +185,9 @@ class LatentSite:
         return stack(pieces, self.prior.nesting - pieces[0].dim())
 
     def reduce(self, per_site: Tensor) -> Tensor:
-        """Sum a tensor of this site's batch shape over inner plates, to ``(K, B)``, under the model's mask."""
+        """Sum a tensor of this site's batch shape over inner plates, to ``(K, B)``, under the
+        model's mask.
+        """
         return self._reduce(scale_and_mask(per_site, mask=self._masks[0]))
 
 

@@ -10,6 +10,7 @@ from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyrovae.distributions.base import innermost
 from pyrovae.particles.result import Particles
 from pyrovae.particles.scoring import is_discrete
 from pyrovae.particles.separate import Separate
@@ -23,11 +24,11 @@ class SummedSites:
     """Discrete latent sites to sum out, with the M joint values of all of them.
 
     Attributes:
-        values: By site, ``(M, 1, *inner, 1, *event)``: the ones stand for particles and data, ``inner`` for the plates
-            between.
+        values: By site, ``(M, 1, *inner, 1, *event)``: the ones stand for particles and data,
+            ``inner`` for the plates between.
         counts: By site, how many values it has by itself; M is their product.
-        wide: Whether the programs are handed the values along a dimension of their own, left of the particles, which
-            asks of them to broadcast; else each value makes further particles.
+        wide: Whether the programs are handed the values along a dimension of their own, left of the
+            particles, which asks of them to broadcast; else each value makes further particles.
         chunk: How many of the M are scored at once.
     """
 
@@ -38,7 +39,9 @@ class SummedSites:
 
     @classmethod
     def product(cls, supports: dict[str, Tensor]) -> "SummedSites":
-        """Every value of each site, as :func:`find_supports` lists them, with every one of the others."""
+        """Every value of each site, as :func:`find_supports` lists them, with every one of the
+        others.
+        """
         counts = {name: len(support) for name, support in supports.items()}
         columns = _product(list(counts.values())).unbind(1)
         values = {
@@ -63,7 +66,8 @@ class SummedSites:
 
 
 def find_supports(particles: Particles) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All values ``(S, 1, *inner, 1, *event)`` of each discrete site that has few; and why others cannot be summed.
+    """All values ``(S, 1, *inner, 1, *event)`` of each discrete site that has few; and why others
+    cannot be summed.
 
     Args:
         particles: As :func:`~pyrovae.particles.draw` gives them for one particle.
@@ -95,9 +99,7 @@ def _all_values(distribution: Any) -> Tensor:
     """``(S, 1, *inner, 1, *event)`` for a distribution of batch shape ``(1, *inner, B)``."""
     if isinstance(distribution, Separate):
         distribution = distribution.as_one()
-    inner, base = distribution.batch_shape[1:-1], distribution
-    while isinstance(base, Independent):
-        base = base.base_dist
+    inner, base = distribution.batch_shape[1:-1], innermost(distribution, Independent)
     if isinstance(base, MaskedDistribution):
         raise _Unlistable("it is masked")
     if getattr(base, "num_values", 0) > MOST_VALUES:

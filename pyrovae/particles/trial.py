@@ -12,7 +12,9 @@ from pyrovae.programs import Program
 
 
 class Mark:
-    """A point to go back to: undoes what later runs left in the random state, or in a graph being captured."""
+    """A point to go back to: undoes what later runs left in the random state, or in a graph being
+    captured.
+    """
 
     def __init__(self) -> None:
         self.graph = _captured_graph()
@@ -37,7 +39,8 @@ def _captured_graph() -> Any:
     return None if mode is None else getattr(mode.tracer, "graph", None)
 
 
-# Programs that have failed under a particle plate and work without it: by owner, the names of its methods.
+# Programs that have failed under a particle plate and work without it: by owner, the names of its
+# methods.
 _separate: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
@@ -65,8 +68,8 @@ def remember(program: Program, num_particles: int) -> None:
         return
     if num_particles > 1:
         warnings.warn(
-            f"{name or owner} does not broadcast over a dimension of particles, so it runs once for each of the "
-            f"{num_particles} particles, which is right but slow. Let layers work on the right-most dimensions to "
-            "run it once for all.",
+            f"{name or owner} does not broadcast over a dimension of particles, so it runs once "
+            f"for each of the {num_particles} particles, which is right but slow. Let layers work "
+            "on the right-most dimensions to run it once for all.",
             stacklevel=2,
         )

@@ -40,7 +40,8 @@ class Config:
 
     The fields are the options of ``pyrovae train``. Those that declare a class take its name, or a
     mapping with ``class_path`` and ``init_args``, as in the file. A class of your own is
-    ``"mymodule.Mine"`` or ``"path/to/mine.py:Mine"``. Each field is checked when the object is made.
+    ``"mymodule.Mine"`` or ``"path/to/mine.py:Mine"``. Each field is checked when the object is
+    made.
 
     Args:
         data: digits, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, ...; an .npy, .npz or
@@ -55,8 +56,8 @@ class Config:
         binarize: Grey to black and white. threshold: at one half. stochastic: drawn once. dynamic:
             training images drawn anew for each batch, the others once. auto: threshold if the
             likelihood is Bernoulli and the data are grey.
-        dequantize: Make grey levels real numbers, by uniform noise of one level's width. Training data
-            get it anew for each batch. It is for likelihoods that are densities.
+        dequantize: Make grey levels real numbers, by uniform noise of one level's width. Training
+            data get it anew for each batch. It is for likelihoods that are densities.
         model: The kind of model: VAE, HierarchicalVAE, ConditionalVAE or ClusteringVAE.
         latent_dim: Dimension D of z; a HierarchicalVAE takes one number for both layers or
             [D1, D2], from the data upwards.
@@ -66,7 +67,8 @@ class Config:
         posterior: q(z | x).
         encoder: The network from x to the posterior.
         decoder: The network from z to the likelihood.
-        bias_from_data: Start the decoder's output bias where the likelihood's mean is the data mean.
+        bias_from_data: Start the decoder's output bias where the likelihood's mean is the data
+            mean.
         estimator: The ELBO estimator that is trained with.
         beta: Factor on the KL term: a number or a schedule.
         epochs: Passes over the training data, at most.

@@ -23,7 +23,9 @@ _WIDTH = 640  # pixels that a grid is enlarged towards
 
 
 def is_image(shape: Sequence[int]) -> bool:
-    """Whether data of this shape can be shown: ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, at least 4 x 4."""
+    """Whether data of this shape can be shown: ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, at least
+    4 x 4.
+    """
     spatial = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
     return spatial and min(shape[-2:]) >= 4
 

@@ -65,7 +65,9 @@ def _innermost(text: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """A question that names the most similar one, with a space before it; empty if none is similar."""
+    """A question that names the most similar one, with a space before it; empty
+    if none is similar.
+    """
     known = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), known, 1)
     return f" Did you mean {prefix}{known[close[0]]}?" if close else ""

@@ -40,7 +40,8 @@ def report(
     if evidence is not None:
         add(
             "evidence",
-            "log p(x) of each test datum with two standard errors, and the Pareto k of its estimate",
+            "log p(x) of each test datum with two standard errors, and the Pareto k of its "
+            "estimate",
             lambda path: figures.evidence_figure(evidence, path),
         )
     if figures.is_image(vae.data_shape):

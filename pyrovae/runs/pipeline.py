@@ -25,8 +25,8 @@ __all__ = ["evaluate", "resume", "settle", "train"]
 def train(config: Config, path: str | PathLike | None = None) -> Run:
     """Declare a model, fit it, estimate its evidence on the test data, and write all to a folder.
 
-    Weights and evidence are written before figures and page; a figure or page that cannot be made is
-    a warning.
+    Weights and evidence are written before figures and page; a figure or page that cannot be made
+    is a warning.
 
     Args:
         config: What to do.
@@ -76,8 +76,8 @@ def settle(config: Config) -> tuple[Config, Splits]:
     discrete = getattr(config.build("likelihood"), "discrete", False)
     if config.dequantize and discrete:
         raise ValueError(
-            f"dequantize makes real numbers, and {config.build('likelihood')!r} gives probabilities of "
-            "levels. Leave it out, or take a density such as Gaussian."
+            f"dequantize makes real numbers, and {config.build('likelihood')!r} gives "
+            "probabilities of levels. Leave it out, or take a density such as Gaussian."
         )
     if config.binarize == "auto":
         grey = isinstance(config.build("likelihood"), Bernoulli) and splits.is_grey

@@ -18,7 +18,8 @@ _FORMAT = b"pyrovae checkpoint 1 "
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write a state beside ``path``, then give it that name; the one before it is kept as ``path.previous``.
+    """Write a state beside ``path``, then give it that name; the one before it is kept as
+    ``path.previous``.
 
     Whenever the process ends, at least one of the two files is complete.
     """
@@ -37,7 +38,8 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Read the state; from the previous file, with a sentence that says so, where the newer one is damaged.
+    """Read the state; from the previous file, with a sentence that says so, where the newer one is
+    damaged.
 
     Raises:
         ValueError: If neither file is a complete checkpoint.

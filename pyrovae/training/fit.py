@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.batches import as_batches
+from pyrovae.declare import is_count
 from pyrovae.estimators import ELBO, Estimator
 from pyrovae.programs import Program, check_data, modules_of, parameters_of
 from pyrovae.schedules import Constant, Schedule
 from pyrovae.svi import Step
 from pyrovae.training.history import History, NonFiniteLoss
-from pyrovae.training.loop import Outputs, Trainer
+from pyrovae.training.loop import Trainer
+from pyrovae.training.outputs import Outputs
 
 __all__ = ["History", "NonFiniteLoss", "fit"]
 
@@ -54,34 +56,41 @@ def fit(
 ) -> History:
     """Train a model and a guide by stochastic variational inference.
 
-    The loss is the negative bound averaged over each batch. With validation data the weights of the epoch with
-    the highest validation bound (at beta = 1) are kept.
+    The loss is the negative bound averaged over each batch. With validation data the weights of the
+    epoch with the highest validation bound (at beta = 1) are kept.
 
     Args:
         model, guide: Pyro programs; bound methods, modules or functions.
-        train: An array or tensor, a tuple of them (handed to both programs as arguments), a ``Dataset`` or a
-            ``DataLoader``. Floating arrays take the parameters' precision. Of a dataset's items, elements
-            beyond the programs' arguments (such as labels) are left out.
+        train: An array or tensor, a tuple of them (handed to both programs as arguments), a
+            ``Dataset`` or a ``DataLoader``. Floating arrays take the parameters' precision. Of a
+            dataset's items, elements beyond the model's arguments (such as labels) are left out.
+            Arguments with a default other than None, and those after them, are settings and get no
+            element.
         valid: Validation data of the same kinds.
         estimator: One of :mod:`pyrovae.estimators` or a stock Pyro ELBO; default ``ELBO()``.
         beta: Factor on the KL term, or a schedule of it over steps.
         epochs: Passes over the data.
         batch_size: Data in a batch; the last batch of an epoch may be smaller.
-        lr: Learning rate of the default optimiser, or a schedule of it over steps for any optimiser.
+        lr: Learning rate of the default optimiser, or a schedule of it over steps for any
+            optimiser.
         optimizer: Makes a torch optimiser from a list of parameters; default Adam.
         clip_norm: Largest norm of all gradients together.
         seed: Of batch order, draws and ``transform``; the global random state is left as it was.
-        device: Where to train; default CUDA when available. Modules behind the programs are moved there.
-        patience: Stop after this many epochs without a better validation bound; epochs of a warm-up of beta
-            do not count.
+        device: Where to train; default CUDA when available. Modules behind the programs are moved
+            there.
+        patience: Stop after this many epochs without a better validation bound; epochs of a warm-up
+            of beta do not count.
         transform: Applied to each training batch, such as a new binarisation. One whose attribute
-            ``capturable`` is true (as :func:`pyrovae.data.resample`) becomes part of the captured step.
+            ``capturable`` is true (as :func:`pyrovae.data.resample`) becomes part of the captured
+            step.
         shuffle: Whether each epoch draws a new order.
-        drop_last: Whether to leave out the last batch of an epoch where it is smaller than the others.
+        drop_last: Whether to leave out the last batch of an epoch where it is smaller than the
+            others.
         progress: Show a progress bar; default only on a terminal.
         log: A file to append a JSON line to after each epoch.
         checkpoint: A file to save the whole training state to after each epoch.
-        resume: Go on from ``checkpoint`` if it exists; the result equals that of an uninterrupted run.
+        resume: Go on from ``checkpoint`` if it exists; the result equals that of an uninterrupted
+            run.
         callback: Called with each epoch's row; returning True stops training.
         capture, compile: How the training step runs, as for :class:`pyrovae.svi.Step`.
 
@@ -89,28 +98,21 @@ def fit(
         The :class:`History`.
 
     Raises:
-        ValueError: For empty, non-finite or misshapen data, data outside the likelihood's support, or
-            arguments out of range.
+        ValueError: For empty, non-finite or misshapen data, data outside the likelihood's support,
+            or arguments out of range.
         NonFiniteLoss: If the loss stops being finite. The last good weights are restored.
     """
-    _check_arguments(
-        epochs=epochs, batch_size=batch_size, patience=patience, clip_norm=clip_norm, lr=lr
-    )
+    counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
+    _check_arguments(counts, clip_norm, lr)
     if patience is not None and valid is None:
-        raise ValueError(
-            "patience needs validation data to watch; give valid=..., or drop patience."
-        )
+        raise ValueError("patience needs validation data: give valid=..., or drop patience.")
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=..., the file to go on from.")
     estimator = ELBO() if estimator is None else estimator
     beta_schedule = _beta_schedule(beta, estimator)
     where = torch.device(device) if device is not None else _default_device()
-    outputs = Outputs(
-        progress,
-        None if log is None else Path(log),
-        None if checkpoint is None else Path(checkpoint),
-        callback,
-    )
+    log_path, saved = (None if path is None else Path(path) for path in (log, checkpoint))
+    outputs = Outputs(progress, log_path, saved, callback)
     for module in modules_of(model, guide):
         module.to(where)
     with ExitStack() as stack:
@@ -120,21 +122,14 @@ def fit(
         dtype = torch.get_default_dtype() if like is None else like.dtype
         programs = model, guide
         check = partial(_check_batch, programs)
-        make = {"device": where, "dtype": dtype, "programs": programs, "check": check}
-        train_data = as_batches(
-            train,
-            batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            transform=transform,
-            name="train",
-            **make,
-        )
+        batches = partial(as_batches, device=where, dtype=dtype, programs=programs, check=check)
+        order: dict[str, Any] = {"shuffle": shuffle, "drop_last": drop_last}
+        train_data = batches(train, batch_size, transform=transform, name="train", **order)
+        check_data(programs, *train_data.sample())
         valid_data = None
         if valid is not None:
-            valid_data = as_batches(valid, batch_size, shuffle=False, name="valid", **make)
-        for data in filter(None, (train_data, valid_data)):
-            check_data(programs, *data.sample())
+            valid_data = batches(valid, batch_size, shuffle=False, name="valid")
+            check_data(programs, *valid_data.sample())
         parameters = parameters_of(model, guide, *train_data.first())
         if not parameters:
             raise ValueError(
@@ -143,31 +138,28 @@ def fit(
         # Validation of distributions would cost more than the step, and was done above once.
         stack.enter_context(pyro.validation_enabled(False))
         lr_schedule = lr if isinstance(lr, Schedule) else Constant(lr)
+        how: dict[str, Any] = {"capture": capture, "compile": compile}
         make_optimizer = optimizer or partial(torch.optim.Adam, lr=lr_schedule(0), fused=True)
         step = Step(
-            model,
-            guide,
+            *programs,
             estimator,
             make_optimizer(parameters),
             parameters,
             clip_norm=clip_norm,
             transform=train_data.gather if train_data.by_index else None,
             steps=epochs * train_data.num_batches,
-            capture=capture,
-            compile=compile,
+            **how,
         )
         trainer = Trainer(
-            model=model,
-            guide=guide,
-            step=step,
-            train=train_data,
-            valid=valid_data,
+            programs,
+            step,
+            train_data,
+            valid_data,
             beta=beta_schedule,
             lr=None if optimizer and not isinstance(lr, Schedule) else lr_schedule,
             seed=seed,
-            capture=capture,
-            compile=compile,
             epochs=epochs,
+            **how,
         )
         return trainer.run(epochs, patience, outputs, resume=resume)
 
@@ -189,8 +181,9 @@ def _beta_schedule(beta: float | Schedule, estimator: Any) -> Schedule:
     schedule = copy.deepcopy(beta) if isinstance(beta, Schedule) else Constant(beta)
     if schedule.feedback and not isinstance(estimator, Estimator):
         raise ValueError(
-            f"{schedule!r} listens to the reconstruction and the KL, which {type(estimator).__name__} "
-            "does not report. Use one of pyrovae.estimators, or a beta that is a function of the step."
+            f"{schedule!r} listens to the reconstruction and the KL, which "
+            f"{type(estimator).__name__} does not report. Use one of pyrovae.estimators, or a beta "
+            "that is a function of the step."
         )
     return schedule
 
@@ -199,13 +192,9 @@ def _default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check_arguments(
-    *, epochs: int, batch_size: int, patience: int | None, clip_norm: float | None, lr: Any
-) -> None:
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ):
+def _check_arguments(counts: dict[str, int | None], clip_norm: float | None, lr: Any) -> None:
+    for name, value in counts.items():
+        if value is not None and not is_count(value):
             raise ValueError(f"{name} must be a positive integer, found {value!r}.")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, found {clip_norm}.")

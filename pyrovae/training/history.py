@@ -22,11 +22,12 @@ COLUMNS = (
 class History:
     """One row an epoch; ``history["train_bound"]`` is a column, as an array.
 
-    Columns: ``epoch`` and ``step`` (counted from 1, at the epoch's end); ``train_bound`` (mean of the
-    estimator's bound over the epoch's batches, at beta = 1); ``valid_bound`` (mean over the validation data
-    after the epoch, at beta = 1 and in eval mode; NaN without any); ``reconstruction`` and ``kl`` (training
-    means; bound = reconstruction - kl for the ELBO); ``beta`` and ``lr`` (of the epoch's last step);
-    ``seconds`` (training time of that epoch). Bounds are in nats per datum.
+    Columns: ``epoch`` and ``step`` (counted from 1, at the epoch's end); ``train_bound`` (mean of
+    the estimator's bound over the epoch's batches, at beta = 1); ``valid_bound`` (mean over the
+    validation data after the epoch, at beta = 1 and in eval mode; NaN without any);
+    ``reconstruction`` and ``kl`` (training means; bound = reconstruction - kl for the ELBO);
+    ``beta`` and ``lr`` (of the epoch's last step); ``seconds`` (training time of that epoch).
+    Bounds are in nats per datum.
 
     Attributes:
         best_epoch: The epoch whose weights were kept; the last one without validation data.
@@ -79,7 +80,8 @@ class NonFiniteLoss(ArithmeticError):
 
     Attributes:
         step, epoch: Where, counted from 1.
-        term: ``"reconstruction"``, ``"kl"``, ``"bound"`` or ``"weights"``.
+        term: ``"reconstruction"``, ``"kl"``, ``"bound"`` or ``"weights"``; ``"parameters"`` if a
+            distribution of the programs refused its parameters; ``"valid_bound"`` in validation.
         history: The epochs completed before.
     """
 

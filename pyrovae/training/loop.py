@@ -1,13 +1,12 @@
 """The epochs of a training run: steps, validation, early stopping, checkpoints."""
 
 import itertools
-import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,31 +15,25 @@ from pyrovae.compilation import compile as compiled
 from pyrovae.data.batches import Batches
 from pyrovae.estimators import Estimator
 from pyrovae.objective import Report, objective
+from pyrovae.particles import InvalidParameters
 from pyrovae.programs import Program, evaluation_mode, modules_of
 from pyrovae.schedules import Schedule
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
 from pyrovae.training.history import History, NonFiniteLoss
+from pyrovae.training.outputs import Outputs
+from pyrovae.training.weights import Weights
 
-__all__ = ["Outputs", "Trainer"]
+__all__ = ["Trainer"]
 
 CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
-
-
-class Outputs(NamedTuple):
-    """Where a run is reported to while it goes on."""
-
-    progress: bool | None = None
-    log: Path | None = None
-    checkpoint: Path | None = None
-    callback: Callable[[dict[str, float]], Any] | None = None
 
 
 class Trainer:
     """The state of a training run, from one epoch to the next.
 
     Args:
-        model, guide: Pyro programs.
+        programs: Model and guide.
         step: Takes the training steps.
         train, valid: The data; validation data may be missing.
         beta, lr: Schedules over steps; without ``lr`` the optimiser keeps its own.
@@ -50,12 +43,11 @@ class Trainer:
 
     def __init__(
         self,
-        *,
-        model: Program,
-        guide: Program,
+        programs: tuple[Program, Program],
         step: Step,
         train: Batches,
         valid: Batches | None,
+        *,
         beta: Schedule,
         lr: Schedule | None,
         seed: int,
@@ -63,7 +55,7 @@ class Trainer:
         compile: bool | Literal["auto"],
         epochs: int,
     ):
-        self.model, self.guide, self.step = model, guide, step
+        self.programs, self.step = programs, step
         self.train, self.valid = train, valid
         self.beta, self.lr, self.seed = beta, lr, seed
         self.estimator = step.objective.estimator
@@ -72,13 +64,14 @@ class Trainer:
         self.count = 0  # steps taken
         self.waited = 0  # epochs since the best one
         self.best_bound = -math.inf
-        self.state = _state_tensors(model, guide, step.parameters)
-        self.best = self.good = self._snapshot()
-        judged = objective(model, guide, self.estimator)
+        self.weights = Weights(programs, step.parameters)
+        self.best = self.good = self.weights.copy()
+        judged = objective(*programs, self.estimator)
         self._judge_batch = compiled(
             judged.report,
             settings=judged.settings,
             enabled=capture and self.ours,
+            quiet=True,  # the training step has said what there is to say
             backend=compile,
             calls=0 if valid is None else epochs * valid.num_batches,
         )
@@ -87,21 +80,15 @@ class Trainer:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
         from tqdm.auto import tqdm
 
-        log, checkpoint, callback = outputs.log, outputs.checkpoint, outputs.callback
+        checkpoint, callback = outputs.checkpoint, outputs.callback
         if resume and checkpoint is not None and files.exists(checkpoint):
             self._load(checkpoint)
-            if log is not None:  # the log and the checkpoint may have ended at different epochs
-                log.write_text("".join(map(_line, self.history.rows)))
+            # The log and the checkpoint may have ended at different epochs.
+            outputs.rewrite(self.history.rows)
         first = len(self.history)
         hidden = None if outputs.progress is None else not outputs.progress
-        with tqdm(
-            total=epochs,
-            initial=first,
-            desc="fit",
-            unit="epoch",
-            disable=hidden,
-            dynamic_ncols=True,
-        ) as bar:
+        looks: dict[str, Any] = {"desc": "fit", "unit": "epoch", "dynamic_ncols": True}
+        with tqdm(total=epochs, initial=first, disable=hidden, **looks) as bar:
             for epoch in range(first, epochs):
                 if self.history.stopped_early:
                     break
@@ -111,21 +98,19 @@ class Trainer:
                     self.history.stopped_early = True
                 if checkpoint is not None:
                     self._save(checkpoint)
-                if log is not None:
-                    with log.open("a") as lines:
-                        lines.write(_line(row))
+                outputs.append(row)
                 bar.update()
                 names = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}
                 shown = {name: f"{row[key]:.2f}" for name, key in names.items()}
                 bar.set_postfix(shown if self.valid is not None else {**shown, "valid": "none"})
         if self.valid is not None:
-            self._restore(self.best)
+            self.weights.restore(self.best)
         else:
             self.history.best_epoch = len(self.history) or None
         return self.history
 
     def _epoch(self, epoch: int) -> dict[str, float]:
-        for module in modules_of(self.model, self.guide):
+        for module in modules_of(*self.programs):
             module.train()
         start = time.perf_counter()
         reports: list[Report] = []
@@ -145,7 +130,7 @@ class Trainer:
                         seen = report.reconstruction.item(), report.kl.item()
                         self.beta.update(*(value / sizes[-1] for value in seen))
                     self.count += 1
-            self._check_finite(reports[checked:], epoch)
+            self._check_finite(reports[checked:])
         seconds = time.perf_counter() - start
         bounds, reconstructions, kls = (
             torch.stack(column).double().cpu() for column in zip(*reports, strict=True)
@@ -170,6 +155,8 @@ class Trainer:
     def _take(self, batch: tuple[Tensor, ...], beta: float) -> Report:
         try:
             return self.step(*batch, beta=beta)
+        except InvalidParameters as error:
+            raise self._stopped(self.count + 1, "parameters", f"{error} ") from error
         except ValueError as error:
             if len(batch[0]) == 1 and "more than 1 value per channel" in str(error):
                 raise ValueError(
@@ -179,7 +166,9 @@ class Trainer:
             raise
 
     def _set_schedules(self) -> float:
-        """Set the learning rate and the estimator's own schedule for the next step; returns its beta."""
+        """Set the learning rate and the estimator's own schedule for the next step; returns its
+        beta.
+        """
         if self.lr is not None:
             for group in self.step.optimizer.param_groups:  # type: ignore[union-attr]
                 group["lr"] = self.lr(self.count)
@@ -193,7 +182,7 @@ class Trainer:
             return math.nan
         total, count = 0.0, 0
         devices = [self.valid.device] if self.valid.device.type == "cuda" else []
-        with evaluation_mode(self.model, self.guide), torch.random.fork_rng(devices=devices):
+        with evaluation_mode(*self.programs), torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed)
             for batch in self.valid:
                 report, _ = self._judge_batch(None, *batch)
@@ -205,12 +194,12 @@ class Trainer:
         return total / count
 
     def _fail_validation(self, bound: float, epoch: int, first: int, last: int) -> None:
-        self._restore(self.best if self.history.best_epoch else self.good)
+        self.weights.restore(self.best if self.history.best_epoch else self.good)
         kept = self.history.best_epoch or "the last step"
         raise NonFiniteLoss(
-            f"Training stopped after epoch {epoch + 1}: the bound of the validation data {first} to "
-            f"{last - 1} is {bound}. Look for outliers among them. The weights of "
-            f"{f'epoch {kept}' if self.history.best_epoch else kept} are back in place.",
+            f"Training stopped after epoch {epoch + 1}: the bound of the validation data {first} "
+            f"to {last - 1} is {bound}. Look for outliers among them, or lower lr. The weights "
+            f"of {f'epoch {kept}' if self.history.best_epoch else kept} are back in place.",
             step=self.count,
             epoch=epoch + 1,
             term="valid_bound",
@@ -223,13 +212,13 @@ class Trainer:
         if row["valid_bound"] > self.best_bound:
             self.best_bound, self.waited = row["valid_bound"], 0
             self.history.best_epoch = int(row["epoch"])
-            self.best = self._snapshot()
+            self.best = self.weights.copy()
         elif self.count > self.beta.warmup_steps:
             self.waited += 1
         if patience is not None and self.waited >= patience:
             self.history.stopped_early = True
 
-    def _check_finite(self, reports: Sequence[Report], epoch: int) -> None:
+    def _check_finite(self, reports: Sequence[Report]) -> None:
         if not reports:
             return
         values = torch.stack([torch.stack(tuple(report)) for report in reports])
@@ -237,7 +226,7 @@ class Trainer:
             values = values[:, :1]  # an ELBO of Pyro's own reports its loss alone
         bad = ~torch.isfinite(values).all(1)
         if not bad.any() and all(torch.isfinite(p).all() for p in self.step.parameters):
-            self.good = self._snapshot()
+            self.good = self.weights.copy()
             return
         index, term, value = len(reports) - 1, "weights", math.nan
         if bad.any():
@@ -247,28 +236,25 @@ class Trainer:
             term = next(name for name in order if not math.isfinite(seen.get(name, 0.0)))
             value = seen[term]
         step = self.count - len(reports) + index + 1
-        self._restore(self.good)
-        raise NonFiniteLoss(
-            f"Training stopped at step {step} (epoch {epoch + 1}): the {term} became {value}. The last "
-            "good weights are back in place. Lower lr, clip gradients (clip_norm=...), or give the "
-            "likelihood a larger minimum scale.",
+        raise self._stopped(step, term, f"the {term} became {value}. ")
+
+    def _stopped(self, step: int, term: str, why: str) -> NonFiniteLoss:
+        """The error that ends training, with the last good weights in place."""
+        self.weights.restore(self.good)
+        epoch = len(self.history) + 1
+        return NonFiniteLoss(
+            f"Training stopped at step {step} (epoch {epoch}): {why}The last good weights are back "
+            "in place. Lower lr, clip gradients (clip_norm=...), or give the likelihood a larger "
+            "minimum scale.",
             step=step,
-            epoch=epoch + 1,
+            epoch=epoch,
             term=term,
             history=self.history,
         )
 
-    def _snapshot(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self.state]
-
-    @torch.no_grad()
-    def _restore(self, snapshot: list[Tensor]) -> None:
-        for tensor, value in zip(self.state, snapshot, strict=True):
-            tensor.copy_(value)
-
     def _save(self, path: Path) -> None:
         state = {
-            "weights": self._snapshot(),
+            "weights": self.weights.copy(),
             "best": self.best,
             "optimizer": self.step.optimizer.state_dict(),  # type: ignore[union-attr]
             "rows": self.history.rows,
@@ -286,13 +272,15 @@ class Trainer:
         state, warning = files.load(path)
         if warning:
             warnings.warn(warning, stacklevel=2)
-        if not files.tensors_match(state["weights"], self.state):
+        if not files.tensors_match(state["weights"], self.weights.tensors):
             raise ValueError(
                 f"{path} holds the weights of another model. Remove it, or give another checkpoint."
             )
-        self._restore(state["weights"])
-        self.best = [b.to(t.device) for b, t in zip(state["best"], self.state, strict=True)]
-        self.good = self._snapshot()
+        self.weights.restore(state["weights"])
+        self.best = [
+            b.to(t.device) for b, t in zip(state["best"], self.weights.tensors, strict=True)
+        ]
+        self.good = self.weights.copy()
         self.step.optimizer.load_state_dict(state["optimizer"])  # type: ignore[union-attr]
         self.history.rows = state["rows"]
         self.history.best_epoch = state["best_epoch"]
@@ -301,16 +289,3 @@ class Trainer:
         self.best_bound = state["best_bound"]
         self.beta.load_state_dict(state["beta"])
         files.restore_random_states(state["random"], self.train.device, self.train.source)
-
-
-def _state_tensors(model: Program, guide: Program, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Everything that training changes: parameters, and buffers of the modules behind the programs."""
-    found = {id(p): p for p in parameters}
-    for module in modules_of(model, guide):
-        found.update({id(b): b for b in module.buffers()})
-    return [t.data if isinstance(t, torch.nn.Parameter) else t for t in found.values()]
-
-
-def _line(row: dict[str, float]) -> str:
-    """A row as strict JSON, which has no NaN."""
-    return json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}) + "\n"

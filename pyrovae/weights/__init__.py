@@ -1,7 +1,8 @@
 r"""Arithmetic of importance weights, in log space; tensors in, tensors out.
 
-Shapes: ``log_w`` is ``(K, B)``, K particles for each of B data, along ``dim=0`` unless said otherwise.
-:class:`RunningWeights` keeps what all of these need for weights that arrive a few at a time.
+Shapes: ``log_w`` is ``(K, B)``, K particles for each of B data, along ``dim=0`` unless said
+otherwise. :class:`RunningWeights` keeps what all of these need for weights that arrive a few at a
+time.
 """
 
 from pyrovae.weights.arithmetic import ess, leave_one_out, log_mean_exp, standard_error

@@ -12,7 +12,8 @@ def log_mean_exp(log_w: Tensor, dim: int = 0) -> Tensor:
 
 
 def ess(log_w: Tensor, dim: int = 0) -> Tensor:
-    r"""Effective sample size of self-normalised weights, :math:`(\sum w)^2 / \sum w^2`, between 1 and K.
+    r"""Effective sample size of self-normalised weights, :math:`(\sum w)^2 / \sum w^2`, between 1
+    and K.
 
     References:
         Kong, *A note on importance sampling using standardized weights* (1992).
@@ -21,9 +22,11 @@ def ess(log_w: Tensor, dim: int = 0) -> Tensor:
 
 
 def standard_error(log_w: Tensor, dim: int = 0) -> Tensor:
-    r"""Delta-method standard error of :func:`log_mean_exp`: :math:`\widehat{sd}(w) / (\sqrt K\, \bar w)`.
+    r"""Delta-method standard error of :func:`log_mean_exp`:
+    :math:`\widehat{sd}(w) / (\sqrt K\, \bar w)`.
 
-    The sample variance uses K - 1; with one particle there is no estimate and the result is infinite.
+    The sample variance uses K - 1; with one particle there is no estimate and the result is
+    infinite.
     """
     num = log_w.shape[dim]
     if num == 1:
@@ -33,7 +36,8 @@ def standard_error(log_w: Tensor, dim: int = 0) -> Tensor:
 
 
 def leave_one_out(log_w: Tensor) -> Tensor:
-    r"""``(K, B)``: :math:`\log \sum_{j \neq k} e^{\log w_j}` for each k, along the first dimension, in O(K).
+    r"""``(K, B)``: :math:`\log \sum_{j \neq k} e^{\log w_j}` for each k, along the first dimension,
+    in O(K).
 
     Running sums from both ends leave k out, so that a dominant weight is never subtracted again.
     """

@@ -16,14 +16,15 @@ _SUMS = ("count", "top", "mean", "spread", "powers", "batches", "log_mean", "log
 class RunningWeights:
     r"""A summary of K weights for each of B data, in memory that grows like :math:`\sqrt K`.
 
-    Weights come a few at a time through :meth:`update`. The summary holds the largest weight so far; the mean, the
-    centred second moment and power sums relative to it; the moments of the log weights; the sums of every eighth
-    weight; and the largest weights themselves, all in float64. The results equal those of all weights at once, to
-    rounding.
+    Weights come a few at a time through :meth:`update`. The summary holds the largest weight so
+    far; the mean, the centred second moment and power sums relative to it; the moments of the log
+    weights; the sums of every eighth weight; and the largest weights themselves, all in float64.
+    The results equal those of all weights at once, to rounding.
 
     Args:
         num_data: B.
-        max_particles: The most weights that a datum will get; fixes how many of the largest are kept.
+        max_particles: The most weights that a datum will get; fixes how many of the largest are
+            kept.
         device: Of the sums.
     """
 
@@ -118,7 +119,9 @@ class RunningWeights:
 
     @property
     def log_weight_variance(self) -> Tensor:
-        """``(B,)``: sample variance of the log weights; ``nan`` of a single one, ``inf`` where some weight is zero."""
+        """``(B,)``: sample variance of the log weights; ``nan`` of a single one, ``inf`` where some
+        weight is zero.
+        """
         variance = self.log_spread / (self.count - 1)
         variance = torch.where(self.log_mean.isfinite(), variance, math.inf)
         return torch.where(self.count < 2, math.nan, variance)
@@ -127,8 +130,8 @@ class RunningWeights:
     def degrees_of_freedom(self) -> Tensor:
         r"""``(B,)``: of the sample variance behind :attr:`standard_error`, between 1 and K - 1.
 
-        They are :math:`2K / (\kappa - 1)` with :math:`\kappa` the kurtosis of the weights, which gives a scaled
-        chi-square the sample variance's mean and variance.
+        They are :math:`2K / (\kappa - 1)` with :math:`\kappa` the kurtosis of the weights, which
+        gives a scaled chi-square the sample variance's mean and variance.
 
         References:
             An Approximate Distribution of Estimates of Variance Components (Satterthwaite, 1946).
@@ -143,7 +146,9 @@ class RunningWeights:
 
     @property
     def batch_log_mean_exp(self) -> Tensor:
-        """``(B, 8)``: log mean of the weights 1, 9, 17, ...; of the weights 2, 10, 18, ...; and so on."""
+        """``(B, 8)``: log mean of the weights 1, 9, 17, ...; of the weights 2, 10, 18, ...; and so
+        on.
+        """
         place = torch.arange(BATCHES, device=self.top.device)[:, None]
         counts = torch.div(self.count + BATCHES - 1 - place, BATCHES, rounding_mode="floor")
         return (self.batches.log() + self.top - counts.log()).T
@@ -159,17 +164,19 @@ class RunningWeights:
         return k, unseen
 
     def jackknife(self, order: int = 1) -> Tensor:
-        r"""``(B,)``: :func:`log_mean_exp` with its bias reduced to :math:`O(K^{-1-\mathrm{order}})`.
+        r"""``(B,)``: :func:`log_mean_exp` with its bias reduced to
+        :math:`O(K^{-1-\mathrm{order}})`.
 
         .. math:: J_m = \sum_{j=0}^m (-1)^j \frac{(K-j)^m}{(m-j)!\, j!} \bar L_{K-j}
 
-        where :math:`\bar L_{K-j}` averages the estimate over all ways to leave j particles out. It is a bound no
-        longer. The 64 largest weights enter exactly, the others through a series of their power sums.
-        ``nan`` where K is not above the order, or where a single weight holds everything.
+        where :math:`\bar L_{K-j}` averages the estimate over all ways to leave j particles out. It
+        is a bound no longer. The 64 largest weights enter exactly, the others through a series of
+        their power sums. ``nan`` where K is not above the order, or where a single weight holds
+        everything.
 
         References:
-            Debiasing Evidence Approximations: On Importance-weighted Autoencoders and Jackknife Variational
-            Inference (Nowozin, 2018), equation 10.
+            Debiasing Evidence Approximations: On Importance-weighted Autoencoders and Jackknife
+            Variational Inference (Nowozin, 2018), equation 10.
         """
         if order not in (1, 2):
             raise ValueError(f"The jackknife has order 1 or 2, found {order}.")

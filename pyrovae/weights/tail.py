@@ -1,4 +1,6 @@
-"""The tail of importance weights: a generalised Pareto distribution fitted to the largest of them."""
+"""The tail of importance weights: a generalised Pareto distribution fitted to
+the largest of them.
+"""
 
 import math
 
@@ -10,7 +12,8 @@ _LEAST = 5  # weights that a fit needs
 
 
 def tail_size(num_particles: int) -> int:
-    r"""How many of the largest weights Pareto smoothing takes as the tail: :math:`\min(K / 5, 3 \sqrt K)`.
+    r"""How many of the largest weights Pareto smoothing takes as the tail:
+    :math:`\min(K / 5, 3 \sqrt K)`.
 
     References:
         Pareto Smoothed Importance Sampling (Vehtari et al., 2024), section 3,
@@ -20,12 +23,14 @@ def tail_size(num_particles: int) -> int:
 
 
 def pareto_k(log_w: Tensor, num_particles: int | None = None) -> Tensor:
-    r"""``(B,)``: shape k of the generalised Pareto distribution fitted to the largest weights of each datum.
+    r"""``(B,)``: shape k of the generalised Pareto distribution fitted to the largest weights of
+    each datum.
 
-    Above 0.7 the mean of the weights cannot be trusted at any K that one can pay for. The values agree with
-    :func:`arviz_stats.base.array_stats.psislw`, and two cases beyond it are defined here: ``-inf`` where the
-    largest weights are all equal (to a ten-thousandth), so that there is no tail to fit, and ``inf`` where
-    there are too few weights for a diagnosis (K < 25), or none that is positive.
+    Above 0.7 the mean of the weights cannot be trusted at any K that one can pay for. The values
+    agree with :func:`arviz_stats.base.array_stats.psislw`, and two cases beyond it are defined
+    here: ``-inf`` where the largest weights are all equal (to a ten-thousandth), so that there is
+    no tail to fit, and ``inf`` where there are too few weights for a diagnosis (K < 25), or none
+    that is positive.
 
     Args:
         log_w: ``(K, B)``, or only the ``tail_size(K) + 1`` (or more) largest weights of each datum.
@@ -33,8 +38,8 @@ def pareto_k(log_w: Tensor, num_particles: int | None = None) -> Tensor:
 
     References:
         Pareto Smoothed Importance Sampling (Vehtari et al., 2024),
-        `arXiv:1507.02646 <https://arxiv.org/abs/1507.02646>`_; A New and Efficient Estimation Method for the
-        Generalized Pareto Distribution (Zhang and Stephens, 2009).
+        `arXiv:1507.02646 <https://arxiv.org/abs/1507.02646>`_; A New and Efficient Estimation
+        Method for the Generalized Pareto Distribution (Zhang and Stephens, 2009).
     """
     return pareto_tail(log_w, num_particles)[0]
 
@@ -42,14 +47,16 @@ def pareto_k(log_w: Tensor, num_particles: int | None = None) -> Tensor:
 def pareto_tail(
     log_w: Tensor, num_particles: int | None = None, *, margin: float = 0.0, horizon: float = 10_000
 ) -> tuple[Tensor, Tensor]:
-    r"""k as :func:`pareto_k`, and the share of the mean that K draws may have missed, each ``(B,)``.
+    r"""k as :func:`pareto_k`, and the share of the mean that K draws may have missed, each
+    ``(B,)``.
 
-    The second is in nats: :math:`\log(1 + \Delta / \bar w)`, with :math:`\Delta` the rise of the mean weight if the
-    tail went on as far as ``horizon`` times K draws would follow it. The tail's shape is taken at the upper end
-    :math:`k + m (1 + \max(k, 0)) / \sqrt M`, where m is ``margin`` and M the number of weights in the tail: the
-    second term is the asymptotic standard error of k (Smith, 1987). The tail's scale is the one that gives the median
-    excess that was seen. The result is zero where that shape is not positive (the tail ends), and ``inf`` where
-    there is no diagnosis.
+    The second is in nats: :math:`\log(1 + \Delta / \bar w)`, with :math:`\Delta` the rise of the
+    mean weight if the tail went on as far as ``horizon`` times K draws would follow it. The tail's
+    shape is taken at the upper end :math:`k + m (1 + \max(k, 0)) / \sqrt M`, where m is ``margin``
+    and M the number of weights in the tail: the second term is the asymptotic standard error of k
+    (Smith, 1987). The tail's scale is the one that gives the median excess that was seen. The
+    result is zero where that shape is not positive (the tail ends), and ``inf`` where there is no
+    diagnosis.
 
     Args:
         log_w, num_particles: As in :func:`pareto_k`.
@@ -98,7 +105,9 @@ def _fit_tail(top: Tensor, margin: float, horizon: float) -> tuple[Tensor, Tenso
 
 
 def _tail_mean(k: Tensor, excess: Tensor, horizon: float) -> Tensor:
-    """Mean of the generalised Pareto distribution of shape k with this median, up to its quantile 1 - 1/(horizon M)."""
+    """Mean of the generalised Pareto distribution of shape k with this median, up to its quantile
+    1 - 1/(horizon M).
+    """
     k = k.clamp_min(1e-6)
     scale = k * excess.median(0).values / torch.expm1(k * math.log(2))
     rest = 1 / (horizon * excess.shape[0])

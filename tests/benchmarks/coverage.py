@@ -1,12 +1,12 @@
 """How often `Evidence.interval()` holds the true log p(x): a table in Markdown, by one command.
 
     python tests/benchmarks/coverage.py             # some minutes on one core
-    python tests/benchmarks/coverage.py --full      # eight times the replications, and the largest cells
+    python tests/benchmarks/coverage.py --full      # eight times the replications, and larger cells
 
-Importance weights are drawn from their law, which for a Gaussian posterior and a Gaussian guide is known and does not
-depend on x; they pass through the same summary as those of `log_marginal`. Annealed weights come from `log_marginal`
-itself on the linear Gaussian oracle. All draws follow from seed 0, so the table does not depend on the machine beyond
-rounding.
+Importance weights are drawn from their law, which for a Gaussian posterior and a Gaussian guide is
+known and does not depend on x; they pass through the same summary as those of `log_marginal`.
+Annealed weights come from `log_marginal` itself on the linear Gaussian oracle. All draws follow
+from seed 0, so the table does not depend on the machine beyond rounding.
 """
 
 import argparse
@@ -31,7 +31,9 @@ LATENT_DIM = 2
 
 
 def gaussian(shift: float, stretch: float) -> Callable[..., Tensor]:
-    """Log weights of a guide N(shift, stretch^2) against the posterior N(0, 1), in two independent dimensions."""
+    """Log weights of a guide N(shift, stretch^2) against the posterior N(0, 1), in two independent
+    dimensions.
+    """
 
     def draw(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         u = torch.randn(LATENT_DIM, *shape, generator=generator, dtype=torch.float64)
@@ -50,7 +52,9 @@ def two_modes(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def heavy_posterior(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """A posterior with the tails of Student's t with 5 degrees of freedom under a guide N(0, 1.5^2)."""
+    """A posterior with the tails of Student's t with 5 degrees of freedom under a guide N(0,
+    1.5^2).
+    """
     u = torch.randn(shape, generator=generator, dtype=torch.float64)
     student = torch.distributions.StudentT(torch.tensor(5.0, dtype=torch.float64))
     return student.log_prob(1.5 * u) + u**2 / 2 + math.log(1.5 * math.sqrt(2 * math.pi))
@@ -91,7 +95,9 @@ def importance_columns(guide: str, num_particles: int, num_data: int, seed: int 
 
 
 def annealed_columns(oracle: LinearGaussian, method: pv.AIS, num_data: int, seed: int = 0) -> dict:
-    """As :func:`importance_columns`, of AIS on copies of one datum, which have random streams of their own."""
+    """As :func:`importance_columns`, of AIS on copies of one datum, which have random streams of
+    their own.
+    """
     x = oracle.sample(1)
     copies = x.repeat(num_data, 1)
     evidence = pv.log_marginal(oracle.model, oracle.guide, copies, method=method, seed=seed)
@@ -103,7 +109,9 @@ def annealed_columns(oracle: LinearGaussian, method: pv.AIS, num_data: int, seed
 def coverage(
     columns: dict, num_data: int, num_runs: int, prob: float = 0.95
 ) -> tuple[float, float]:
-    """Share of runs of ``num_data`` data each whose interval holds 0, and share that have no upper end."""
+    """Share of runs of ``num_data`` data each whose interval holds 0, and share that have no upper
+    end.
+    """
     hits = unknown = 0
     for start in range(0, num_runs * num_data, num_data):
         run = {name: column[start : start + num_data] for name, column in columns.items()}

@@ -1,19 +1,25 @@
-"""Evidence by importance sampling: pyrovae against hand-written torch, pythae and the decoder's products alone.
+r"""Evidence by importance sampling: pyrovae against hand-written torch, pythae and the decoder's
+products alone.
 
-    python tests/benchmarks/evidence.py [--data 50] [--particles 1000] [--rounds 9] [--pythae PYTHON]
+    python tests/benchmarks/evidence.py [--data 50] [--particles 1000] [--rounds 9] \
+        [--pythae PYTHON]
 
-The protocol is a fraction of 10,000 data x 5,000 particles with networks 784-300-300-40-300-300-784; the cost of
-every contender is linear in the data, so `--data 100 --particles 5000` takes a hundredth of the whole. All weigh the
-same data under the same weights.
+The protocol is a fraction of 10,000 data x 5,000 particles with networks
+784-300-300-40-300-300-784; the cost of every contender is linear in the data, so
+`--data 100 --particles 5000` takes a hundredth of the whole. All weigh the same data under the same
+weights.
 
-`--pythae` is the interpreter of an environment that has pythae and torch; without it that row is left out. pythae asks
-for no particular torch, so the one at hand can serve it from a folder of its own, and the comparison is at one version:
+`--pythae` is the interpreter of an environment that has pythae and torch; without it that row is
+left out. pythae asks for no particular torch, so the one at hand can serve it from a folder of its
+own, and the comparison is at one version:
 
     pip install --target PYTHAE --no-deps pythae==0.1.2
-    pip install --target PYTHAE --no-deps pydantic pydantic-core annotated-types typing-inspection cloudpickle imageio
+    pip install --target PYTHAE --no-deps pydantic pydantic-core annotated-types \
+        typing-inspection cloudpickle imageio
     python tests/benchmarks/evidence.py --pythae "env PYTHONPATH=PYTHAE python"
 
-`--peaks 1000 5000 50000` shows in place of times by how much an estimate raises resident memory, in MiB, as K grows.
+`--peaks 1000 5000 50000` shows in place of times by how much an estimate raises resident memory, in
+MiB, as K grows.
 """
 
 import argparse
@@ -71,7 +77,9 @@ def hand_written(vae: VAE, x: Tensor, num_particles: int, chunk: int = 250) -> T
 def products(
     vae: VAE, num_data: int, num_particles: int, *, fastest: bool, rows: int = 1000
 ) -> Callable[[], None]:
-    """The decoder's matrix products for the same number of particles, so many at once that they stay in the cache."""
+    """The decoder's matrix products for the same number of particles, so many at once that they
+    stay in the cache.
+    """
     layers = [m for m in vae.likelihood.decoder.modules() if isinstance(m, nn.Linear)]
     pairs = [(torch.ones(rows, layer.in_features), layer.weight.detach().t()) for layer in layers]
     runs = [(fastest_product(x, w) if fastest else torch.mm, x, w) for x, w in pairs]
@@ -150,7 +158,8 @@ def times(vae: VAE, x: Tensor, K: int, rounds: int, python: str | None, path: Pa
     ours = log_marginal(vae.model, vae.guide, x, method=ImportanceSampling(num_particles=K))
     print(machine())
     print(
-        f"mean log p(x): pyrovae {float(ours.log_marginal.mean()):.3f}, by hand {hand_written(vae, x, K).mean():.3f}"
+        f"mean log p(x): pyrovae {float(ours.log_marginal.mean()):.3f}, by hand "
+        f"{hand_written(vae, x, K).mean():.3f}"
     )
     contenders = {
         "decoder products alone": timed(products(vae, len(x), K, fastest=False)),

@@ -81,7 +81,8 @@ def main() -> None:
         return
     print(machine() + "\n")
     print(
-        "| batch | K | latent | first step s | min ms | median ms | peak MiB |\n|---|---|---|---|---|---|---|"
+        "| batch | K | latent | first step s | min ms | median ms | peak MiB "
+        "|\n|---|---|---|---|---|---|---|"
     )
     rows = [(b, 1, 20) for b in (16, 64, 256, 1024)] + [(16, k, 20) for k in (5, 50, 250)]
     for row in [*rows, (128, 1, 2), (128, 1, 20), (128, 1, 200)]:

@@ -1,4 +1,6 @@
-"""The same VAE in NumPyro, an epoch as one jitted `lax.fori_loop`; run by training_step.py in its own interpreter."""
+"""The same VAE in NumPyro, an epoch as one jitted `lax.fori_loop`; run by training_step.py in its
+own interpreter.
+"""
 
 import sys
 import time

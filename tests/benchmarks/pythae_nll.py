@@ -1,7 +1,8 @@
 """pythae's `get_nll` at the weights of a file; run by evidence.py in its own interpreter.
 
-The first line is the version, the second the mean of log p(x), the third the bytes by which resident memory rose
-meanwhile. Then each line read is a number of runs, answered by the seconds they took.
+The first line is the version, the second the mean of log p(x), the third the bytes by which
+resident memory rose meanwhile. Then each line read is a number of runs, answered by the seconds
+they took.
 """
 
 import sys

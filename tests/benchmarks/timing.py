@@ -1,4 +1,6 @@
-"""Contenders timed side by side: alternating rounds, median and smallest, and ratios within each round."""
+"""Contenders timed side by side: alternating rounds, median and smallest, and ratios within each
+round.
+"""
 
 import os
 import platform
@@ -21,9 +23,9 @@ def machine() -> str:
     ]
     flags = torch.backends.cpu.get_cpu_capability()
     return (
-        f"{names[0].split(':')[1].strip() if names else platform.processor()}, {os.cpu_count()} cores, {flags}, "
-        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
-        f"torch {torch.__version__}, Pyro {pyro.__version__}"
+        f"{names[0].split(':')[1].strip() if names else platform.processor()}, {os.cpu_count()} "
+        f"cores, {flags}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; Python "
+        f"{platform.python_version()}, torch {torch.__version__}, Pyro {pyro.__version__}"
         + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")
     )
 
@@ -35,7 +37,8 @@ def alternate(
     seconds: float = 0.15,
     warmup: int = 5,
 ) -> dict[str, list[float]]:
-    """Milliseconds a step, one for each round; every round gives each contender its turn, in changing order.
+    """Milliseconds a step, one for each round; every round gives each contender its turn, in
+    changing order.
 
     Args:
         contenders: Each takes a number of steps, runs them and returns the seconds they took.
@@ -56,7 +59,9 @@ def alternate(
 
 
 def table(title: str, results: dict[str, list[float]], reference: str, unit: str = "ms") -> str:
-    """A Markdown table; the ratio is the median over rounds of time over the reference's in the same round."""
+    """A Markdown table; the ratio is the median over rounds of time over the reference's in the
+    same round.
+    """
     lines = [f"| {title} | min {unit} | median {unit} | of {reference} |", "|---|---|---|---|"]
     for name, times in results.items():
         ratio = statistics.median(t / r for t, r in zip(times, results[reference], strict=True))
@@ -82,10 +87,12 @@ def looped(
 
 
 class Subprocess:
-    """A contender in another interpreter: it reads a number of steps a line and answers with the seconds.
+    """A contender in another interpreter: it reads a number of steps a line and answers with the
+    seconds.
 
     Args:
-        python: The interpreter, with words before it where it needs some: ``env PYTHONPATH=folder python``.
+        python: The interpreter, with words before it where it needs some:
+            ``env PYTHONPATH=folder python``.
         script: What it runs; its first line is the version, further ones :meth:`line` reads.
         arguments: Of the script.
     """

@@ -1,9 +1,12 @@
-"""One training step: pyrovae against a hand-written torch loop, stock Pyro, NumPyro and the matrix products alone.
+r"""One training step: pyrovae against a hand-written torch loop, stock Pyro, NumPyro and the matrix
+products alone.
 
-    python tests/benchmarks/training_step.py [--cases mlp-16 mlp-128 ...] [--numpyro PYTHON] [--rounds 9]
+    python tests/benchmarks/training_step.py [--cases mlp-16 mlp-128 ...] \
+        [--numpyro PYTHON] [--rounds 9]
 
-`--numpyro` is the interpreter of an environment that has numpyro and jax; without it that column is left out.
-All contenders train the same networks on the same data in memory, gathered by index, with Adam at 1e-3.
+`--numpyro` is the interpreter of an environment that has numpyro and jax; without it that column is
+left out. All contenders train the same networks on the same data in memory, gathered by index, with
+Adam at 1e-3.
 """
 
 import argparse
@@ -62,7 +65,9 @@ def build(case: Case) -> VAE:
 
 
 class HandWritten(nn.Module):
-    """What a practitioner writes without a library: networks, closed-form KL where there is one, one loss."""
+    """What a practitioner writes without a library: networks, closed-form KL where there is one,
+    one loss.
+    """
 
     def __init__(self, case: Case, vae: VAE):
         super().__init__()
@@ -133,7 +138,8 @@ def ours(
     step(orders())
     first = time.perf_counter() - start
     print(
-        f"first step {first:.2f} s" + f", of which Inductor {step.compiled.compile_seconds:.2f} s" * compile
+        f"first step {first:.2f} s"
+        + f", of which Inductor {step.compiled.compile_seconds:.2f} s" * compile
         + (f", eager: {step.compiled.reason}" if step.compiled.reason else ""), flush=True,
     )  # fmt: skip
     return step
@@ -181,7 +187,9 @@ def _fastest(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def floor(case: Case, vae: VAE, batch: int, *, fastest: bool) -> Callable[[int], float]:
-    """The matrix products of one step, forward and backward, and nothing else: by torch's default, or the best here."""
+    """The matrix products of one step, forward and backward, and nothing else: by torch's default,
+    or the best here.
+    """
     products = []
     # A Vamp prior's pseudo-inputs go through the encoder with the batch.
     nets_of = (

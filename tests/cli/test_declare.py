@@ -22,8 +22,8 @@ DECLARED = {
     "--estimator DReG --estimator.num_particles 50": ("estimator", "DReG(num_particles=50)"),
     "--beta 0.5": ("beta", "0.5"),
     "--beta=0.5": ("beta", "0.5"),
-    "--beta Constant --beta.value 0.5": ("beta", "Constant(0.5)"),
-    "--beta Linear --beta.steps 5000": ("beta", "Linear(0.0, 1.0, steps=5000)"),
+    "--beta Constant --beta.value 0.5": ("beta", "Constant(value=0.5)"),
+    "--beta Linear --beta.steps 5000": ("beta", "Linear(steps=5000)"),
     "--method.num_particles 5000": ("method", "ImportanceSampling(num_particles=5000)"),
     "--encoder Log1p --encoder.net MLP": ("encoder", "Log1p(net=MLP(300, 300))"),
     "--encoder Log1p --encoder.net Conv --encoder.net.channels [4,8]": (
@@ -36,24 +36,24 @@ DECLARED = {
     ),
     "--estimator FreeBits": (
         "estimator",
-        "FreeBits(AnalyticKL(num_particles=1), nats=0.25, per='dimension')",
+        "FreeBits()",
     ),
     "--estimator FreeBits --estimator.per 4 --estimator.nats 0.5 --estimator.estimator STL": (
         "estimator",
-        "FreeBits(STL(num_particles=1), nats=0.5, per=4)",
+        "FreeBits(estimator=STL(), nats=0.5, per=4)",
     ),
     "--estimator FreeBits --estimator.estimator STL --estimator.estimator.num_particles 3": (
         "estimator",
-        "FreeBits(STL(num_particles=3), nats=0.25, per='dimension')",
+        "FreeBits(estimator=STL(num_particles=3))",
     ),
     "--estimator Capacity --estimator.capacity 3": (
         "estimator",
-        "Capacity(AnalyticKL(num_particles=1), Constant(3.0), gamma=100.0)",
+        "Capacity(capacity=3.0)",
     ),
     "--estimator Capacity --estimator.capacity Linear --estimator.capacity.stop 25 "
     "--estimator.capacity.steps 9": (
         "estimator",
-        "Capacity(AnalyticKL(num_particles=1), Linear(0.0, 25.0, steps=9), gamma=100.0)",
+        "Capacity(capacity=Linear(stop=25.0, steps=9))",
     ),
     "--prior Vamp --prior.start data": ("prior", "Vamp(start='data')"),
     "--model ConditionalVAE --prior DiagonalNormal": ("prior", "DiagonalNormal()"),
@@ -109,7 +109,7 @@ def test_options_win_over_the_configuration(tmp_path):
         assert (config.epochs, config.lr) == (7, 0.25)
         assert repr(config.build("prior")) == "Vamp()"
         steps = 11 if "steps" in text else 9
-        assert repr(config.build("beta")) == f"Linear(0.5, 1.0, steps={steps})"
+        assert repr(config.build("beta")) == f"Linear(start=0.5, steps={steps})"
     # Arguments of the class in the file do not stick to another class.
     assert declared(f"--config {path} --beta 0.1").build("beta") == 0.1
     cyclical = declared(f"--config {path} --beta Cyclical --beta.period 3").build("beta")

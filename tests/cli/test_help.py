@@ -103,8 +103,11 @@ def test_every_class_and_argument_is_described(field):
 def test_classes_build_with_their_defaults(field):
     for module, name in concrete(field):
         cls = getattr(importlib.import_module(module), name)
-        required = [p for p in inspect.signature(cls).parameters.values()
-                    if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]  # fmt: skip
+        required = [
+            p
+            for p in inspect.signature(cls).parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
         if field == "model" or required:
             continue
         config = Config(**{field: f"{module}.{name}"})

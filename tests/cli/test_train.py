@@ -107,15 +107,35 @@ def test_data_that_are_no_images(tmp_path, monkeypatch):
     assert call("evaluate . --limit 3 --method.num_particles 5") == 0
 
 
+EXPLODING = """
+from pyrovae.schedules import Schedule
+
+
+class Exploding(Schedule):
+    \"\"\"Infinite from the third step on.\"\"\"
+
+    def __call__(self, step: int) -> float:
+        return float("inf") if step >= 2 else 1.0
+"""
+
+
 def test_a_diverging_run_keeps_its_last_good_weights(tmp_path, capsys):
-    # One step an epoch: the first leaves huge but finite weights, the second cannot be scored.
-    assert call("train", TINY, "--lr 1e30 --epochs 9 --out", tmp_path / "run") == 1
+    (tmp_path / "mine.py").write_text(EXPLODING)
+    # One step an epoch: two epochs are finished.
+    beta = f"--beta {tmp_path / 'mine.py'}:Exploding"
+    assert call("train", TINY, beta, "--epochs 9 --out", tmp_path / "run") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("pyrovae: Training stopped at step ")
-    assert " the " in line
+    assert line.startswith("pyrovae: Training stopped at step 3 (epoch 3): the ")
     assert " became" in line
     weights = load_file(tmp_path / "run" / "weights.safetensors")
-    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert all(tensor.abs().max() < 100 for tensor in weights.values())
+
+
+def test_a_run_that_diverges_at_once_leaves_nothing(tmp_path, capsys):
+    assert call("train", TINY, "--lr 1e30 --epochs 9 --out", tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pyrovae: Training stopped after epoch 1: the bound of the validation ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_is_overwritten(run, tmp_path, capsys):

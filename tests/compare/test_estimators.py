@@ -188,7 +188,8 @@ def sweep():
 
 def test_slopes_of_signal_to_noise_follow_the_law(sweep):
     slopes = sweep.slopes()
-    # The guide's ratio of IWAE is near 0.5 at 16 particles, known to 1 / sqrt(60): its slope to about 0.15.
+    # The guide's ratio of IWAE is near 0.5 at 16 particles, known to 1 / sqrt(60): its slope to
+    # about 0.15.
     assert -1.0 < float(slopes.sel(estimator="IWAE", group="guide")) < -0.2
     assert float(slopes.sel(estimator="DReG", group="guide")) > 0.2
     for name in ("IWAE", "DReG", "Pyro"):

@@ -11,7 +11,8 @@ from pyrovae.evidence import where_the_nats_go
 from pyrovae.testing import LinearGaussian
 
 REPEATS = 80
-# Of 80 intervals of 95 %, 76 hold the truth on average, with a standard deviation of 1.95: four of those below.
+# Of 80 intervals of 95 %, 76 hold the truth on average, with a standard deviation of 1.95: four of
+# those below.
 FEWEST = 68
 
 

@@ -77,7 +77,8 @@ def test_errors_split():
         for error in ("monte_carlo", "test_set", "both")
     }
     assert found["monte_carlo"] == pytest.approx(0.1)  # sqrt(0.36 + 0.64) / sqrt(100)
-    # The spread of the differences holds the Monte Carlo noise of each: nothing is added to it or taken away.
+    # The spread of the differences holds the Monte Carlo noise of each: nothing is added to it or
+    # taken away.
     expected = (models["a"].log_marginal - models["b"].log_marginal).std(ddof=1) / 10
     assert found["both"] == found["test_set"] == pytest.approx(float(expected))
 
@@ -96,7 +97,9 @@ def runs_of(evidence, size):
 
 
 def test_monte_carlo_noise_of_one_seed_cancels():
-    """With orthogonal columns and one seed both models get the same noise, which leaves no error in the difference."""
+    """With orthogonal columns and one seed both models get the same noise, which leaves no error in
+    the difference.
+    """
     one, two = LinearGaussian(shift=0.4), LinearGaussian(shift=0.4, noise=0.8)
     x = one.sample(30)
     exact = (one.log_prob(x) - two.log_prob(x)).mean().item()
@@ -110,10 +113,12 @@ def test_monte_carlo_noise_of_one_seed_cancels():
 @pytest.mark.parametrize("seed", [0, 1], ids=["same seed", "other seed"])
 @pytest.mark.parametrize("error", ["both", "test_set", "monte_carlo"])
 def test_intervals_of_evaluated_models_cover(error, seed):
-    """120 runs of 60 data at K = 200; the true mean difference is KL(one || two), or that of the run's own data.
+    """120 runs of 60 data at K = 200; the true mean difference is KL(one || two), or that of the
+    run's own data.
 
-    What may be missing: three binomial errors (6 points) and, where data vary, one point, by which a t interval of
-    60 differences with skewness -1.5 misses .95 (0.944 in 20,000 runs with exact log p(x)).
+    What may be missing: three binomial errors (6 points) and, where data vary, one point, by which
+    a t interval of 60 differences with skewness -1.5 misses .95 (0.944 in 20,000 runs with exact
+    log p(x)).
     """
     spoil, runs = {"shift": 0.7, "stretch": 1.1, "orthogonal": False}, 120
     one, two = LinearGaussian(**spoil), LinearGaussian(noise=0.8, **spoil)

@@ -67,15 +67,18 @@ def nested():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: np.ma.masked_array(X, mask=X > 9), ValueError, r"2 values .* masked.*\.filled.*observe_part"),
+        (lambda: np.ma.masked_array(X, mask=X > 9), ValueError,
+         r"2 values .* masked.*\.filled.*observe_part"),
         (lambda: X.astype(complex), TypeError, "complex128.*real and the imaginary part"),
         (lambda: torch.tensor(X).cfloat(), TypeError, "complex64.*real and the imaginary part"),
-        (lambda: np.array([[2**63]], dtype=np.uint64), ValueError, "do not fit.*9223372036854775808"),
+        (lambda: np.array([[2**63]], dtype=np.uint64), ValueError,
+         "do not fit.*9223372036854775808"),
         (lambda: torch.tensor([[-1]]).view(torch.uint64), ValueError, "do not fit"),
         (lambda: torch.empty(3, 2, device="meta"), TypeError, "meta tensor"),
         (nested, TypeError, "nested tensor.*to_padded_tensor"),
         (lambda: pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]}), TypeError, "numeric columns"),
-        (lambda: pandas.DataFrame({"a": pandas.array([1, None], "Int64")}), (TypeError, ValueError), "missing|NaN"),
+        (lambda: pandas.DataFrame({"a": pandas.array([1, None], "Int64")}), (TypeError, ValueError),
+         "missing|NaN"),
         (lambda: np.array(["2020-01-01"], dtype="datetime64[D]"), TypeError, "no numeric dtype"),
         (lambda: "digits", TypeError, "must be an array.*found str"),
     ],
@@ -96,7 +99,8 @@ def test_a_later_batch_of_a_loader_is_checked(value):
     x[5, 1] = value
     it = iter(batches(DataLoader(TensorDataset(x), batch_size=2)))
     next(it), next(it)
-    found = r"Batch 2 of the train data holds NaN or infinite values, in 1 of 2 data \(first at index 1\)"
+    found = r"Batch 2 of the train data holds NaN or infinite values, in 1 of 2 data "
+    found += r"\(first at index 1\)"
     with pytest.raises(ValueError, match=found):
         next(it)
 

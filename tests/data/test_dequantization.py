@@ -1,4 +1,6 @@
-"""Dequantised levels: where they lie, that the bound is one, and who may ask for bits per dimension."""
+"""Dequantised levels: where they lie, that the bound is one, and who may ask for bits per
+dimension.
+"""
 
 import math
 
@@ -30,7 +32,9 @@ def test_single_precision_stays_below_one():
 
 
 def test_the_density_bounds_the_probability_of_a_level():
-    """Against the mass of each cell under Beta(2, 3), whose distribution function is a polynomial."""
+    """Against the mass of each cell under Beta(2, 3), whose distribution
+    function is a polynomial.
+    """
     edges = torch.linspace(0, 1, 6, dtype=F64)
     mass = (6 * edges**2 - 8 * edges**3 + 3 * edges**4).diff()
     torch.manual_seed(0)
@@ -39,7 +43,8 @@ def test_the_density_bounds_the_probability_of_a_level():
     log_p = Beta(torch.tensor(2.0, dtype=F64), torch.tensor(3.0, dtype=F64)).log_prob(y) - math.log(
         5
     )
-    # The expectation by the midpoint rule, which is below the logarithm of the mass by Jensen's inequality.
+    # The expectation by the midpoint rule, which is below the logarithm of the mass by Jensen's
+    # inequality.
     grid = (torch.arange(5)[:, None] + (torch.arange(100_000, dtype=F64) + 0.5) / 100_000) / 5
     bound = (12 * grid * (1 - grid) ** 2).log().mean(1) - math.log(5)
     assert (bound < mass.log()).all()

@@ -1,4 +1,6 @@
-"""A short training on real data buys many nats, by the importance-weighted held-out log-likelihood."""
+"""A short training on real data buys many nats, by the importance-weighted
+held-out log-likelihood.
+"""
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ from pyrovae import nets
 
 
 def factorised(train, test):
-    """Mean log-likelihood of independent pixels with the training frequencies (add-one smoothing)."""
+    """Mean log-likelihood of independent pixels with the training frequencies
+    (add-one smoothing).
+    """
     p = (train.sum(0) + 1) / (len(train) + 2)
     return torch.distributions.Bernoulli(p).log_prob(test).flatten(1).sum(1).mean().item()
 
@@ -24,7 +28,8 @@ def train_and_compare(data, *, margin, **kwargs):
     pv.fit(vae.model, vae.guide, data.train, valid=data.valid, transform=data.transform, **kwargs)
     evidence = held_out(vae, data.test)
     baseline = factorised(data.train, data.test)
-    # With 100 particles the estimate is a lower bound in expectation, so the margins are conservative.
+    # With 100 particles the estimate is a lower bound in expectation, so the margins are
+    # conservative.
     assert evidence.interval()[0] > baseline + margin
     assert baseline > untrained
     return evidence

@@ -1,7 +1,9 @@
-"""Every prior and every posterior is a law: it adds up to one, and its draws and gradients are those of its density.
+"""Every prior and every posterior is a law: it adds up to one, and its draws and gradients are
+those of its density.
 
-A new variant needs a row here, or :func:`test_every_law_has_a_row` fails. Sums are by quadrature (an angular grid
-on the sphere, enumeration for one-hot codes), Monte Carlo is held to five of its own standard errors.
+A new variant needs a row here, or :func:`test_every_law_has_a_row` fails. Sums are by quadrature
+(an angular grid on the sphere, enumeration for one-hot codes), Monte Carlo is held to five of its
+own standard errors.
 """
 
 import math

@@ -1,7 +1,8 @@
 """Priors and posteriors of drawn kinds, sizes, batches and parameters are laws.
 
-Each class has a strategy in ``helpers.latents``; :func:`test_every_class_is_drawn` fails if one has none. What cannot
-be summed is held to six of its own Monte Carlo errors; examples are derandomised, so a run is a plain yes or no.
+Each class has a strategy in ``helpers.latents``; :func:`test_every_class_is_drawn` fails if one has
+none. What cannot be summed is held to six of its own Monte Carlo errors; examples are derandomised,
+so a run is a plain yes or no.
 """
 
 import math
@@ -79,7 +80,9 @@ def width(z):
 
 
 def real_grid(z):
-    """Nodes ``(n, D)`` and weights for one or two real dimensions, about draws z, out to 2,000 of their widths."""
+    """Nodes ``(n, D)`` and weights for one or two real dimensions, about draws z, out to 2,000 of
+    their widths.
+    """
     dim = z.shape[1]
     t = torch.linspace(-8.3, 8.3, 1601 if dim == 1 else 161, dtype=torch.float64)
     line, weight = t.sinh(), t.cosh() * (t[1] - t[0])
@@ -91,7 +94,8 @@ def references(law, num):
     """Draws ``(num, D)`` of a normalised density r that covers the law, and log r."""
     z = law.distribution.sample((num,))
     if law.space == "real":
-        # Tails heavier than those of df = 1.5. The other way round, E_p[r / p], spline flows have rare huge weights.
+        # Tails heavier than those of df = 1.5. The other way round, E_p[r / p], spline flows have
+        # rare huge weights.
         r = torch.distributions.StudentT(1.4, z.median(0).values, 1.5 * width(z))
         u = r.sample((num,))
         return u, r.log_prob(u).sum(-1)
@@ -118,14 +122,17 @@ def log_area(dim):
 @given(data=st.data())
 @torch.no_grad()
 def test_adds_up_to_one(kind, name, data):
-    """By quadrature on one or two reals, by enumeration, else E_r[p / r] = 1 with a normalised r."""
+    """By quadrature on one or two reals, by enumeration, else E_r[p / r] = 1
+    with a normalised r.
+    """
     law = data.draw(laws(kind, name))
     p = law.distribution
     (dim,) = p.event_shape
     slow = type(p).__name__ in ("FlowDistribution", "ComponentMixture")  # at a grid's many nodes
     if law.space == "real" and (dim == 1 or (dim == 2 and not slow)):
         nodes, weights = real_grid(p.sample((1000,)))
-        # The kinks of ReLU flows and of |z| cost the trapezoid rule O(h^2); df = 1.5 leaves 1e-4 beyond the grid.
+        # The kinks of ReLU flows and of |z| cost the trapezoid rule O(h^2); df = 1.5 leaves 1e-4
+        # beyond the grid.
         assert abs(weights @ p.log_prob(nodes).exp() - 1) < 2e-3
         return
     if law.space == "one-hot":
@@ -190,7 +197,9 @@ def test_density_passes_gradcheck(kind, name, data):
 @drawn_settings(3)
 @given(data=st.data())
 def test_draws_pass_gradcheck(name, data):
-    """rsample at the same noise, in the encoder's outputs; where draws come of accepted proposals, only theirs."""
+    """rsample at the same noise, in the encoder's outputs; where draws come of accepted proposals,
+    only theirs.
+    """
     law = data.draw(laws("posterior", name))
     if name in ("Mixture", "PowerSpherical"):
         return  # implicit gradients: their expectation is tested in test_latent_laws.py

@@ -1,7 +1,9 @@
-"""The power spherical against mpmath, from the smallest to the largest concentration that float32 carries.
+"""The power spherical against mpmath, from the smallest to the largest concentration that float32
+carries.
 
-The truth is evaluated at the very float32 numbers that the code is given, so the error that is left is that of the
-formula. It may reach some roundings of the terms that the density is a sum of, and no more.
+The truth is evaluated at the very float32 numbers that the code is given, so the error that is left
+is that of the formula. It may reach some roundings of the terms that the density is a sum of, and
+no more.
 """
 
 import math
@@ -23,7 +25,8 @@ def digits():
 
 
 CONCENTRATIONS = [
-    SMALLEST, 1e-20, 1e-6, 0.1, 1.0, 30.0, 1e3, 9.99e3, 1e4, 1.01e4, 1e5, 1e6, 1e8, 1e12, 1e20, 1e30, LARGEST,
+    SMALLEST, 1e-20, 1e-6, 0.1, 1.0, 30.0, 1e3, 9.99e3, 1e4, 1.01e4, 1e5, 1e6, 1e8, 1e12,
+    1e20, 1e30, LARGEST,
 ]  # fmt: skip
 spheres = pytest.mark.parametrize("dim", [2, 3, 10, 301])
 
@@ -55,7 +58,9 @@ def log_peak(kappa, dim):
 @spheres
 @pytest.mark.parametrize("concentration", CONCENTRATIONS)
 def test_power_spherical_is_its_formula(dim, concentration):
-    """Value and gradients: at the mean direction, about it as draws are, at a right angle, and near the antipode."""
+    """Value and gradients: at the mean direction, about it as draws are, at a right angle, and near
+    the antipode.
+    """
     spread = math.sqrt(dim / (dim + concentration))
     for angle in (0.0, 0.5 * spread, spread, 1.57, 1.58, 3.1):
         mu, z, tangent = pole_and_point(dim, angle)

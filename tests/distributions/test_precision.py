@@ -1,4 +1,6 @@
-"""Every density of data, and its gradient, against 150 digits over all parameters that single precision can carry."""
+"""Every density of data, and its gradient, against 150 digits over all parameters that single
+precision can carry.
+"""
 
 import itertools
 import math
@@ -20,8 +22,13 @@ from pyrovae.distributions import (
 )
 from pyrovae.distributions.bernoulli import JointBernoulli
 
-mp.mp.dps = 150
 STEP = mp.mpf(10) ** -40  # of the central difference, whose error is far below all rounding here
+
+
+@pytest.fixture(autouse=True)
+def digits():
+    with mp.workdps(150):
+        yield
 
 
 def logistic(t):
@@ -178,7 +185,8 @@ def mixture_cases():
             yield x, weight, 0.5, loc, 0.4, scale, 0.05
 
 
-# name: (distribution of the parameters, log density in mpmath, which parameters are positive, cases)
+# name: (distribution of the parameters, log density in mpmath, which parameters are positive,
+# cases)
 DENSITIES = {
     "Poisson": (counts.Poisson, poisson, (0,), count_cases),
     "NegativeBinomial": (counts.NegativeBinomial, negative_binomial, (0, 1), dispersed_cases),
@@ -188,7 +196,8 @@ DENSITIES = {
     "Normal": (location_scale.Normal, normal, (0, 1), real_cases),
     "Laplace": (location_scale.Laplace, laplace, (0, 1), real_cases),
     "StudentT": (
-        lambda loc, scale, df: location_scale.StudentT(df, loc, scale), student, (0, 1, 1), student_cases,
+        lambda loc, scale, df: location_scale.StudentT(df, loc, scale), student, (0, 1, 1),
+        student_cases,
     ),
     "Beta": (beta.Beta, beta_density, (1, 1), beta_cases),
     "Bernoulli": (
@@ -229,7 +238,9 @@ def derivative(function, arguments, index, positive):
 
 
 def worst(found, exact, limit):
-    """The largest error, in units of 1 + |exact|, and where; what the precision cannot hold counts as infinite."""
+    """The largest error, in units of 1 + |exact|, and where; what the precision cannot hold counts
+    as infinite.
+    """
     errors = []
     for left, right in zip(found, exact, strict=True):
         if abs(right) > limit:
@@ -247,7 +258,8 @@ def test_density_and_gradient_are_accurate(name, dtype):
     build, function, kinds, cases = DENSITIES[name]
     rows = torch.tensor(list(cases()), dtype=torch.float64).to(dtype)
     if dtype == torch.float64 and name in LARGEST:
-        # Beyond, the rounding of the parameters themselves moves the result by more than the tolerance.
+        # Beyond, the rounding of the parameters themselves moves the result by more than the
+        # tolerance.
         rows = rows[rows.abs().amax(1) <= LARGEST[name]]
     x, *parameters = rows.unbind(1)
     leaves = [p.clone().requires_grad_() for p in parameters]
@@ -281,7 +293,9 @@ def test_density_and_gradient_are_accurate(name, dtype):
 
 @pytest.mark.parametrize("name", DENSITIES)
 def test_captured_graphs_are_as_accurate(name):
-    """Graphs take other kernels for some functions; values and gradients agree with the eager ones, seen above."""
+    """Graphs take other kernels for some functions; values and gradients agree with the eager ones,
+    seen above.
+    """
     build, _, _, cases = DENSITIES[name]
     rows = torch.tensor(list(cases()), dtype=torch.float64).float()
     x, *parameters = rows.unbind(1)

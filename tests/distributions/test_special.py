@@ -6,7 +6,6 @@ import torch
 
 from pyrovae.distributions import deviances, special
 
-mp.mp.dps = 150
 SMOOTH = {
     "log_one_plus_square": (special.log_one_plus_square, [0.0, 0.3, -2.0]),
     "stirling_error": (special.stirling_error, [0.3, 3.0, 20.0]),
@@ -15,6 +14,12 @@ SMOOTH = {
         [0.0, 1.0, 3.0],
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def digits():
+    with mp.workdps(150):
+        yield
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

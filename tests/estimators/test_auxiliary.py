@@ -1,4 +1,6 @@
-"""Guides with auxiliary sites: random ones that the model lacks, and draws that point masses map to latents."""
+"""Guides with auxiliary sites: random ones that the model lacks, and draws that point masses map to
+latents.
+"""
 
 import math
 import warnings
@@ -61,7 +63,9 @@ class Noisy(nn.Module):
             pyro.sample("z", dist.Normal(self.g * x + u, self.log_t.exp()))
 
     def given(self, x, shift, variance):
-        """``(B,)``: E[log p(x, z) - log q(z | u)] for z of mean g x + shift and variance t^2 + variance."""
+        """``(B,)``: E[log p(x, z) - log q(z | u)] for z of mean g x + shift and variance t^2 +
+        variance.
+        """
         mean, noise = self.g * x + shift, (2 * self.log_r).exp()
         t = (2 * self.log_t).exp()
         log_x = dist.Normal(self.c * mean, self.log_r.exp()).log_prob(x)
@@ -199,7 +203,9 @@ def test_wake_updates_refuse_a_hidden_density(estimator):
 
 
 class Positive(nn.Module):
-    """z ~ Gamma, x | z ~ Poisson; a log-normal guide, written as one distribution or as a mapped draw."""
+    """z ~ Gamma, x | z ~ Poisson; a log-normal guide, written as one distribution or as a mapped
+    draw.
+    """
 
     def __init__(self, mapped):
         super().__init__()
@@ -261,7 +267,9 @@ def test_a_mapped_draw_is_the_distribution_that_it_makes(estimator):
 
 @pytest.mark.parametrize("estimator", [ELBO(3), STL(3), IWAE(3), DReG(3)], ids=repr)
 def test_a_map_with_parameters_keeps_its_whole_gradient(estimator):
-    """u ~ N(0, 1) without parameters, z = loc + scale u: all gradient is the map's, for the same draws."""
+    """u ~ N(0, 1) without parameters, z = loc + scale u: all gradient is the map's, for the same
+    draws.
+    """
 
     class Affine(Noisy):
         def guide(self, x):
@@ -326,7 +334,8 @@ def test_free_bits_refuse_a_mapped_draw():
         FreeBits(ELBO()).bound(owner.model, owner.guide, COUNTS)
 
 
-# --- Pyro's automatic guides -----------------------------------------------------------------------
+# --- Pyro's automatic guides
+# -----------------------------------------------------------------------
 
 WEIGHT = torch.tensor([[0.8, 0.3], [-0.2, 1.1]], dtype=torch.float64)
 ROWS = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-0.4, 1.2]], dtype=torch.float64)
@@ -340,7 +349,9 @@ def linear(x):
 
 @pytest.fixture
 def automatic():
-    """Makes an automatic guide of the linear model in double precision, which has its parameters already."""
+    """Makes an automatic guide of the linear model in double precision, which has its parameters
+    already.
+    """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
 

@@ -17,7 +17,9 @@ from pyrovae.weights import leave_one_out, log_mean_exp
 
 
 def outcomes(oracle, x, num):
-    """Every assignment of ``num`` particles: log p, log q ``(outcomes, num, B)`` and probability ``(outcomes, B)``."""
+    """Every assignment of ``num`` particles: log p, log q ``(outcomes, num, B)`` and probability
+    ``(outcomes, B)``.
+    """
     log_p, log_q = oracle.log_joint(x), oracle.log_guide(x)
     index = torch.tensor(list(itertools.product(range(len(log_p)), repeat=num)))
     return log_p[index], log_q[index], log_q[index].sum(1).exp()
@@ -229,7 +231,8 @@ def test_inner_plates_sum_to_one_number_a_datum():
     assert_close(
         estimator.bound(module.model, module.guide, x), dist.Normal(0.0, 2**0.5).log_prob(x).sum(0)
     )
-    # E log q(z | x) falls by (gain - 1/2)^2 E[x^2] over each of two pairs: its slope at 0.6 is -0.4 a pair.
+    # E log q(z | x) falls by (gain - 1/2)^2 E[x^2] over each of two pairs: its slope at 0.6 is -0.4
+    # a pair.
     module.gain.data.fill_(0.6)
     torch.manual_seed(0)
     sums = []

@@ -19,7 +19,9 @@ def name_of(value):
 
 
 def reference_log_weights(oracle, x, num):
-    """``(K, B)`` log-weights of the linear Gaussian by its densities alone, with the draws that Pyro would make."""
+    """``(K, B)`` log-weights of the linear Gaussian by its densities alone, with the draws that
+    Pyro would make.
+    """
     mean, scale = x @ oracle.gain.T + oracle.offset, oracle.log_scale.exp()
     z = mean + scale * torch.randn(num, *mean.shape, dtype=x.dtype)
     log_p = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
@@ -189,7 +191,9 @@ def test_iwae_rises_with_particles_to_the_evidence():
 
 
 def test_reported_bound_is_no_weighted_mean_of_log_weights(spoilt):
-    """The sum of normalised weight times log w, reported elsewhere as IWAE, always lies above the bound."""
+    """The sum of normalised weight times log w, reported elsewhere as IWAE, always lies above the
+    bound.
+    """
     oracle, x = spoilt
     particles = IWAE(20).particles(oracle.model, oracle.guide, x)
     weighted = (particles.log_weights.softmax(0) * particles.log_weights).sum(0)
@@ -197,7 +201,9 @@ def test_reported_bound_is_no_weighted_mean_of_log_weights(spoilt):
 
 
 def test_the_best_particle_weighs_most(spoilt):
-    """A softmax over positive losses, met elsewhere, gives the worst particle most of the gradient."""
+    """A softmax over positive losses, met elsewhere, gives the worst particle
+    most of the gradient.
+    """
     oracle, x = spoilt
     particles = IWAE(5).particles(oracle.model, oracle.guide, x)
     log_w = particles.log_weights.detach().requires_grad_()
@@ -270,7 +276,9 @@ def test_jackknife_equals_the_streamed_one(order, spoilt):
 
 
 def test_bias_falls_faster_with_particles_for_the_jackknife():
-    """Like 1 / K for IWAE and 1 / K^2 for order 1: twice the particles leave about a half and a quarter."""
+    """Like 1 / K for IWAE and 1 / K^2 for order 1: twice the particles leave about a half and a
+    quarter.
+    """
     oracle = LinearGaussian(stretch=1.5)  # a wide guide bounds the weights
     x = oracle.sample(1).expand(20_000, -1)
     truth = oracle.log_prob(x[:1]).item()
@@ -283,13 +291,16 @@ def test_bias_falls_faster_with_particles_for_the_jackknife():
         ]
         return sum(rounds) / 20 - truth
 
-    # The errors of the four biases are near 0.0006, 0.0004, 0.0006, 0.0004; the smallest bias is near 0.003.
+    # The errors of the four biases are near 0.0006, 0.0004, 0.0006, 0.0004; the smallest bias is
+    # near 0.003.
     assert bias(0, 4) / bias(0, 8) == pytest.approx(2.2, abs=0.3)
     assert bias(1, 4) / bias(1, 8) > 3.5
 
 
 def test_with_draws_keeps_groups_and_the_original():
     grouped = MIWAE(4, 5)
-    assert repr(grouped.with_draws(32)) == "MIWAE(num_bounds=4, num_particles=8)"
+    other = grouped.with_draws(32)
+    assert (other.num_bounds, other.num_particles, other.num_draws) == (4, 8, 32)
+    assert repr(other) == "MIWAE(num_particles=8)"  # four bounds are the default
     assert grouped.num_draws == 20
     assert IWAE(3).with_draws(7).num_draws == 7

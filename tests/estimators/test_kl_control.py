@@ -1,4 +1,6 @@
-"""Free bits and capacity: their gradients follow their formulas, and what is reported does not move."""
+"""Free bits and capacity: their gradients follow their formulas, and what is reported does not
+move.
+"""
 
 import pyro
 import pyro.distributions as dist
@@ -127,7 +129,9 @@ def test_capacity_follows_its_schedule(oracle):
 
 
 def test_elements_are_told_apart_in_two_layers_and_by_monte_carlo():
-    """Sites without a closed form are judged by their draws: gates of zero and one, nothing between."""
+    """Sites without a closed form are judged by their draws: gates of zero and one, nothing
+    between.
+    """
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -187,3 +191,16 @@ def test_dependent_elements_are_refused_by_name():
     with pytest.raises(ValueError, match=r"prior of site 'z' is a MultivariateNormal.*per='site'"):
         FreeBits(ELBO()).bound(model, guide, torch.zeros(3, 2))
     FreeBits(ELBO(), per="site").bound(model, guide, torch.zeros(3, 2))
+
+
+def test_another_number_of_draws_keeps_what_training_has_set():
+    estimator = Capacity(ELBO(2), Linear(0.0, 10.0, steps=10))
+    estimator.advance(5)
+    estimator.max_plate_nesting = 2
+    other = estimator.with_draws(7)
+    assert (other.num_draws, other.estimator.num_draws, estimator.num_draws) == (7, 7, 2)
+    assert (other.now.item(), other.max_plate_nesting) == (5.0, 2)
+    assert (
+        repr(other)
+        == "Capacity(estimator=ELBO(num_particles=7), capacity=Linear(stop=10.0, steps=10))"
+    )

@@ -1,4 +1,6 @@
-"""Masks and scales that only some sites, or one program, have; data of which only a part is observed."""
+"""Masks and scales that only some sites, or one program, have; data of which only a part is
+observed.
+"""
 
 import numpy as np
 import pyro
@@ -133,7 +135,9 @@ def test_what_a_likelihood_refuses_is_refused_in_the_observed_part(table):
 
 
 def test_observed_parts_add_up(table):
-    """At the same draws, the elements seen under a mask and under its complement are all elements."""
+    """At the same draws, the elements seen under a mask and under its
+    complement are all elements.
+    """
     x, mask = table
     net = vae()
 

@@ -1,4 +1,6 @@
-"""Gradients along the draws: unbiased, zero at the exact posterior, whole where the prior shares the encoder."""
+"""Gradients along the draws: unbiased, zero at the exact posterior, whole where the prior shares
+the encoder.
+"""
 
 import pyro
 import pyro.distributions as dist
@@ -129,7 +131,9 @@ def test_model_gradient_of_dreg_is_that_of_iwae_draw_by_draw(spoilt):
 
 @pytest.mark.parametrize(("estimator", "slope"), [(IWAE, -0.5), (DReG, 0.5)])
 def test_signal_to_noise_of_the_guide_against_particles(estimator, slope):
-    """Of one datum: near -1/2 for IWAE, not negative for DReG (near +1/2, for an average of K terms)."""
+    """Of one datum: near -1/2 for IWAE, not negative for DReG (near +1/2, for an average of K
+    terms).
+    """
     oracle = LinearGaussian(shift=0.3, stretch=1.1)
     x = oracle.sample(1)
     counts, ratios = (4, 16, 64), []
@@ -165,7 +169,9 @@ def test_a_site_without_rsample_is_refused_by_name(mixture):
 
 
 def test_one_pass_over_the_model_has_the_gradient_of_two(spoilt):
-    """A single site crosses a bridge; without it, the same surrogate differentiates the model twice."""
+    """A single site crosses a bridge; without it, the same surrogate differentiates the model
+    twice.
+    """
     oracle, x = spoilt
     found = []
     for draws in ("bridged", "detached"):

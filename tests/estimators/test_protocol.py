@@ -31,7 +31,9 @@ BOUNDS = [estimator for estimator in ALL if not isinstance(estimator, AnalyticKL
 
 @pytest.mark.parametrize("estimator", BOUNDS, ids=repr)
 def test_exact_guide_makes_every_bound_tight(estimator, exact):
-    """The log-weights do not vary, whatever is drawn; a closed-form KL is tight only in expectation."""
+    """The log-weights do not vary, whatever is drawn; a closed-form KL is tight only in
+    expectation.
+    """
     oracle, x = exact
     assert_close(estimator.bound(oracle.model, oracle.guide, x), oracle.log_prob(x).detach())
 

@@ -1,4 +1,6 @@
-"""Path gradients on VAEs of real parts: unbiased whatever the prior shares and however the posterior is made."""
+"""Path gradients on VAEs of real parts: unbiased whatever the prior shares and however the
+posterior is made.
+"""
 
 import pytest
 import torch

@@ -59,7 +59,9 @@ def test_all_parts_are_under_the_kl_scale(oracle):
 
 
 def test_total_correlation_of_the_whole_data_is_that_of_the_mixture(oracle):
-    """For a batch that is the data, the estimate differs from KL(q(z) || prod q(z_d)) by (D - 1) log M alone."""
+    """For a batch that is the data, the estimate differs from KL(q(z) || prod q(z_d)) by (D - 1)
+    log M alone.
+    """
     module, x = oracle
     estimator = BetaTC(20_000)
     torch.manual_seed(0)

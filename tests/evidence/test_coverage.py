@@ -1,7 +1,8 @@
 """Every interval of evidence holds the exact value as often as it says, over many independent runs.
 
-Runs are made at once, as copies of the data, which have random streams of their own: as good as other seeds.
-``often`` allows three binomial errors; what else is allowed, and why, is said where it is.
+Runs are made at once, as copies of the data, which have random streams of their own: as good as
+other seeds. ``often`` allows three binomial errors; what else is allowed, and why, is said where it
+is.
 """
 
 import importlib.util
@@ -66,7 +67,9 @@ def law(oracle) -> torch.distributions.MultivariateNormal:
 
 @pytest.mark.parametrize("num_particles", [60, 1000])
 def test_each_datum(num_particles):
-    """The interval of one datum; weights at K = 60 are still skewed, and the debiased end allows for it."""
+    """The interval of one datum; weights at K = 60 are still skewed, and the debiased end allows
+    for it.
+    """
     x, copies = SPOILED.sample(8, seed=1), 50
     evidence = pv.log_marginal(
         SPOILED.model, SPOILED.guide, x.repeat(copies, 1), num_particles=num_particles
@@ -78,7 +81,9 @@ def test_each_datum(num_particles):
 
 @pytest.mark.parametrize(("error", "num_particles"), [("test_set", 2), ("both", 30)])
 def test_mean_over_all_data_of_a_kind(error, num_particles):
-    """The mean of log p(x) over the model's own data is minus its entropy; each run has 100 new data."""
+    """The mean of log p(x) over the model's own data is minus its entropy; each run has 100 new
+    data.
+    """
     oracle = (
         LinearGaussian() if error == "test_set" else SPOILED
     )  # with and without Monte Carlo error
@@ -87,7 +92,8 @@ def test_mean_over_all_data_of_a_kind(error, num_particles):
     truth = -law(oracle).entropy().item()
     for prob in PROBS:
         hits = hit_rate([run.interval(prob, error) for run in runs_of(evidence, 100)], truth)
-        # log p(x) is skewed like a chi-square of 5, and the spread is that of 100 data: a normal quantile is a bit low.
+        # log p(x) is skewed like a chi-square of 5, and the spread is that of 100 data: a normal
+        # quantile is a bit low.
         assert often(hits, prob, 200, below=0.01, above=0.02)
 
 
@@ -122,7 +128,8 @@ def test_adaptive_effort(oracle, target):
     for prob in PROBS:
         hits = hit_rate([run.interval(prob) for run in runs_of(evidence, 8)], truth.mean())
         assert often(hits, prob, copies, above=0.03)
-    # Weights that stopped themselves were off by a tenth of a standard error or more: here, on 2,000 estimates.
+    # Weights that stopped themselves were off by a tenth of a standard error or more: here, on
+    # 2,000 estimates.
     ratio = np.exp(evidence.log_marginal.values - np.tile(truth, copies)) - 1
     units = evidence.standard_error.values.mean()
     assert abs(ratio.mean()) < 3 * ratio.std() / math.sqrt(ratio.size) + 0.03 * units
@@ -130,9 +137,11 @@ def test_adaptive_effort(oracle, target):
 
 @pytest.mark.parametrize("error", ["both", "test_set", "monte_carlo"])
 def test_difference_between_models(error):
-    """For data of the first, the mean difference from the second is KL(first || second); each run has 60 new data.
+    """For data of the first, the mean difference from the second is KL(first || second); each run
+    has 60 new data.
 
-    With "test_set", log p(x) is known; with "monte_carlo" the truth is the difference on the run's own data.
+    With "test_set", log p(x) is known; with "monte_carlo" the truth is the difference on the run's
+    own data.
     """
     spoil = {} if error == "test_set" else {"shift": 0.4, "stretch": 1.2}
     first, second = LinearGaussian(**spoil), LinearGaussian(noise=0.8, **spoil)
@@ -155,7 +164,8 @@ def test_difference_between_models(error):
     ]
     rows = [table.sel(model="first", reference="second") for table in tables]
     hits = hit_rate([(float(row["lower"]), float(row["upper"])) for row in rows], known)
-    # Biases of the two estimates cancel but for a tenth of the error; 60 data in place of a normal law.
+    # Biases of the two estimates cancel but for a tenth of the error; 60 data in place of a normal
+    # law.
     assert often(hits, 0.8, 200, below=0.02, above=0.02)
 
 
@@ -169,7 +179,9 @@ def test_difference_between_models(error):
     ids=["importance", "guide", "prior"],
 )
 def test_sandwich(method):
-    """100 runs of 10 simulated data each: each side holds the truth, and so does the bracket of both."""
+    """100 runs of 10 simulated data each: each side holds the truth, and so does the bracket of
+    both.
+    """
     whole = bdmc(
         SPOILED.model,
         SPOILED.guide,
@@ -188,13 +200,15 @@ def test_sandwich(method):
     assert whole.lower.mean() < truth.mean() < whole.upper.mean()
 
 
-# --- the table of docs/what_the_errors_mean.md, with fewer replications -----------------------------------------------
+# --- the table of docs/what_the_errors_mean.md, with fewer replications
+# -----------------------------------------------
 
 ROWS = [
     (guide, num_particles)
     for guide in table.GUIDES
     for num_particles in (30, 100, 1000)
-    # A single datum of few weights cannot show that the guide is ten times too sharp; the page says so.
+    # A single datum of few weights cannot show that the guide is ten times too sharp; the page says
+    # so.
     if (guide, num_particles)
     not in {("very narrow", 30), ("very narrow", 100), ("far shifted", 30)}
 ]
@@ -257,7 +271,9 @@ def test_fewer_than_25_weights_have_no_upper_end(num_particles):
     ids=["narrow, 30", "narrow, 1000", "shifted, 30", "shifted, 1000"],
 )
 def test_bad_guides_through_log_marginal(oracle, num_particles):
-    """100 runs of 20 data; before, the intervals held the truth in 1, 66, 23 and 100 (52 with no end) of them."""
+    """100 runs of 20 data; before, the intervals held the truth in 1, 66, 23 and 100 (52 with no
+    end) of them.
+    """
     x = oracle.sample(20, seed=1)
     evidence = pv.log_marginal(
         oracle.model, oracle.guide, x.repeat(100, 1), num_particles=num_particles
@@ -269,7 +285,9 @@ def test_bad_guides_through_log_marginal(oracle, num_particles):
 @pytest.mark.parametrize("spoil", [{"stretch": 0.5}, {"shift": 2.0}], ids=["narrow", "shifted"])
 @pytest.mark.parametrize("num_chains", [16, 32])
 def test_few_annealed_chains(spoil, num_chains):
-    """Ten temperatures; before, .81 (narrow) and .89 (shifted) of the intervals of one datum by 16 chains."""
+    """Ten temperatures; before, .81 (narrow) and .89 (shifted) of the intervals of one datum by 16
+    chains.
+    """
     method = AIS(10, num_chains, start="guide", num_leapfrog=5)
     columns = table.annealed_columns(LinearGaussian(**spoil), method, 300)
     for num_data, runs in ((1, 300), (3, 100), (20, 15)):
@@ -292,7 +310,9 @@ def test_an_exact_guide_is_held_to_rounding():
 
 
 def test_quantiles_are_students():
-    """Three data: the normal quantile 1.96 held the mean in .78 of the runs, Student's 4.30 holds it in .95."""
+    """Three data: the normal quantile 1.96 held the mean in .78 of the runs, Student's 4.30 holds
+    it in .95.
+    """
     oracle = LinearGaussian()
     x = oracle.sample(3 * 2000, seed=4)
     evidence = pv.log_marginal(oracle.model, oracle.guide, x, num_particles=2)
@@ -304,7 +324,8 @@ def test_quantiles_are_students():
     assert 0.90 < hits < 0.97
 
 
-# --- several runs joined ---------------------------------------------------------------------------------------------
+# --- several runs joined
+# ---------------------------------------------------------------------------------------------
 
 
 def test_combined_runs_are_one_run_of_all_weights():

@@ -1,4 +1,6 @@
-"""What an inspection finds out about programs: modules in training mode, observed elements, inference tensors."""
+"""What an inspection finds out about programs: modules in training mode, observed elements,
+inference tensors.
+"""
 
 import math
 
@@ -107,7 +109,8 @@ def test_dropout_that_no_module_holds_is_refused(function):
         pv.log_marginal(model, ORACLE.guide, ORACLE.sample(3), num_particles=5)
 
 
-# --- bits per dimension under a mask ------------------------------------------------------------------------------
+# --- bits per dimension under a mask
+# ------------------------------------------------------------------------------
 
 
 def coins(x, mask=None):
@@ -154,7 +157,8 @@ def test_bits_per_dimension_under_a_handlers_mask():
     assert plain.bits_per_dim == pytest.approx(1.0, rel=1e-5)
 
 
-# --- torch.inference_mode -----------------------------------------------------------------------------------------
+# --- torch.inference_mode
+# -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Memory: flat as K grows, within the budget as data do. Each run is measured in a process of its own."""
+"""Memory: flat as K grows, within the budget as data do. Each run is measured in a process of its
+own.
+"""
 
 import json
 import subprocess
@@ -62,7 +64,9 @@ def measure(code: str) -> dict[str, float]:
 
 @needs_proc
 def test_memory_is_flat_in_the_number_of_particles():
-    """From K = 1,000 to 50,000 the peak may rise by 16 MiB, the size of the budget; all at once would take 500."""
+    """From K = 1,000 to 50,000 the peak may rise by 16 MiB, the size of the budget; all at once
+    would take 500.
+    """
     found = measure("""
 x = data(5)
 def run(K):
@@ -121,7 +125,9 @@ def test_pieces_hold_to_the_budget(budget, num_particles):
 
 
 def test_a_particle_takes_what_its_tensors_take():
-    """Logits and a few tensors of their size are made for each particle: neither less is reckoned nor many times it."""
+    """Logits and a few tensors of their size are made for each particle: neither less is reckoned
+    nor many times it.
+    """
     vae = VAE(1000, 2, encoder=nets.MLP(4), decoder=nets.MLP(4))
     inspection = inspect(vae.model, vae.guide, torch.zeros(5, 1000))
     with inspection.evaluating():

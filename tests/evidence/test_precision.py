@@ -1,4 +1,6 @@
-"""Networks in bfloat16: what is rounded, and whether the error that is reported is the error that is made."""
+"""Networks in bfloat16: what is rounded, and whether the error that is reported is the error that
+is made.
+"""
 
 import numpy as np
 import pytest

@@ -1,8 +1,9 @@
-"""A datum's evidence depends on the datum and the seed alone: for every prior, posterior and method.
+"""A datum's evidence depends on the datum and the seed alone: for every prior, posterior and
+method.
 
-Order, other data, memory and copies of the data change nothing but the last digits. Models are in float64: how a sum
-is rounded does depend on how many data are scored at once, and HMC can turn a difference of the last float32 digit
-into another path of a chain.
+Order, other data, memory and copies of the data change nothing but the last digits. Models are in
+float64: how a sum is rounded does depend on how many data are scored at once, and HMC can turn a
+difference of the last float32 digit into another path of a chain.
 """
 
 import numpy as np
@@ -53,7 +54,9 @@ ANY = ("importance", "summed", "adaptive", "defensive")  # methods that need no 
 
 
 def cases():
-    """Every pair with importance sampling, and every method with one pair; the rest of the product is slow."""
+    """Every pair with importance sampling, and every method with one pair; the rest of the product
+    is slow.
+    """
     for pair in PAIRS:
         for method in METHODS:
             if pair in REAL or method in ANY:
@@ -102,7 +105,9 @@ def test_every_prior_and_posterior_is_there():
 
 
 class Plates:
-    """Codes of many values in an inner plate, or as elements of one site, with another site before it or not."""
+    """Codes of many values in an inner plate, or as elements of one site, with another site before
+    it or not.
+    """
 
     def __init__(self, inner: bool, before: bool):
         self.inner, self.before = inner, before
@@ -143,7 +148,9 @@ def test_codes_of_many_values(inner, before):
 
 @pytest.mark.parametrize("shape", [(5, 4), (5,), (5, 4, 2)])
 def test_numbers_without_particles_belong_to_the_datum(shape):
-    """A program that runs for one particle at a time draws tensors that have no dimension of particles."""
+    """A program that runs for one particle at a time draws tensors that have no dimension of
+    particles.
+    """
     keys = np.arange(5, dtype=np.uint64)
     with DatumStreams(keys, 9):
         whole = torch.randn(shape)
@@ -156,7 +163,9 @@ def test_numbers_without_particles_belong_to_the_datum(shape):
 
 
 class OneByOne:
-    """Programs that do not broadcast over particles, with two sites, so that the guide runs for every particle."""
+    """Programs that do not broadcast over particles, with two sites, so that the guide runs for
+    every particle.
+    """
 
     weight = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

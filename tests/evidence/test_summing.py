@@ -1,4 +1,6 @@
-"""Discrete latent sites summed out: against exact evidence, and against densities written down by hand."""
+"""Discrete latent sites summed out: against exact evidence, and against densities written down by
+hand.
+"""
 
 import math
 
@@ -24,8 +26,9 @@ def normal(*shape: int, seed: int) -> torch.Tensor:
 class Clusters:
     """c, a scalar z given c, and x given both: p(x) is a mixture of Gaussians.
 
-    The guide draws c and then z given c ("given"), z and then c given z ("after"), or z alone ("without").
-    With ``broadcast=False`` the decoder joins z and the code of c, for which both must have one batch shape.
+    The guide draws c and then z given c ("given"), z and then c given z ("after"), or z alone
+    ("without"). With ``broadcast=False`` the decoder joins z and the code of c, for which both must
+    have one batch shape.
     """
 
     def __init__(self, order: str = "given", num: int = 3, *, broadcast: bool = True):
@@ -109,7 +112,8 @@ def planned(owner, x, enumerate="auto", **options):
         return inspection, plan(inspection, 1, enumerate=enumerate)
 
 
-# --- exact, where nothing else is latent --------------------------------------------------------------------------
+# --- exact, where nothing else is latent
+# --------------------------------------------------------------------------
 
 
 def test_a_single_discrete_site_is_summed():
@@ -190,7 +194,9 @@ def test_two_discrete_sites():
 
 
 class Switches:
-    """In an inner plate, or as a vector, three switches that each move an element of x; z moves all of them."""
+    """In an inner plate, or as a vector, three switches that each move an element of x; z moves all
+    of them.
+    """
 
     size = normal(3, seed=7)
 
@@ -250,7 +256,8 @@ def test_several_elements_in_one_site(inner, with_z):
         np.testing.assert_allclose(evidence.log_marginal, owner.log_prob(x), rtol=1e-12)
 
 
-# --- with other sites beside --------------------------------------------------------------------------------------
+# --- with other sites beside
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("broadcast", [True, False])
@@ -274,7 +281,9 @@ def test_weights_are_ratios_of_marginal_densities(order, broadcast):
 
 
 class Folding(Clusters):
-    """Right for particles; as many values as particles, in a dimension of their own, would be mixed up in silence."""
+    """Right for particles; as many values as particles, in a dimension of their own, would be mixed
+    up in silence.
+    """
 
     def decode(self, z, c):
         offsets = self.offsets[c]
@@ -353,7 +362,8 @@ def test_clusters_of_the_model_alone_are_summed_however_many():
         )
 
 
-# --- the other methods --------------------------------------------------------------------------------------------
+# --- the other methods
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("broadcast", [True, False])
@@ -409,7 +419,8 @@ def test_convergence_shows_the_drawn_weights():
     assert float(found.dataset["mean"][0]) == pytest.approx(float(elbo), abs=0.05)  # 40,000 draws
 
 
-# --- drawn, and said so -------------------------------------------------------------------------------------------
+# --- drawn, and said so
+# -------------------------------------------------------------------------------------------
 
 
 def test_many_values_are_drawn_unless_asked_for():

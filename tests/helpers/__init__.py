@@ -1,1 +1,3 @@
-"""What several test files share: plain functions, imported as ``from helpers.models import ...``."""
+"""What several test files share: plain functions, imported as
+``from helpers.models import ...``.
+"""

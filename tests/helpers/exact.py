@@ -1,4 +1,6 @@
-"""Comparison of float32 results with mpmath, to the rounding of the terms that they are summed of."""
+"""Comparison of float32 results with mpmath, to the rounding of the terms that
+they are summed of.
+"""
 
 import mpmath as mp
 import torch

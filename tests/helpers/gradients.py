@@ -12,7 +12,9 @@ from pyrovae.testing import LinearGaussian
 
 
 def gradient(module: nn.Module, scalar: Tensor) -> Tensor:
-    """The gradient of a scalar with respect to every parameter of a module, as one vector; absent ones are zero."""
+    """The gradient of a scalar with respect to every parameter of a module, as one vector; absent
+    ones are zero.
+    """
     found = torch.autograd.grad(scalar, list(module.parameters()), allow_unused=True)
     pieces = [
         torch.zeros_like(p) if g is None else g
@@ -30,7 +32,9 @@ def spread(
     rounds: int = 40,
     seed: int = 0,
 ):
-    """Mean and standard error of the ascent gradient for one pass over x, from ``copies * rounds`` passes."""
+    """Mean and standard error of the ascent gradient for one pass over x, from ``copies * rounds``
+    passes.
+    """
     found = []
     many = x.repeat(copies, *[1] * (x.dim() - 1))
     for i in range(rounds):
@@ -46,7 +50,9 @@ def spread(
 def assert_within(
     mean: Tensor, error: Tensor, truth: Tensor, other_error: Tensor | float = 0.0
 ) -> None:
-    """Agreement within 4.5 standard errors: about one false alarm in 5,000 for the 30 elements compared here."""
+    """Agreement within 4.5 standard errors: about one false alarm in 5,000 for the 30 elements
+    compared here.
+    """
     error = (error**2 + torch.as_tensor(other_error) ** 2).sqrt()
     excess = (mean - truth).abs() - 4.5 * error - 1e-10
     assert excess.max() <= 0, f"off by {((mean - truth) / error).abs().max():.1f} standard errors"
@@ -58,9 +64,11 @@ def exact_elbo(oracle: LinearGaussian, x: Tensor) -> Tensor:
 
 
 class TwoLayers(nn.Module):
-    """z2 ~ N(0, 1), z1 | z2 ~ N(a z2, s), x | z1 ~ N(c z1, r), with the exact posterior as a bottom-up guide.
+    """z2 ~ N(0, 1), z1 | z2 ~ N(a z2, s), x | z1 ~ N(c z1, r), with the exact posterior as a
+    bottom-up guide.
 
-    The guide draws z1 given x, then z2 given z1; ``spoil`` shifts its parameters away from the exact ones.
+    The guide draws z1 given x, then z2 given z1; ``spoil`` shifts its parameters away from the
+    exact ones.
     """
 
     def __init__(self, spoil: float = 0.0):
@@ -127,7 +135,9 @@ class TwoLayers(nn.Module):
 
 
 class SharedPrior(LinearGaussian):
-    """A linear Gaussian whose prior is the guide at a learned pseudo-input, as in a Vamp prior of one component."""
+    """A linear Gaussian whose prior is the guide at a learned pseudo-input, as in a Vamp prior of
+    one component.
+    """
 
     def __init__(self, **options):
         super().__init__(**options)

@@ -57,7 +57,9 @@ spreads = st.floats(0.0, 0.6)
 
 @dataclass
 class Law:
-    """One distribution with the part that made it, and for a posterior the encoder outputs it was made of."""
+    """One distribution with the part that made it, and for a posterior the encoder outputs it was
+    made of.
+    """
 
     part: Any
     distribution: Any

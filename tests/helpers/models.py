@@ -15,7 +15,9 @@ from pyrovae.estimators import IWAE, Estimator
 
 
 def shaken(module: nn.Module, seed: int = 0) -> Any:
-    """In float64, with every parameter away from its start, so that nothing agrees by being zero."""
+    """In float64, with every parameter away from its start, so that nothing
+    agrees by being zero.
+    """
     module = module.double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -62,7 +64,9 @@ def assert_trains_everything(
 
 
 def assert_stock_gradients(vae: Any, ours: Estimator, *data: Tensor) -> None:
-    """The loss and its gradients are those of Pyro's Trace_ELBO at the same draws; equal up to rounding."""
+    """The loss and its gradients are those of Pyro's Trace_ELBO at the same draws; equal up to
+    rounding.
+    """
     stock = Trace_ELBO(
         num_particles=ours.num_particles, vectorize_particles=True, max_plate_nesting=1
     )
@@ -77,7 +81,9 @@ def assert_stock_gradients(vae: Any, ours: Estimator, *data: Tensor) -> None:
 
 
 def assert_gradient_is_the_slope(vae: Any, *data: Tensor, step: float = 1e-6) -> None:
-    """The ELBO's gradient, draws and all, along a random direction: a central difference at the same noise."""
+    """The ELBO's gradient, draws and all, along a random direction: a central difference at the
+    same noise.
+    """
     generator = torch.Generator().manual_seed(7)
     along = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in vae.parameters()]
     elbo, losses = Trace_ELBO(), []
@@ -119,7 +125,9 @@ def assert_rises_to(vae: Any, truth: Tensor, *data: Tensor, copies: int = 300) -
 
 
 def assert_within_error(evidence: Any, truth: Tensor) -> None:
-    """Every datum within 4.5 of its own standard errors, and those small enough to say something."""
+    """Every datum within 4.5 of its own standard errors, and those small enough
+    to say something.
+    """
     gap = evidence.debiased.values - truth.numpy()
     assert (abs(gap) < 4.5 * evidence.standard_error.values + 1e-9).all(), (
         gap / evidence.standard_error.values
@@ -128,7 +136,9 @@ def assert_within_error(evidence: Any, truth: Tensor) -> None:
 
 
 def assert_copies_are_independent(vae: Any, *data: Tensor) -> None:
-    """A deepcopy and an unpickled one give the same numbers, and training them leaves the original alone."""
+    """A deepcopy and an unpickled one give the same numbers, and training them leaves the original
+    alone.
+    """
     loss = Trace_ELBO()
     pyro.clear_param_store()
     SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), loss).step(*data)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from pyrovae import nets
 from pyrovae.cli import main
 from pyrovae.cli.parse import parse
+from pyrovae.declare import Declared
 
 TINY = (
     "--limit 60 --epochs 2 --latent_dim 3 --method.num_particles 50 "
@@ -63,3 +64,13 @@ def assert_same_weights(vae, run):
     assert weights.keys() == vae.state_dict().keys()
     for name, tensor in vae.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
+
+
+def declaration_of(vae):
+    """What a model is made of: its parts as declared, and the name and shape of every tensor."""
+    parts = {
+        name: repr(part)
+        for name, part in vae.named_modules()
+        if isinstance(part, Declared) and part is not vae
+    }
+    return type(vae), parts, {name: tuple(t.shape) for name, t in vae.state_dict().items()}

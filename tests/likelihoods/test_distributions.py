@@ -1,4 +1,6 @@
-"""Every data-space distribution: normalised, sampled as it scores, smooth, finite at its edges, cheap to expand."""
+"""Every data-space distribution: normalised, sampled as it scores, smooth, finite at its edges,
+cheap to expand.
+"""
 
 import math
 
@@ -32,7 +34,8 @@ def theta(a):
     return (0.7 * a).exp()
 
 
-# From unconstrained parameters to the distribution; how many it takes; what it is summed or integrated over.
+# From unconstrained parameters to the distribution; how many it takes; what it is summed or
+# integrated over.
 REAL = {
     "Normal": (lambda a, b: location_scale.Normal(a, theta(b)), 2),
     "Laplace": (lambda a, b: location_scale.Laplace(a, theta(b)), 2),
@@ -81,8 +84,8 @@ def support_of(name):
         return GREYS, torch.ones(L, dtype=F64)
     if name in COUNTS:
         return torch.arange(20_000, dtype=F64), torch.ones(20_000, dtype=F64)
-    # Double-exponential substitutions turn integrable edges and heavy tails into rapid decay: the trapezoid rule
-    # then errs by less than 1e-7 for every density here; most at the Laplace's kink.
+    # Double-exponential substitutions turn integrable edges and heavy tails into rapid decay: the
+    # trapezoid rule then errs by less than 1e-7 for every density here; most at the Laplace's kink.
     t = torch.linspace(-3.4, 3.4, 60_001, dtype=F64)
     step = t[1] - t[0]
     inner, slope = 0.5 * math.pi * t.sinh(), 0.5 * math.pi * t.cosh()
@@ -104,7 +107,8 @@ def draw_one(name):
 def test_adds_up_to_one_and_has_its_mean(name, seed):
     d = make(name, 4, seed=seed)
     points, weights = support_of(name)
-    # Points that rounding puts on the open interval's ends: at most (1e-16)^0.5 of the mass, as a, b > 0.5.
+    # Points that rounding puts on the open interval's ends: at most (1e-16)^0.5 of the mass, as a,
+    # b > 0.5.
     inside = (
         (points > 0) & (points < 1) if name == "Beta" else torch.ones_like(points, dtype=torch.bool)
     )
@@ -112,7 +116,8 @@ def test_adds_up_to_one_and_has_its_mean(name, seed):
     if name in REAL:  # grid about the centre, so that the Laplace's kink is one of its points
         points, weights = d.loc + d.scale * points, d.scale * weights
     mass = d.log_prob(points).exp() * weights
-    # Tails cut off: counts beyond 20,000; |x| beyond 1e20 for Student-t of two or more degrees of freedom.
+    # Tails cut off: counts beyond 20,000; |x| beyond 1e20 for Student-t of two or more degrees of
+    # freedom.
     assert_close(mass.sum(0), torch.ones(4, dtype=F64), atol=1e-6, rtol=0)
     # A Student-t mean of few degrees of freedom converges like the square root of the cut tail.
     assert_close((mass * points).sum(0), d.mean, atol=1e-5, rtol=1e-5)
@@ -124,7 +129,8 @@ def test_samples_follow_the_density(name):
     points, weights = support_of(name)
     probability = d.log_prob(points[:, None]).exp().nan_to_num(posinf=0) * weights[:, None]
     cdf = probability.cumsum(0)
-    # Kolmogorov-Smirnov at 20,000 draws: 2.2/sqrt(n) has probability 1e-4 under the null; step functions less.
+    # Kolmogorov-Smirnov at 20,000 draws: 2.2/sqrt(n) has probability 1e-4 under the null; step
+    # functions less.
     index = torch.searchsorted(points, x.contiguous(), right=True) - 1
     assert (index >= 0).all()
     if name in COUNTS or name in LEVELS:
@@ -161,7 +167,9 @@ def test_gradients(name):
     sample=st.lists(st.integers(1, 2), max_size=2),
 )
 def test_shapes(name, shape, ones, lead, sample):
-    """Parameters of broadcasting shapes, expanded to more batch dimensions, score as plainly expanded ones do."""
+    """Parameters of broadcasting shapes, expanded to more batch dimensions, score as plainly
+    expanded ones do.
+    """
     build, number = ALL[name]
     parameters = [
         normal(*(1 if one and i else size for size in shape), seed=i)
@@ -206,9 +214,11 @@ def test_finite_at_the_edges(dtype):
         assert gradient.isfinite().all()
 
 
+@mpmath.workdps(50)
 def test_continuous_bernoulli_is_accurate_near_one_half():
-    """Against 50 digits: normaliser, slope and mean, on both sides of the switch between the two formulas."""
-    mpmath.mp.dps = 50
+    """Against 50 digits: normaliser, slope and mean, on both sides of the switch between the two
+    formulas.
+    """
     logits = [
         s * l
         for s in (1, -1)
@@ -229,7 +239,9 @@ def test_continuous_bernoulli_is_accurate_near_one_half():
 
 
 def test_float32_counts_keep_their_digits():
-    """Where log-gammas of 1e7 would leave half a nat of rounding, float32 agrees with float64 to 1e-2."""
+    """Where log-gammas of 1e7 would leave half a nat of rounding, float32 agrees with float64 to
+    1e-2.
+    """
     x = torch.tensor([0.0, 10.0, 1e3, 1e5])
     for size in (1.0, 1e3, 1e6):
         log_mean = (x + 1).log()
@@ -237,7 +249,8 @@ def test_float32_counts_keep_their_digits():
         double = counts.NegativeBinomial(
             (x.double() + 1).log(), torch.tensor(size, dtype=F64)
         ).log_prob(x.double())
-        # The largest terms are about 3e5, which float32 rounds at 2e-2; for counts of 1e3, 4e3 and 2e-4.
+        # The largest terms are about 3e5, which float32 rounds at 2e-2; for counts of 1e3, 4e3 and
+        # 2e-4.
         assert_close(single.double(), double, atol=3e-2, rtol=0)
         assert_close(single[:3].double(), double[:3], atol=5e-4, rtol=0)
 
@@ -272,7 +285,9 @@ def test_shared_parameters_stay_small(monkeypatch):
 
 
 def test_level_convention():
-    """k / (L - 1) and back, for every level of 8-bit images in float32; halves of a step are no level."""
+    """k / (L - 1) and back, for every level of 8-bit images in float32; halves of a step are no
+    level.
+    """
     k = torch.arange(256, dtype=torch.float32)
     assert torch.equal(levels.to_levels(k / 255, 256), k)
     assert torch.equal(levels.from_levels(k, 256), k / 255)

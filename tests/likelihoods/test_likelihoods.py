@@ -1,4 +1,6 @@
-"""Every likelihood as a part of a VAE: modes, supports, starts, exposures, and evidence against quadrature."""
+"""Every likelihood as a part of a VAE: modes, supports, starts, exposures, and evidence against
+quadrature.
+"""
 
 import copy
 import math
@@ -65,14 +67,17 @@ def test_every_likelihood_has_a_row():
 
 @rows
 def test_quadrature_agrees_with_the_marginal_likelihood(likelihood):
-    """Two-dimensional z: the grid and importance sampling find the same log p(x), within the reported errors."""
+    """Two-dimensional z: the grid and importance sampling find the same log p(x), within the
+    reported errors.
+    """
     vae = make(
         likelihood, (3, 1, 1) if isinstance(likelihood, DiscretizedLogisticMixture) else (3,)
     ).eval()
     with torch.no_grad():
         for parameter in vae.likelihood.decoder.parameters():
             parameter *= 2  # a likelihood that depends on z
-        # A proposal wider than the prior keeps the weights bounded, and so the reported errors right.
+        # A proposal wider than the prior keeps the weights bounded, and so the reported errors
+        # right.
         encoder = [m for m in vae.posterior.modules() if isinstance(m, nn.Linear)][-1]
         encoder.weight.zero_()
         encoder.bias.copy_(torch.tensor([0.0, 0.0, 1.0, 1.0]))
@@ -120,7 +125,8 @@ BAD = [
     (
         Bernoulli(),
         0.5,
-        "0.5 among the data .*Binarise the data.*ContinuousBernoulli or likelihoods.DiscretizedLogistic",
+        "0.5 among the data .*Binarise the data.*ContinuousBernoulli or "
+        "likelihoods.DiscretizedLogistic",
     ),
     (ContinuousBernoulli(), 255.0, r"density on \[0, 1\], found 255 .* by 1/255"),
     (ContinuousBernoulli(), math.nan, "found nan"),
@@ -177,7 +183,9 @@ def test_wrong_declarations_are_refused(build, message):
 
 @rows
 def test_copies_and_declarations(likelihood):
-    """The VAE's own copy prints as declared, and a state dict carries everything that was learned."""
+    """The VAE's own copy prints as declared, and a state dict carries
+    everything that was learned.
+    """
     shape = (3, 1, 1) if isinstance(likelihood, DiscretizedLogisticMixture) else (3,)
     vae, other = make(likelihood, shape, seed=1), make(likelihood, shape, seed=2)
     assert repr(vae.likelihood) == repr(likelihood)
@@ -200,7 +208,9 @@ def test_scale_modes_have_their_shapes(family):
 
 
 def test_uniform_greys_cost_eight_bits():
-    """With every logit zero each of 256 levels has the same probability, whatever z: log p(x) = -D log 256."""
+    """With every logit zero each of 256 levels has the same probability, whatever z: log p(x) = -D
+    log 256.
+    """
     vae = make(Categorical(256), (2, 3), decoder=nets.MLP())
     with torch.no_grad():
         for parameter in vae.likelihood.decoder.parameters():
@@ -242,7 +252,9 @@ def test_softplus_link_reaches_far_below_underflow():
 
 
 def test_a_likelihood_of_ones_own():
-    """The documentation's, as written, in a VAE: quadrature and importance sampling agree, and data are checked."""
+    """The documentation's, as written, in a VAE: quadrature and importance sampling agree, and data
+    are checked.
+    """
     text = (Path(__file__).resolve().parents[2] / "docs" / "likelihoods.md").read_text(
         encoding="utf-8"
     )

@@ -54,7 +54,8 @@ def test_mixture_adds_up_to_one(coupled):
     found = torch.bincount(code, minlength=3**elements) / 40_000
     index = (every * 2 @ (3.0 ** torch.arange(elements, dtype=F64))).long()
     p = d.log_prob(x).exp()
-    # Five standard errors of each frequency, over at most 729 outcomes, and one count's worth for the rare ones.
+    # Five standard errors of each frequency, over at most 729 outcomes, and one count's worth for
+    # the rare ones.
     assert ((found[index] - p).abs() < 5 * (p * (1 - p) / 40_000).sqrt() + 1 / 40_000).all()
 
 
@@ -77,7 +78,9 @@ def test_mixture_is_the_formula_of_the_paper():
 
 
 def test_mixture_mean_is_near_the_draws():
-    """Without coupling within half a level of the exact mean; with it, within a level of the draws' at 256."""
+    """Without coupling within half a level of the exact mean; with it, within a level of the draws'
+    at 256.
+    """
     d = mixture(levels_=64, components=3, pixels=(4,), coupled=False)
     each = levels.from_levels(torch.arange(64, dtype=F64), 64)
     single = [

@@ -1,4 +1,6 @@
-"""Likelihoods on the real data that they are for, in short seeded runs; the examples are the long ones."""
+"""Likelihoods on the real data that they are for, in short seeded runs; the examples are the long
+ones.
+"""
 
 import importlib.util
 import math
@@ -53,7 +55,9 @@ def histogram_bits(data, test, num_levels):
     ids=lambda likelihood: type(likelihood).__name__,
 )
 def test_grey_digits(likelihood):
-    """scikit-learn's digits have 17 grey levels; each likelihood beats their histograms by its bits."""
+    """scikit-learn's digits have 17 grey levels; each likelihood beats their histograms by its
+    bits.
+    """
     data = pv.data.load("digits")
     evidence = train(likelihood, data.train, data.test)
     bits = evidence.bits_per_dim
@@ -62,7 +66,9 @@ def test_grey_digits(likelihood):
 
 
 def test_grey_digits_as_reals():
-    """A density of reals is worth less the narrower the levels: in bits, the continuous Bernoulli's is uniform's."""
+    """A density of reals is worth less the narrower the levels: in bits, the continuous Bernoulli's
+    is uniform's.
+    """
     data = pv.data.load("digits")
     evidence = train(likelihoods.ContinuousBernoulli(), data.train, data.test)
     assert evidence.mean() > 0  # better than the uniform density on [0, 1]^64
@@ -74,7 +80,8 @@ def test_optimal_scale_beats_a_fixed_one():
     fixed = train(likelihoods.Gaussian(1.0), data.train, data.test)
     optimal = train(likelihoods.Gaussian("optimal"), data.train, data.test)
     learned = train(likelihoods.Gaussian("learned"), data.train, data.test)
-    # At sigma = 1 the normaliser alone costs log(1/0.15), about 1.9 nats for each of 64 pixels more.
+    # At sigma = 1 the normaliser alone costs log(1/0.15), about 1.9 nats for each of 64 pixels
+    # more.
     assert optimal.mean() > fixed.mean() + 50
     assert optimal.mean() > learned.mean()  # the learned one is still on its way after 30 epochs
 
@@ -87,7 +94,9 @@ def mnist(real_data):
 
 
 def test_mnist_in_bits(mnist):
-    """Eight-bit MNIST is about 80 % black: far below uniform's eight bits even after a short run."""
+    """Eight-bit MNIST is about 80 % black: far below uniform's eight bits even
+    after a short run.
+    """
     evidence = train(likelihoods.DiscretizedLogistic(), *mnist, epochs=8)
     assert evidence.bits_per_dim < 3
 

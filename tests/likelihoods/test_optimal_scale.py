@@ -1,4 +1,6 @@
-"""The scale of a Gaussian that is fitted in closed form, and fixed wherever a likelihood is reported."""
+"""The scale of a Gaussian that is fitted in closed form, and fixed wherever a likelihood is
+reported.
+"""
 
 import pyro
 import pytest
@@ -38,7 +40,9 @@ class TestOptimalScale:
         assert grid[each.argmax()].item() == pytest.approx(best.item(), rel=0.01)
 
     def test_its_gradient_is_that_of_the_log_error(self):
-        """With sigma at its optimum the objective is -N/2 log mean square error, up to a constant."""
+        """With sigma at its optimum the objective is -N/2 log mean square
+        error, up to a constant.
+        """
         parameters = list(self.vae.likelihood.decoder.parameters())
         found = torch.autograd.grad(self.vae.likelihood(self.z).log_prob(self.x).sum(), parameters)
         loc = self.vae.likelihood(self.z).base_dist.loc
@@ -47,7 +51,9 @@ class TestOptimalScale:
             assert_close(left, right)
 
     def test_is_frozen_wherever_a_likelihood_is_reported(self):
-        """No gradients or eval mode: one sigma whatever the data, one datum's density independent of another's."""
+        """No gradients or eval mode: one sigma whatever the data, one datum's density independent
+        of another's.
+        """
         estimators.ELBO().loss_and_grads(self.vae.model, self.vae.guide, self.x)
         variance = self.vae.likelihood.running_variance.clone()
         assert variance != 4.0

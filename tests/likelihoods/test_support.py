@@ -1,4 +1,6 @@
-"""What a likelihood says of its data: their support, whether they are discrete, and numbers kept exactly."""
+"""What a likelihood says of its data: their support, whether they are discrete, and numbers kept
+exactly.
+"""
 
 import math
 

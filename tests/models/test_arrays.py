@@ -1,4 +1,6 @@
-"""Models take NumPy arrays and tensors of any floating dtype, and refuse what would be taken for something else."""
+"""Models take NumPy arrays and tensors of any floating dtype, and refuse what would be taken for
+something else.
+"""
 
 import numpy as np
 import pytest

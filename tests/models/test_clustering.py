@@ -65,7 +65,9 @@ def test_every_site_scores_as_written(vae, x):
 
 
 def test_the_joint_pair_weighs_as_if_c_were_summed_out(vae, x):
-    """q(c | z) is exact, so whichever c is drawn, log p(x, z, c) - log q(z, c | x) = log p(x, z) - log q(z | x)."""
+    """q(c | z) is exact, so whichever c is drawn, log p(x, z, c) - log q(z, c | x) = log p(x, z) -
+    log q(z | x).
+    """
     found = draw(vae.joint_model, vae.joint_guide, 7, (x,))
     z, c = found.latents["z"], found.latents["c"]
     assert c.value.shape == (7, 5)
@@ -91,7 +93,9 @@ def enumerated(num_particles):
 @pytest.mark.parametrize("guide", ["joint_guide", "guide"])
 @pytest.mark.parametrize("configured", [True, False])
 def test_enumerating_c_is_summing_it_out(num_particles, guide, configured, vae, x):
-    """TraceEnum_ELBO of the joint pair has the loss and gradients of the pair without c, at the same z."""
+    """TraceEnum_ELBO of the joint pair has the loss and gradients of the pair without c, at the
+    same z.
+    """
     torch.manual_seed(3)
     loss = estimators.ELBO(num_particles).loss_and_grads(vae.model, vae.guide, x)
     summed = gradients(vae)
@@ -106,7 +110,9 @@ def test_enumerating_c_is_summing_it_out(num_particles, guide, configured, vae, 
 
 
 def test_enumerated_bound_by_hand(vae, x):
-    """One z: the sum over c of p(c | z) (log p(c) + log p(z | c) + log p(x | z) - log q(z) - log p(c | z))."""
+    """One z: the sum over c of p(c | z) (log p(c) + log p(z | c) + log p(x | z) - log q(z) - log
+    p(c | z)).
+    """
     torch.manual_seed(3)
     trace = poutine.trace(vae.guide).get_trace(x)
     z = trace.nodes["z"]["value"]

@@ -1,4 +1,6 @@
-"""A VAE of x given y: scores by hand, Pyro's own inference, and log p(x | y) by quadrature and by the prior."""
+"""A VAE of x given y: scores by hand, Pyro's own inference, and log p(x | y) by quadrature and by
+the prior.
+"""
 
 import math
 
@@ -104,7 +106,9 @@ def test_estimators_reach_every_parameter(estimator, vae, x, y):
 
 
 def test_closed_form_kl_is_the_expectation(vae, x, y):
-    """log q - log p over 4,000 draws averages to KL(q(z | x, y) || p(z | y)), written out for normals."""
+    """log q - log p over 4,000 draws averages to KL(q(z | x, y) || p(z | y)), written out for
+    normals.
+    """
     torch.manual_seed(0)
     particles = draw(vae.model, vae.guide, 4000, (x, y))
     analytic = estimators.AnalyticKL(1, strict=True).kl(particles).detach()

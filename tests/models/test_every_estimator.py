@@ -1,4 +1,6 @@
-"""Every shape with every estimator and evidence method: it trains and evaluates, or says in a line why it cannot."""
+"""Every shape with every estimator and evidence method: it trains and evaluates, or says in a line
+why it cannot.
+"""
 
 import warnings
 
@@ -75,7 +77,8 @@ def refusal(shape, name):
         "conditional",
         "conditional-learned",
     ):
-        return "not independent across elements.*(FreeBits.per=.site.. takes it|use an elementwise distribution)"
+        advice = "(FreeBits.per=.site.. takes it|use an elementwise distribution)"
+        return f"not independent across elements.*{advice}"
     if name.startswith("ais") and shape in ("hierarchical-categorical", "conditional-sphere"):
         return "is discrete, constrained.*Use ImportanceSampling"
     if name == "refined" and shape == "conditional-sphere":
@@ -129,5 +132,6 @@ def test_evidence(shape, name):
         return
     found = vae.log_marginal(data, method=METHODS[name])
     assert torch.as_tensor(found.log_marginal.values).isfinite().all()
-    # Six fair bits cost 4.2 nats; an untrained decoder with data apart from it a little more or less.
+    # Six fair bits cost 4.2 nats; an untrained decoder with data apart from it a little more or
+    # less.
     assert -7 < found.mean() < -3

@@ -193,7 +193,9 @@ def test_draws_and_reconstructions(vae, x):
 
 
 def test_samples_follow_the_model(tiny):
-    """Frequencies of all 16 binary data, by chi-square: 15 degrees of freedom, one alarm in 10^4 above 44."""
+    """Frequencies of all 16 binary data, by chi-square: 15 degrees of freedom, one alarm in 10^4
+    above 44.
+    """
     torch.manual_seed(0)
     with torch.no_grad():
         for p in (*tiny.conditional.parameters(), *tiny.likelihood.parameters()):

@@ -1,4 +1,6 @@
-"""Parts of one's own, as the documentation writes them, from a file on the command line and from a saved config."""
+"""Parts of one's own, as the documentation writes them, from a file on the command line and from a
+saved config.
+"""
 
 import re
 from pathlib import Path
@@ -90,7 +92,8 @@ class Denoising(pv.VAE):
         noise: Standard deviation of the noise.
     \"\"\"
 
-    def __init__(self, data_shape: int, latent_dim: int, *, noise: float = 0.1, prior: pv.priors.Prior | None = None,
+    def __init__(self, data_shape: int, latent_dim: int, *, noise: float = 0.1,
+                 prior: pv.priors.Prior | None = None,
                  likelihood: pv.likelihoods.Likelihood | None = None):
         super().__init__(data_shape, latent_dim, prior=prior, likelihood=likelihood)
         self.noise = noise
@@ -101,10 +104,13 @@ class Denoising(pv.VAE):
 
 
 def test_a_shape_of_ones_own(tmp_path, monkeypatch, capsys):
-    """It takes what its arguments say, and no part beside; what it inherits is found through `import pyrovae as pv`."""
+    """It takes what its arguments say, and no part beside; what it inherits is found through
+    `import pyrovae as pv`.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(SHAPE)
-    words = "--model mine.py:Denoising --model.noise 0.2 --prior StudentT --limit 40 --epochs 1 --latent_dim 3"
+    words = "--model mine.py:Denoising --model.noise 0.2 --prior StudentT --limit 40 --epochs 1 "
+    words += "--latent_dim 3"
     assert main(["train", *words.split(), "--method.num_particles", "5", "--out", "run"]) == 0
     assert main(["sample", "run", "--num", "2", "--out", "x.npy"]) == 0
     assert pv.load_run("run").noise == 0.2
@@ -112,6 +118,6 @@ def test_a_shape_of_ones_own(tmp_path, monkeypatch, capsys):
     assert main(["train", *words.split(), "--encoder", "Conv"]) == 2
     assert "Denoising takes no encoder" in capsys.readouterr().err
     (tmp_path / "same.py").write_text("import pyrovae as pv\n\n\nclass Same(pv.VAE):\n    pass\n")
-    assert main(["train", "--model", "same.py:Same", "--encoder.hidden", "7", "--limit", "40", "--epochs", "1",
-                 "--method.num_particles", "5", "--out", "same"]) == 0  # fmt: skip
+    assert main(["train", "--model", "same.py:Same", "--encoder.hidden", "7", "--limit", "40",
+                 "--epochs", "1", "--method.num_particles", "5", "--out", "same"]) == 0  # fmt: skip
     assert "encoder=MLP(7)" in capsys.readouterr().out

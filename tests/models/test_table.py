@@ -1,7 +1,9 @@
-"""Every prior x likelihood x posterior x estimator that fits together, and a refusal for every one that does not.
+"""Every prior x likelihood x posterior x estimator that fits together, and a refusal for every one
+that does not.
 
 A new variant needs a row here, or :func:`test_every_variant_has_a_row` fails. By default every
-prior and every posterior meet every likelihood, with the estimators in turn; the whole product is marked slow.
+prior and every posterior meet every likelihood, with the estimators in turn; the whole product is
+marked slow.
 """
 
 import warnings

@@ -1,4 +1,6 @@
-"""Network recipes: sizes for any shape, formulas, initialisations, and no datum that sees another."""
+"""Network recipes: sizes for any shape, formulas, initialisations, and no datum
+that sees another.
+"""
 
 import copy
 import math
@@ -74,7 +76,9 @@ drawn = {
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(data=st.data(), image=images, features=st.integers(1, 4), outputs=st.integers(1, 2))
 def test_recipes_of_any_widths_for_images_of_any_size(name, data, image, features, outputs):
-    """Encoder and decoder together: each datum by itself, finite, and with gradients for every parameter."""
+    """Encoder and decoder together: each datum by itself, finite, and with gradients for every
+    parameter.
+    """
     args, options = drawn[name]
     chosen = {key: data.draw(strategy) for key, strategy in options.items()}
     recipe = Log1p(getattr(nets, name)(*data.draw(args), **chosen))
@@ -94,7 +98,9 @@ def test_recipes_of_any_widths_for_images_of_any_size(name, data, image, feature
 
 @recipes
 def test_one_datum_never_sees_another(recipe):
-    """The same result alone as in a batch, in training mode, so that densities are each datum's own."""
+    """The same result alone as in a batch, in training mode, so that densities are each datum's
+    own.
+    """
     torch.manual_seed(0)
     encoder = recipe.build((2, 6, 5), (4,)).double().train()
     x = torch.rand(5, 2, 6, 5, dtype=torch.float64)
@@ -167,7 +173,9 @@ def test_residual_blocks_start_as_the_identity_and_learn():
 
 @pytest.mark.parametrize("build", [MLP, GatedMLP, Conv, Residual])
 def test_initialisations_have_their_spread(build):
-    """He: standard deviation sqrt(2 / fan-in); Glorot: uniform with its bound; default: torch's own, untouched."""
+    """He: standard deviation sqrt(2 / fan-in); Glorot: uniform with its bound; default: torch's
+    own, untouched.
+    """
     torch.manual_seed(0)
 
     def layers(init):
@@ -237,3 +245,17 @@ def test_last_bias():
     assert nets.last_bias(MLP(3).build((2,), (2, 5))).shape == (10,)
     assert nets.last_bias(nn.Sequential(nn.Linear(2, 2, bias=False))) is None
     assert nets.last_bias(nn.Identity()) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("recipe", [Conv(4), Residual(4, blocks=1)], ids=repr)
+def test_images_with_channels_last_are_refused(recipe, channels):
+    image = (28, 27, channels)
+    with pytest.raises(ValueError, match=r"looks like \(H, W, C\).*movedim\(-1, 1\)"):
+        recipe.build(image, (5,))
+    with pytest.raises(ValueError, match=r"looks like \(H, W, C\).*movedim\(-1, 1\)"):
+        recipe.build((5,), (2, *image))
+    moved = torch.zeros(6, *image).movedim(-1, 1)
+    assert recipe.build(tuple(moved.shape[1:]), (5,))(moved).shape == (6, 5)
+    # Many outputs for each element of a narrow image are no channels in the wrong place.
+    assert recipe.build((5,), (9, 8, channels))(torch.zeros(6, 5)).shape == (6, 9, 8, channels)

@@ -1,4 +1,6 @@
-"""Adam's update as an operator against torch's own, alone and within a step; and any optimiser's."""
+"""Adam's update as an operator against torch's own, alone and within a step;
+and any optimiser's.
+"""
 
 import copy
 
@@ -169,7 +171,8 @@ def pair(owners=None, *, compile=False, **options):
         made.append(
             Step(
                 owner.model, owner.guide, estimators.ELBO(), optimizer, parameters,
-                compile=compile if captured else False, capture=captured, **{"clip_norm": 1.0, **options},
+                compile=compile if captured else False, capture=captured,
+                **{"clip_norm": 1.0, **options},
             )
         )  # fmt: skip
     return made

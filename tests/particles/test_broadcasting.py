@@ -1,4 +1,6 @@
-"""Programs that take no dimension in front: as they are for one particle, one after another for several."""
+"""Programs that take no dimension in front: as they are for one particle, one after another for
+several.
+"""
 
 import copy
 import warnings
@@ -68,7 +70,9 @@ class Picture(nn.Module):
 
 
 class Chain(nn.Module):
-    """z2 -> z1 -> x with a bottom-up guide; if ``strict``, z must have the shape that one run gives it."""
+    """z2 -> z1 -> x with a bottom-up guide; if ``strict``, z must have the shape that one run gives
+    it.
+    """
 
     def __init__(self, strict):
         super().__init__()
@@ -126,7 +130,9 @@ def pictures():
 
 @pytest.fixture
 def noise(monkeypatch):
-    """Makes standard normal numbers depend on site and particle alone, in whichever order they are asked for."""
+    """Makes standard normal numbers depend on site and particle alone, in whichever order they are
+    asked for.
+    """
 
     def fix(num_particles, num_sites, shape):
         generator = torch.Generator().manual_seed(2)
@@ -177,7 +183,9 @@ EVERY = [
 @pytest.mark.parametrize("kind", [Chain, Single])
 @pytest.mark.parametrize("estimator", [*EVERY, BetaTC(3)], ids=repr)
 def test_one_after_another_is_all_at_once(kind, estimator, x, noise):
-    """Bounds, KL and gradients are those of the same programs under a plate of particles, for the same noise."""
+    """Bounds, KL and gradients are those of the same programs under a plate of particles, for the
+    same noise.
+    """
     if isinstance(estimator, BetaTC) and kind is Chain:
         pytest.skip("one site only")
     found = []
@@ -306,7 +314,9 @@ def test_fit_comparison_and_evidence_take_such_programs(num_particles, pictures)
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("num_particles", [1, 3])
 def test_both_programs_and_all_particles_see_the_same_subsample(strict, num_particles):
-    """With the exact posterior as guide, every weight is log p(x) of a datum that both have seen."""
+    """With the exact posterior as guide, every weight is log p(x) of a datum
+    that both have seen.
+    """
     x = torch.arange(8.0, dtype=torch.float64)
 
     def model(x):
@@ -401,7 +411,8 @@ def test_fit_and_comparison_refuse_a_plate_outside(x):
         )
 
 
-# --- parameters that overflow ----------------------------------------------------------------------
+# --- parameters that overflow
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_particles", [1, 3])

@@ -1,4 +1,6 @@
-"""Particles: per-datum weights of any model and guide, and the gradient that runs through the draws."""
+"""Particles: per-datum weights of any model and guide, and the gradient that runs through the
+draws.
+"""
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +16,9 @@ from pyrovae.testing import DiscreteMixture, LinearGaussian
 
 
 class TwoLayers(nn.Module):
-    """z2 -> z1 -> x, with a guide that goes the other way; everything Gaussian and one-dimensional."""
+    """z2 -> z1 -> x, with a guide that goes the other way; everything Gaussian
+    and one-dimensional.
+    """
 
     def __init__(self):
         super().__init__()

@@ -1,6 +1,7 @@
 """What is particular to a posterior: closed KLs, parts of the user's own, arguments.
 
-That every posterior is a law, and its draws' gradients, are tested in ``tests/distributions/test_latent_laws.py``.
+That every posterior is a law, and its draws' gradients, are tested in
+``tests/distributions/test_latent_laws.py``.
 """
 
 import math
@@ -75,7 +76,9 @@ def test_a_kl_without_a_closed_form_says_so(other):
 
 @pytest.mark.parametrize("block", ["prior", "posterior"])
 def test_parts_of_the_documentation_train_and_are_bounds(block):
-    """The part on the page fits, and its IWAE bound lies between the ELBO and the evidence, up to Monte Carlo error."""
+    """The part on the page fits, and its IWAE bound lies between the ELBO and the evidence, up to
+    Monte Carlo error.
+    """
     sources = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names = {}
     for source in sources:
@@ -99,7 +102,8 @@ def test_parts_of_the_documentation_train_and_are_bounds(block):
             pv.estimators.IWAE(num_particles=k).bound(vae.model, vae.guide, x).mean().item()
             for k in (1, 8, 4000)
         )
-        # The prior itself as proposal: the same evidence from a sampler that shares nothing with the guide.
+        # The prior itself as proposal: the same evidence from a sampler that shares nothing with
+        # the guide.
         z = vae.prior().sample((20_000,))
         p_x = torch.stack([vae.likelihood(z).log_prob(row) for row in x[:1]])
         plain = p_x.logsumexp(1) - math.log(len(z))

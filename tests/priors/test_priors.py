@@ -1,6 +1,8 @@
-"""What is particular to a prior: the pseudo-inputs of a Vamp, responsibilities, arguments, and which posteriors fit.
+"""What is particular to a prior: the pseudo-inputs of a Vamp, responsibilities, arguments, and
+which posteriors fit.
 
-That every prior is a law is tested with the posteriors, in ``tests/distributions/test_latent_laws.py``.
+That every prior is a law is tested with the posteriors, in
+``tests/distributions/test_latent_laws.py``.
 """
 
 import copy

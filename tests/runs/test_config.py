@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.runs import declaration_of
 
 import pyrovae as pv
 from pyrovae import likelihoods, nets, priors
@@ -25,7 +26,8 @@ class Wide(Prior):
         names: Some words.
     """
 
-    def __init__(self, scale: float = 3.0, unused: "int | None" = None, *, names: tuple[str, ...] = ("a",)):
+    def __init__(self, scale: float = 3.0, unused: "int | None" = None, *,
+                 names: tuple[str, ...] = ("a",)):
         super().__init__()
         self.scale, self.names = scale, names
 
@@ -47,7 +49,7 @@ NUMBER = 3
 def test_default_is_the_model_of_the_readme():
     config = pv.Config()
     vae = declare(config, (8, 8))
-    assert repr(vae) == repr(pv.VAE((8, 8), 16))
+    assert declaration_of(vae) == declaration_of(pv.VAE((8, 8), 16))
     assert config.data == "digits"
     assert config.build("beta") == 1.0
 

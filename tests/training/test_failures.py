@@ -1,4 +1,6 @@
-"""Training that meets what it must not swallow: numbers that are not finite, odd batches, scales."""
+"""Training that meets what it must not swallow: numbers that are not finite,
+odd batches, scales.
+"""
 
 import math
 

@@ -34,7 +34,9 @@ def weights(vae):
 
 
 def test_learns_the_linear_gaussian_to_its_entropy():
-    """At the optimum the mean bound is the mean log-density of a model that fits the data at least as well."""
+    """At the optimum the mean bound is the mean log-density of a model that fits the data at least
+    as well.
+    """
     truth = LinearGaussian(data_dim=4, latent_dim=2)
     learner = LinearGaussian(data_dim=4, latent_dim=2, seed=1)
     x = truth.sample(2_000)
@@ -50,13 +52,15 @@ def test_learns_the_linear_gaussian_to_its_entropy():
     )
     after, best = learner.log_prob(x).mean().item(), truth.log_prob(x).mean().item()
     assert before < best - 0.3
-    # The maximum-likelihood fit of 11 free parameters to 2,000 data gains about 11 / 4,000 nats over the truth;
-    # stopping at a learning rate of 0.02 loses more than that.
+    # The maximum-likelihood fit of 11 free parameters to 2,000 data gains about 11 / 4,000 nats
+    # over the truth; stopping at a learning rate of 0.02 loses more than that.
     assert best - 0.03 < after < best + 0.02
 
 
 def test_one_step_is_stock_pyros(x):
-    """One batch, one step, plain SGD: the same parameters as Pyro's own SVI, on the mean instead of the sum."""
+    """One batch, one step, plain SGD: the same parameters as Pyro's own SVI, on the mean instead of
+    the sum.
+    """
     ours, theirs = make(), make()
     fit(
         ours.model,
@@ -88,7 +92,9 @@ def test_same_seed_same_weights_and_the_global_state_is_left_alone(x):
 
 
 def test_history_is_exact_for_unequal_batches(x):
-    """With a frozen model and a posterior independent of the batch, the epoch mean weighs data, not batches."""
+    """With a frozen model and a posterior independent of the batch, the epoch mean weighs data, not
+    batches.
+    """
     vae = make()
     frozen = lambda p: torch.optim.SGD(p, 0.0)  # noqa: E731
     whole = fit(
@@ -399,3 +405,78 @@ def test_fit_is_a_function_however_it_was_imported():
 
     assert imported is pyrovae.training.fit
     assert callable(imported)
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_labels_become_no_setting_of_a_program(loader):
+    x, labels = torch.ones(20, 2), torch.arange(20)
+    pairs = TensorDataset(x, labels)
+    data = DataLoader(pairs, batch_size=10) if loader else pairs
+    seen = []
+
+    def guide(x, *args, **kwargs):
+        pass
+
+    def with_setting(x, kl_weight=1.0, labels=None):
+        seen.append((kl_weight, labels))
+        loc = pyro.param("loc", torch.zeros(2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def with_labels(x, labels=None):
+        seen.append(labels)
+        with_setting(x)
+
+    options = {"epochs": 1, "batch_size": 10, "capture": False, "shuffle": False}
+    fit(with_setting, guide, data, **options)
+    assert seen
+    assert all(entry == (1.0, None) for entry in seen)
+    seen.clear()
+    fit(with_labels, guide, data, **options)
+    found = [entry for entry in seen if isinstance(entry, torch.Tensor)]
+    assert found[-1].tolist() == list(range(10, 20))
+    assert not any(entry is None for entry in seen)
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_scales_that_overflow_stop_the_training_with_good_weights(validated):
+    x = torch.ones(200, 2)
+    growth = torch.nn.Parameter(torch.tensor(0.0))
+
+    class Hierarchy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.growth = growth
+
+        def model(self, x):
+            pyro.module("hierarchy", self)
+            with pyro.plate("data", len(x)):
+                z2 = pyro.sample("z2", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                scale = (self.growth * 100).exp()  # overflows once growth passes 0.9
+                z1 = dist.Normal(z2, scale, validate_args=validated)
+                z1 = pyro.sample("z1", z1.to_event(1))
+                pyro.sample("x", dist.Normal(0.0 * z1, 1.0).to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x)):
+                z2 = pyro.sample("z2", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                scale = 0.0 * z2 + 1e6
+                pyro.sample("z1", dist.Normal(z2, scale).to_event(1))
+
+    programs = Hierarchy()
+    with pytest.raises(NonFiniteLoss, match="Training stopped at step") as caught:
+        fit(
+            programs.model,
+            programs.guide,
+            x,
+            epochs=30,
+            batch_size=2,
+            lr=0.3,
+            optimizer=lambda p: torch.optim.SGD(p, lr=0.3),
+            capture=False,
+        )
+    assert bool(torch.isfinite(growth))
+    if validated:
+        assert caught.value.term == "parameters"
+        for word in ("In the model, after site 'z2'", "parameter scale", "back in place"):
+            assert word in str(caught.value)

@@ -8,6 +8,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrovae.distributions.base import innermost
 from pyrovae.distributions.given_total import GivenTotal
 from pyrovae.evidence.checks import check_arguments
 from pyrovae.evidence.inspection import Inspection, evaluating, inspect
@@ -24,8 +25,9 @@ class Sandwich:
     """Two estimates of log p(x) for the same simulated data, in nats per datum.
 
     Attributes:
-        below, above: Evidence whose estimates lie below and above the truth in expectation. All particles of a datum
-            share one exact draw in the latter, so its errors are widened to the spread of the gap over data.
+        below, above: Evidence whose estimates lie below and above the truth in expectation. All
+            particles of a datum share one exact draw in the latter, so its errors are widened to
+            the spread of the gap over data.
         data: The simulated data.
 
     References:
@@ -50,11 +52,14 @@ class Sandwich:
 
     @property
     def gap(self) -> Any:
-        """``datum``: upper minus lower. Its mean bounds the mean error of either side, up to chance."""
+        """``datum``: upper minus lower. Its mean bounds the mean error of either side, up to
+        chance.
+        """
         return self.upper - self.lower
 
     def interval(self, prob: float = 0.95) -> tuple[float, float]:
-        """An interval for the mean of log p(x) over these very data, which holds it with probability ``prob`` or more.
+        """An interval for the mean of log p(x) over these very data, which holds it with
+        probability ``prob`` or more.
 
         Its ends are the outer ends of both sides' intervals, :meth:`Evidence.interval`.
         """
@@ -75,8 +80,9 @@ class Sandwich:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.below.settings.items())
         return (
             f"Sandwich of {len(self)} simulated data by {self.below.method}({settings})\n"
-            f"  {self.below.mean():.6g} <= log p(x) <= {self.above.mean():.6g} nats per datum, on average\n"
-            f"  gap {float(self.gap.mean()):.3g} ± {self.gap_error():.2g}, largest {float(self.gap.max()):.3g}"
+            f"  {self.below.mean():.6g} <= log p(x) <= {self.above.mean():.6g} nats per datum, on "
+            f"average\n  gap {float(self.gap.mean()):.3g} ± {self.gap_error():.2g}, largest "
+            f"{float(self.gap.max()):.3g}"
         )
 
 
@@ -95,21 +101,24 @@ def bdmc(
 ) -> Sandwich:
     """Bound the error of a method from both sides, on data that the model itself draws.
 
-    For simulated data, the latent values that they came from are exact draws from the posterior. With these the method
-    also runs in reverse, which gives an upper bound in expectation, so log p(x) lies between both bounds. The gap
-    tells about held-out data as far as these are like the model's data.
+    For simulated data, the latent values that they came from are exact draws from the posterior.
+    With these the method also runs in reverse, which gives an upper bound in expectation, so log
+    p(x) lies between both bounds. The gap tells about held-out data as far as these are like the
+    model's data.
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
         num_data: Number of data to simulate.
         method: :class:`AIS` (the default), or :class:`ImportanceSampling`.
-        data: Arguments of the programs, of which the first ``num_data`` are used. Observed ones only give their shape.
-            Not needed where the model belongs to a module with ``sample(num_data)``, as a :class:`~pyrovae.VAE`.
+        data: Arguments of the programs, of which the first ``num_data`` are used. Observed ones
+            only give their shape. Not needed where the model belongs to a module with
+            ``sample(num_data)``, as a :class:`~pyrovae.VAE`.
         seed, memory_budget, device, max_plate_nesting, progress: As :func:`log_marginal`.
 
     Raises:
         TypeError: If the method cannot run in reverse.
-        ValueError: As :func:`log_marginal`; if the model does not observe its arguments; if there are too few data.
+        ValueError: As :func:`log_marginal`; if the model does not observe its arguments; if there
+            are too few data.
 
     Examples:
         >>> import pyrovae as pv
@@ -170,22 +179,20 @@ class _RefuseTotals(Messenger):
     """Refuses likelihoods that read their exposure off the datum that they score."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        fn = msg["fn"]
-        while hasattr(fn, "base_dist"):
-            fn = fn.base_dist
-        if isinstance(fn, GivenTotal):
+        if isinstance(innermost(msg["fn"]), GivenTotal):
             raise ValueError(
-                f"The likelihood of site '{msg['name']}' has exposure='total'. Its counts would be simulated at a "
-                "typical total, but scored at the total that comes out, so the simulated latent values are no draws "
-                "from the posterior. Take a likelihood without exposure, or a model that is given the exposure as data."
+                f"The likelihood of site '{msg['name']}' has exposure='total'. Its counts would be "
+                "simulated at a typical total, but scored at the total that comes out, so the "
+                "simulated latent values are no draws from the posterior. Take a likelihood "
+                "without exposure, or a model that is given the exposure as data."
             )
 
 
 def _count_exact_draw(below: Estimate, above: Estimate) -> None:
     """Widen the errors of the upper side to the spread of the gap over data.
 
-    All particles of a datum share one exact draw, so their spread does not show what another draw would have given.
-    The spread of the gap over data includes that.
+    All particles of a datum share one exact draw, so their spread does not show what another draw
+    would have given. The spread of the gap over data includes that.
     """
     gap = above.columns["log_marginal"] - below.columns["log_marginal"]
     spread = gap.std(ddof=1) if len(gap) > 1 else math.inf
@@ -208,6 +215,6 @@ def _template(model: Program, data: Any, num_data: int) -> Any:
             with torch.random.fork_rng(), torch.no_grad(), evaluation_mode(model):
                 return module.sample(num_data)  # type: ignore[operator]
     raise ValueError(
-        "The shape of the model's data is not known. Pass data=..., arguments as for log_marginal: observed ones give "
-        "their shape, others are used as they are."
+        "The shape of the model's data is not known. Pass data=..., arguments as for log_marginal: "
+        "observed ones give their shape, others are used as they are."
     )

@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyrovae.distributions.base import innermost
 from pyrovae.distributions.location_scale import FittedNormal
 from pyrovae.evidence.inspection import in_pieces, inspect
 from pyrovae.evidence.methods.base import check_count
@@ -37,17 +38,18 @@ class _Part(Messenger):
         if not msg["is_observed"] or site_is_subsample(msg):
             return
         fn, rank = msg["fn"], len(msg["fn"].event_shape)
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
+        fn = innermost(fn, Independent)
         if fn.event_shape:
             raise ValueError(
-                f"Site '{msg['name']}' is {type(fn).__name__}, whose elements are not independent given z, so a part "
-                "of them has no density of its own. Use a likelihood that factorises."
+                f"Site '{msg['name']}' is {type(fn).__name__}, whose elements are not independent "
+                "given z, so a part of them has no density of its own. Use a likelihood that "
+                "factorises."
             )
         if isinstance(fn, FittedNormal):
             raise ValueError(
-                f"Site '{msg['name']}' fits one sigma to all elements, and missing ones would enter it. "
-                'Use a likelihood that factorises while it is trained, such as Gaussian("learned").'
+                f"Site '{msg['name']}' fits one sigma to all elements, and missing ones would enter "
+                "it. Use a likelihood that factorises while it is trained, such as "
+                'Gaussian("learned").'
             )
         msg["fn"] = MaskedDistribution(fn, self.mask).to_event(rank)
 
@@ -59,16 +61,18 @@ def observe_part(model: Program, guide: Program, *, fill: float = 0.0) -> tuple[
 
         evidence = pv.log_marginal(*observe_part(vae.model, vae.guide), (x, mask))
 
-    A difference of two is conditional, :math:`\log p(x_m \mid x_o) = \log p(x) - \log p(x_o)`. Missing elements of x
-    may be any finite numbers in the likelihood's support; they change nothing. The guide cannot be told of a gap, so
-    it sees ``fill`` there. It is then a worse guide: the weights still correct it, and Pareto k reports it.
+    A difference of two is conditional, :math:`\log p(x_m \mid x_o) = \log p(x) - \log p(x_o)`.
+    Missing elements of x may be any finite numbers in the likelihood's support; they change
+    nothing. The guide cannot be told of a gap, so it sees ``fill`` there. It is then a worse guide:
+    the weights still correct it, and Pareto k reports it.
 
     Args:
         model, guide: Programs of x alone, whose likelihood factorises over elements.
         fill: Number that the guide sees in place of missing elements.
 
     Raises:
-        ValueError: On use, if the mask has another shape than x, or the likelihood does not factorise.
+        ValueError: On use, if the mask has another shape than x, or the likelihood does not
+            factorise.
     """
 
     return partial(_model_of_part, model), partial(_guide_of_part, guide, fill)
@@ -97,7 +101,9 @@ class Imputation(NamedTuple):
     """Draws of the missing elements given the observed ones."""
 
     draws: Tensor
-    """``(S, B, *data_shape)``: observed elements as they were, missing ones drawn from p(x_m | x_o)."""
+    """``(S, B, *data_shape)``: observed elements as they were, missing ones drawn from p(x_m |
+    x_o).
+    """
     ess: np.ndarray
     """``(B,)``: effective sample size of the weights by which they were drawn."""
 
@@ -116,10 +122,11 @@ def impute(
     device: Any = None,
     max_plate_nesting: int = 1,
 ) -> Imputation:
-    r"""Draw the missing elements of x from :math:`p(x_m \mid x_o)`, by sampling importance resampling.
+    r"""Draw the missing elements of x from :math:`p(x_m \mid x_o)`, by sampling importance
+    resampling.
 
-    Particles from the guide get the weights :math:`p(x_o, z) / q(z)`. ``num_draws`` of them are drawn by their weights,
-    and x is drawn given each. The model may observe one site only.
+    Particles from the guide get the weights :math:`p(x_o, z) / q(z)`. ``num_draws`` of them are
+    drawn by their weights, and x is drawn given each. The model may observe one site only.
 
     Args:
         model, guide, fill: As :func:`observe_part`.
@@ -130,12 +137,12 @@ def impute(
         seed, memory_budget, device, max_plate_nesting: As :func:`~pyrovae.evidence.log_marginal`.
 
     Raises:
-        ValueError: As :func:`observe_part` and :func:`~pyrovae.evidence.log_marginal`; if the model observes several
-            sites; if no draw has a weight.
+        ValueError: As :func:`observe_part` and :func:`~pyrovae.evidence.log_marginal`; if the model
+            observes several sites; if no draw has a weight.
 
     References:
-        MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets (Mattei and Frellsen, 2019), section 4,
-        `arXiv:1812.02633 <https://arxiv.org/abs/1812.02633>`_.
+        MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets (Mattei and
+        Frellsen, 2019), section 4, `arXiv:1812.02633 <https://arxiv.org/abs/1812.02633>`_.
     """
     check_count("num_draws", num_draws)
     check_count("num_particles", num_particles)
@@ -191,8 +198,9 @@ def _check_weights(log_w: Tensor, start: int) -> None:
     empty = (log_w.max(0).values == -math.inf).nonzero().flatten()
     if len(empty):
         raise ValueError(
-            f"None of the {len(log_w)} draws explains what is observed of datum {start + int(empty[0])}: all of their "
-            "weights are zero. Take more particles, or check that datum."
+            f"None of the {len(log_w)} draws explains what is observed of datum "
+            f"{start + int(empty[0])}: all of their weights are zero. Take more particles, or "
+            "check that datum."
         )
 
 

@@ -24,18 +24,21 @@ __all__ = ["Convergence", "convergence"]
 class Convergence:
     """Mean importance estimates by K, from one set of particles, and their extrapolation.
 
-    ``dataset`` holds over ``num_particles``: ``mean``, the mean over data of the estimate with K particles, a lower
-    bound in expectation that rises with K; and ``debiased``, ``debiased_twice``, the jackknife of it.
+    ``dataset`` holds over ``num_particles``: ``mean``, the mean over data of the estimate with K
+    particles, a lower bound in expectation that rises with K; and ``debiased``, ``debiased_twice``,
+    the jackknife of it.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
         self.dataset = dataset
 
     def extrapolate(self) -> tuple[float, float]:
-        r"""The limit L and the exponent a of :math:`L - c K^{-a}` through the estimates of the three largest K.
+        r"""The limit L and the exponent a of :math:`L - c K^{-a}` through the estimates of the
+        three largest K.
 
-        For weights of finite variance a is 1. A small exponent is a sign of heavy tails, and the limit is then a
-        guess. Both are ``nan`` where the three estimates do not rise by less and less.
+        For weights of finite variance a is 1. A small exponent is a sign of heavy tails, and the
+        limit is then a guess. Both are ``nan`` where the three estimates do not rise by less and
+        less.
 
         Raises:
             ValueError: If the last three K are not in equal ratios.
@@ -43,7 +46,8 @@ class Convergence:
         counts = self.dataset["num_particles"].values[-3:].astype(float)
         if len(counts) < 3 or abs(counts[2] * counts[0] / counts[1] ** 2 - 1) > 0.05:
             raise ValueError(
-                f"The extrapolation needs three K in equal ratios, such as 500, 1000, 2000; found {counts}."
+                "The extrapolation needs three K in equal ratios, such as 500, 1000, 2000; found "
+                f"{counts}."
             )
         first, second, third = self.dataset["mean"].values[-3:]
         early, late = second - first, third - second
@@ -75,8 +79,8 @@ class Convergence:
         for row in range(self.dataset.sizes["num_particles"]):
             one = self.dataset.isel(num_particles=row)
             lines.append(
-                f"{int(one['num_particles']):>8}  {float(one['mean']):>10.4f}  {float(one['debiased']):>11.4f}  "
-                f"{float(one['debiased_twice']):>11.4f}"
+                f"{int(one['num_particles']):>8}  {float(one['mean']):>10.4f}  "
+                f"{float(one['debiased']):>11.4f}  {float(one['debiased_twice']):>11.4f}"
             )
         return "\n".join(lines)
 
@@ -94,8 +98,8 @@ def convergence(
 ) -> Convergence:
     """Importance estimates at several K.
 
-    The particles of the largest K are split into disjoint sets of each smaller K, and the estimates of the sets are
-    averaged. So the mean at K = 1 is the ELBO, and only the largest K costs time.
+    The particles of the largest K are split into disjoint sets of each smaller K, and the estimates
+    of the sets are averaged. So the mean at K = 1 is the ELBO, and only the largest K costs time.
 
     Args:
         num_particles: The values of K, in rising order.

@@ -28,12 +28,13 @@ ACTIVE = 0.01
 class Nats:
     r"""The parts of the ELBO and of its distance to log p(x), in nats.
 
-    ``dataset`` holds over ``datum``: ``elbo``, ``reconstruction`` and ``kl``, with elbo = reconstruction - kl;
-    ``mutual_information`` and ``marginal_kl``, with kl = mutual_information + marginal_kl; and where a method was
-    given ``log_marginal`` and ``inference_gap`` = log_marginal - elbo. With refinement there are also
-    ``amortization_gap`` and ``approximation_gap``, which add up to the inference gap. All parts are estimated from
-    the same draws. Over ``unit`` it holds ``activity``: the variance over data of the guide's mean of each latent
-    element, without the Monte Carlo noise of that mean.
+    ``dataset`` holds over ``datum``: ``elbo``, ``reconstruction`` and ``kl``, with elbo =
+    reconstruction - kl; ``mutual_information`` and ``marginal_kl``, with kl = mutual_information +
+    marginal_kl; and where a method was given ``log_marginal`` and ``inference_gap`` =
+    log_marginal - elbo. With refinement there are also ``amortization_gap`` and
+    ``approximation_gap``, which add up to the inference gap. All parts are estimated from the same
+    draws. Over ``unit`` it holds ``activity``: the variance over data of the guide's mean of each
+    latent element, without the Monte Carlo noise of that mean.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
@@ -95,28 +96,31 @@ def where_the_nats_go(
     r"""Split the ELBO into its parts, and with a method also its distance to log p(x).
 
     .. math:: \mathrm{ELBO} = \mathbb E_q \log p(x \mid z) - \mathrm{KL}, \qquad
-              \overline{\mathrm{KL}} = I_q(n; z) + \mathrm{KL}\Big(\frac1N \sum_n q(z \mid x_n) \,\Big\|\, p(z)\Big)
+              \overline{\mathrm{KL}} = I_q(n; z) + \mathrm{KL}\Big(\frac1N \sum_n q(z \mid x_n)
+              \,\Big\|\, p(z)\Big)
 
-    Here :math:`I_q` is the information that z, all latent sites together, carries about which datum it came from. It
-    is at most log N, and describes the empirical distribution of these N data. It needs the density of each draw under
-    the guide of every datum, so the work grows with :math:`K N^2`: take a few thousand data. A guide with auxiliary
-    sites has no known density of z, so mutual information is ``nan`` there.
+    Here :math:`I_q` is the information that z, all latent sites together, carries about which datum
+    it came from. It is at most log N, and describes the empirical distribution of these N data. It
+    needs the density of each draw under the guide of every datum, so the work grows with
+    :math:`K N^2`: take a few thousand data. A guide with auxiliary sites has no known density of z,
+    so mutual information is ``nan`` there.
 
     Args:
         model, guide, data, seed, memory_budget, device, max_plate_nesting, progress: As
             :func:`~pyrovae.evidence.log_marginal`.
         num_particles: Draws K from the guide for each datum.
-        method: How to estimate log p(x). ``ImportanceSampling(5000, refine_steps=200)`` also splits the inference gap
-            into amortisation (the gain of a Gaussian fitted to each datum) and approximation (the rest).
+        method: How to estimate log p(x). ``ImportanceSampling(5000, refine_steps=200)`` also splits
+            the inference gap into amortisation (the gain of a Gaussian fitted to each datum) and
+            approximation (the rest).
 
     Raises:
         ValueError: As :func:`~pyrovae.evidence.log_marginal`.
 
     References:
-        - ELBO Surgery: Yet Another Way to Carve Up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016),
-          equations 6 to 8.
-        - Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), equations 3 to 5,
-          `arXiv:1801.03558 <https://arxiv.org/abs/1801.03558>`_.
+        - ELBO Surgery: Yet Another Way to Carve Up the Variational Evidence Lower Bound (Hoffman
+          and Johnson, 2016), equations 6 to 8.
+        - Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), equations 3 to
+          5, `arXiv:1801.03558 <https://arxiv.org/abs/1801.03558>`_.
     """
     import xarray
 
@@ -188,7 +192,9 @@ def _take_apart(
 
 
 def _centres(particles: Particles, axis: int) -> tuple[Tensor, Tensor]:
-    """``(B, D)``: the guide's mean of each latent element, and the variance of that mean's own error."""
+    """``(B, D)``: the guide's mean of each latent element, and the variance of that mean's own
+    error.
+    """
     means = []
     for site in particles.latents.values():
         mean = _mean_of(site.posterior, site.value).double().movedim(axis, 1)
@@ -212,7 +218,8 @@ def _mean_of(distribution: Any, draws: Tensor) -> Tensor:
 def _log_mixture(everyone: Sampler, particles: Particles, work: Plan) -> Tensor:
     """``(K, B)``: log of the mean over all data m of q(z | x_m), at each particle z.
 
-    z is all latent sites together: their density given datum m is that of the guide of m, replayed at z.
+    z is all latent sites together: their density given datum m is that of the guide of m, replayed
+    at z.
     """
     num, num_data = particles.num_particles, particles.num_data
     if particles.auxiliary:  # the guide's density of z alone is not known
@@ -258,7 +265,8 @@ def rate_distortion(runs: Mapping[float, Nats]) -> "xarray.Dataset":
         runs: Results of :func:`where_the_nats_go`, by the beta at which each model was trained.
 
     References:
-        Fixing a Broken ELBO (Alemi et al., 2018), section 2, `arXiv:1711.00464 <https://arxiv.org/abs/1711.00464>`_.
+        Fixing a Broken ELBO (Alemi et al., 2018), section 2,
+        `arXiv:1711.00464 <https://arxiv.org/abs/1711.00464>`_.
     """
     import xarray
 

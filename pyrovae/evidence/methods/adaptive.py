@@ -26,10 +26,11 @@ def weigh_to_target(
 ) -> RunningWeights:
     """Weights of each datum, as many as the standard error of a pilot asks for.
 
-    The pilot starts with ``num_particles`` and doubles while it predicts more than four times its own number. The
-    weights that are returned are drawn afterwards, from other random numbers, and the pilot's are dropped. Their
-    number therefore does not depend on their values, and their mean is unbiased. Data whose error stays above the
-    target get no further weights: those would depend on the first ones.
+    The pilot starts with ``num_particles`` and doubles while it predicts more than four times its
+    own number. The weights that are returned are drawn afterwards, from other random numbers, and
+    the pilot's are dropped. Their number therefore does not depend on their values, and their mean
+    is unbiased. Data whose error stays above the target get no further weights: those would depend
+    on the first ones.
 
     Args:
         sampler: Some of the data.

@@ -29,43 +29,50 @@ _LEAST_STEPS = 40  # least number of transitions of the whole warm-up
 class AIS(Method):
     r"""Anneal from the prior or the guide to the posterior, and weigh the chains: unbiased in p(x).
 
-    .. math:: \log w = \sum_{t=1}^T (\beta_t - \beta_{t-1}) \log \frac{p(x, z_{t-1})}{\pi_0(z_{t-1})}, \qquad
+    .. math:: \log w = \sum_{t=1}^T (\beta_t - \beta_{t-1}) \log \frac{p(x,
+              z_{t-1})}{\pi_0(z_{t-1})}, \qquad
               z_t \sim \mathcal T_{\beta_t}(\cdot \mid z_{t-1})
 
     The start :math:`\pi_0` is p(z) or q(z | x). The HMC transition :math:`\mathcal T_\beta` leaves
-    :math:`\pi_0^{1-\beta} p(x, z)^\beta` as it is. The log of the chains' mean weight is a lower bound in expectation
-    that rises with temperatures and chains. With one temperature it is importance sampling.
+    :math:`\pi_0^{1-\beta} p(x, z)^\beta` as it is. The log of the chains' mean weight is a lower
+    bound in expectation that rises with temperatures and chains. With one temperature it is
+    importance sampling.
 
-    A warm-up anneals other chains. It adapts the step size of each datum to the target acceptance, and with the
-    adaptive schedule also the temperatures, to where the weights vary. Steps and temperatures are then fixed before
-    the chains that count are drawn, so those are unbiased.
+    A warm-up anneals other chains. It adapts the step size of each datum to the target acceptance,
+    and with the adaptive schedule also the temperatures, to where the weights vary. Steps and
+    temperatures are then fixed before the chains that count are drawn, so those are unbiased.
 
-    In float32 the rounding of a sum depends on how many data are scored at once, and HMC can turn a difference in the
-    last digit into another path of a chain. When ``memory_budget`` or the other data change, the estimate of a datum
-    then changes as another seed would change it. Models in float64 do not show this.
+    In float32 the rounding of a sum depends on how many data are scored at once, and HMC can turn a
+    difference in the last digit into another path of a chain. When ``memory_budget`` or the other
+    data change, the estimate of a datum then changes as another seed would change it. Models in
+    float64 do not show this.
 
-    Results have two further columns: ``acceptance``, and ``log_weight_variance`` over chains, in nats squared.
+    Results have two further columns: ``acceptance``, and ``log_weight_variance`` over chains, in
+    nats squared.
 
     Args:
         num_temperatures: T, the steps from the start to the posterior.
         num_chains: Chains for each datum. Pareto k needs 25 or more.
-        start: ``"prior"``, or ``"guide"``, which is nearer to the posterior where the guide is any good.
-        schedule: ``"sigmoid"`` (slow at both ends), ``"linear"``, or ``"adaptive"`` to the weights' variance.
+        start: ``"prior"``, or ``"guide"``, which is nearer to the posterior where the guide is any
+            good.
+        schedule: ``"sigmoid"`` (slow at both ends), ``"linear"``, or ``"adaptive"`` to the weights'
+            variance.
         num_leapfrog: Leapfrog steps in a transition.
         target_acceptance: Acceptance rate to which the warm-up adapts step sizes.
-        enumerate: Whether discrete latent sites are summed out, so that HMC moves the others. ``"auto"`` sums up to
-            32 joint values, True up to 65,536.
+        enumerate: Whether discrete latent sites are summed out, so that HMC moves the others.
+            ``"auto"`` sums up to 32 joint values, True up to 65,536.
 
     Raises:
         TypeError: If a count is not an integer.
-        ValueError: If a setting is out of range; on use, if a latent site that is not summed out is not
-            continuous and unconstrained.
+        ValueError: If a setting is out of range; on use, if a latent site that is not summed out is
+            not continuous and unconstrained.
 
     References:
         - Annealed Importance Sampling (Neal, 2001), equations 9 to 11,
           `arXiv:physics/9803008 <https://arxiv.org/abs/physics/9803008>`_.
-        - On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017), for chains in parallel
-          and the sigmoid schedule, `arXiv:1611.04273 <https://arxiv.org/abs/1611.04273>`_.
+        - On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017), for
+          chains in parallel and the sigmoid schedule,
+          `arXiv:1611.04273 <https://arxiv.org/abs/1611.04273>`_.
 
     Examples:
         >>> import pyrovae as pv
@@ -137,13 +144,13 @@ class AIS(Method):
     def run_reverse(self, sampler: Sampler, plan: Plan, exact: Values) -> Estimate:
         """Upper bounds, from exact posterior draws ``(B, *event)``: the same path walked backwards.
 
-        The estimate is minus the log of the mean of the chains' inverse weights, whose expectation is 1 / p(x). All
-        chains of a datum start at its one exact draw. They first move apart by transitions that leave the posterior
-        as it is, a quarter as many as there are temperatures.
+        The estimate is minus the log of the mean of the chains' inverse weights, whose expectation
+        is 1 / p(x). All chains of a datum start at its one exact draw. They first move apart by
+        transitions that leave the posterior as it is, a quarter as many as there are temperatures.
 
         References:
-            Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al., 2015), section 4,
-            `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
+            Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al.,
+            2015), section 4, `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
         """
 
         def anneal(some: Sampler, values: Values) -> Estimate:
@@ -212,7 +219,8 @@ class _Anneal:
         return evaluate(self.densities, values)
 
     def scatter(self, state: State, path: AnnealingPath, streams: DatumStreams) -> State:
-        """Move chains that start at the same exact draw apart, by transitions that leave the posterior as it is.
+        """Move chains that start at the same exact draw apart, by transitions that leave the
+        posterior as it is.
 
         The start of each chain is then still an exact draw, and several of them tell more than one.
         """
@@ -224,7 +232,9 @@ class _Anneal:
     def walk(
         self, state: State, path: AnnealingPath, streams: DatumStreams, *, backwards: bool
     ) -> tuple[Tensor, Tensor]:
-        """``(C, B)`` log weights of a walk from one end of the path to the other, and ``(B,)`` mean acceptance."""
+        """``(C, B)`` log weights of a walk from one end of the path to the other, and ``(B,)`` mean
+        acceptance.
+        """
         log_w = torch.zeros(
             state.log_ratio.shape, dtype=torch.float64, device=state.log_ratio.device
         )
@@ -277,7 +287,7 @@ def _check_sites(particles: Particles) -> None:
     for site in particles.latents.values():
         if not real_support(site):
             raise ValueError(
-                f"AIS moves latent values by gradients over all real numbers, but site '{site.name}' is "
-                f"{type(site.prior).__name__}, which is discrete, constrained, or of unknown support. "
-                "Use ImportanceSampling."
+                "AIS moves latent values by gradients over all real numbers, but site "
+                f"'{site.name}' is {type(site.prior).__name__}, which is discrete, constrained, or "
+                "of unknown support. Use ImportanceSampling."
             )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.declare import Declared
 from pyrovae.evidence.inspection import Inspection, in_pieces
 from pyrovae.evidence.plan import Plan
 from pyrovae.evidence.sampler import Sampler
@@ -22,8 +23,8 @@ __all__ = ["Estimate", "Method", "check_count", "estimate_pieces"]
 class Estimate:
     """What a method found: ``(B,)`` columns by name, and notes about the run as a whole.
 
-    Every estimate has the columns ``log_marginal``, ``standard_error``, ``ess``, ``pareto_k``, ``num_particles``,
-    ``debiased``, ``debiased_twice`` and ``unseen``. Methods add their own.
+    Every estimate has the columns ``log_marginal``, ``standard_error``, ``ess``, ``pareto_k``,
+    ``num_particles``, ``debiased``, ``debiased_twice`` and ``unseen``. Methods add their own.
     ``batch_log_mean`` alone is ``(B, 8)``.
     """
 
@@ -59,7 +60,9 @@ class Estimate:
 
     @classmethod
     def exact(cls, sampler: Sampler, plan: Plan) -> "Estimate":
-        """log p(x) itself, where every latent site is summed out. Its error is the rounding error."""
+        """log p(x) itself, where every latent site is summed out. Its error is
+        the rounding error.
+        """
 
         def one_weight(some: Sampler) -> Estimate:
             found = some.log_weights(1)[0]
@@ -120,10 +123,11 @@ def estimate_pieces(
     return Estimate.join(parts)
 
 
-class Method(ABC):
+class Method(Declared, ABC):
     """Base class of the methods. A new one writes :meth:`plan`, :meth:`run` and :meth:`settings`.
 
-    ``bound`` is the side of log p(x) on which the estimates lie in expectation: ``"lower"`` or ``"upper"``.
+    ``bound`` is the side of log p(x) on which the estimates lie in expectation: ``"lower"`` or
+    ``"upper"``.
     """
 
     bound = "lower"
@@ -140,14 +144,13 @@ class Method(ABC):
 
     @abstractmethod
     def run(self, sampler: Sampler, plan: Plan) -> Estimate:
-        """Estimates for all data of the sampler, inside :func:`~pyrovae.evidence.inspection.evaluating`."""
+        """Estimates for all data of the sampler, inside
+        :func:`~pyrovae.evidence.inspection.evaluating`.
+        """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Names and values that identify the run and that a file can hold."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings().items())})"
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:

@@ -1,4 +1,6 @@
-"""Hamiltonian Monte Carlo on a path of densities, one step size for each datum, all chains at once."""
+"""Hamiltonian Monte Carlo on a path of densities, one step size for each datum,
+all chains at once.
+"""
 
 import math
 from collections.abc import Callable
@@ -35,8 +37,8 @@ class Transition:
 
     Args:
         path: Both log-densities at given values.
-        scales: By site, ``(1, B, *event)``: the lengths on which the density is thought to vary; momenta are standard
-            normal in units of their inverse.
+        scales: By site, ``(1, B, *event)``: the lengths on which the density is thought to vary;
+            momenta are standard normal in units of their inverse.
         axis: Of the data in a value.
         num_leapfrog: Leapfrog steps of each proposal.
 

@@ -24,54 +24,61 @@ _FLOAT_BYTES = 8
 
 
 class ImportanceSampling(Method):
-    r"""Weigh draws from the guide: unbiased in p(x), so its log is a lower bound on log p(x) in expectation.
+    r"""Weigh draws from the guide: unbiased in p(x), so its log is a lower bound on log p(x) in
+    expectation.
 
-    .. math:: \log \hat p(x) = \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x)
+    .. math:: \log \hat p(x) = \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
+              \qquad z_k \sim q(z \mid x)
 
-    A guide of one latent site runs once for each datum; a guide of several sites runs for every particle. Weights
-    are summed in float64 as they come, so memory grows with the square root of K only.
+    A guide of one latent site runs once for each datum; a guide of several sites runs for every
+    particle. Weights are summed in float64 as they come, so memory grows with the square root of K
+    only.
 
-    Discrete latent sites d of few values are summed, not drawn, for each particle of the other sites z:
+    Discrete latent sites d of few values are summed, not drawn, for each particle of the other
+    sites z:
 
     .. math:: w = \frac{\sum_d p(x, z, d)}{\sum_d q(z, d \mid x)}
 
     This is the mean of p / q over d given z, so it is as unbiased and varies less.
 
-    With ``target_standard_error`` the number of particles differs between data. A pilot of at most half as many
-    particles predicts how many a datum needs: ``num_particles`` times a power of two, up to ``max_particles``.
-    These are drawn afresh and the pilot is dropped, because weights that decide on their own number are biased.
-    Data that miss the target are not given more, for the same reason; :meth:`Evidence.missed_target` lists them.
+    With ``target_standard_error`` the number of particles differs between data. A pilot of at most
+    half as many particles predicts how many a datum needs: ``num_particles`` times a power of two,
+    up to ``max_particles``. These are drawn afresh and the pilot is dropped, because weights that
+    decide on their own number are biased. Data that miss the target are not given more, for the
+    same reason; :meth:`Evidence.missed_target` lists them.
 
     Args:
         num_particles: Draws K for each datum. With a target, the least that a datum gets.
         target_standard_error: In nats, for each datum.
-        max_particles: With a target, the most draws for a datum, not counting the pilot. Default: 100 times
-            ``num_particles``.
-        refine_steps: Gradient steps that fit a diagonal normal to the posterior of each datum, starting at the
-            guide's moments. Draws then come from that normal. The column ``refinement_gain`` of the result is the
-            rise of the ELBO in nats.
-        prior_share: Share of the draws that come from the prior. All draws are weighed by the mixture of prior and
-            guide, so no weight exceeds p(x | z) over the share.
-        enumerate: Whether discrete latent sites are summed. ``"auto"`` sums up to 32 joint values, and up to K where
-            no other site is left, which makes the result exact. True sums up to 65,536 values or raises. False draws.
-            The result's ``notes`` name the sites.
-        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers, which is faster where the
-            processor has such products. Draws and densities keep their precision. The column ``rounding_error`` of
-            the result is the effect on each datum's first particles (up to 128), in nats.
-        compile: Whether the scoring of particles is captured as a graph and compiled, with equal results up to
-            rounding. ``"auto"`` compiles where the work is large enough to pay for it.
+        max_particles: With a target, the most draws for a datum, not counting the pilot. Default:
+            100 times ``num_particles``.
+        refine_steps: Gradient steps that fit a diagonal normal to the posterior of each datum,
+            starting at the guide's moments. Draws then come from that normal. The column
+            ``refinement_gain`` of the result is the rise of the ELBO in nats.
+        prior_share: Share of the draws that come from the prior. All draws are weighed by the
+            mixture of prior and guide, so no weight exceeds p(x | z) over the share.
+        enumerate: Whether discrete latent sites are summed. ``"auto"`` sums up to 32 joint values,
+            and up to K where no other site is left, which makes the result exact. True sums up to
+            65,536 values or raises. False draws. The result's ``notes`` name the sites.
+        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers, which is
+            faster where the processor has such products. Draws and densities keep their precision.
+            The column ``rounding_error`` of the result is the effect on each datum's first
+            particles (up to 128), in nats.
+        compile: Whether the scoring of particles is captured as a graph and compiled, with equal
+            results up to rounding. ``"auto"`` compiles where the work is large enough to pay for
+            it.
 
     Raises:
         TypeError: If a count is not an integer.
         ValueError: If a setting is out of range.
 
     References:
-        - Importance Weighted Autoencoders (Burda et al., 2016), section 5, for K = 5,000 as a protocol,
-          `arXiv:1509.00519 <https://arxiv.org/abs/1509.00519>`_.
-        - Weighted Average Importance Sampling and Defensive Mixture Distributions (Hesterberg, 1995), for
-          ``prior_share``.
-        - Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), for ``refine_steps``,
-          `arXiv:1801.03558 <https://arxiv.org/abs/1801.03558>`_.
+        - Importance Weighted Autoencoders (Burda et al., 2016), section 5, for K = 5,000 as a
+          protocol, `arXiv:1509.00519 <https://arxiv.org/abs/1509.00519>`_.
+        - Weighted Average Importance Sampling and Defensive Mixture Distributions (Hesterberg,
+          1995), for ``prior_share``.
+        - Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), for
+          ``refine_steps``, `arXiv:1801.03558 <https://arxiv.org/abs/1801.03558>`_.
 
     Examples:
         >>> import pyrovae as pv
@@ -100,7 +107,8 @@ class ImportanceSampling(Method):
         if target_standard_error is None:
             if max_particles is not None:
                 raise ValueError(
-                    "max_particles needs a target_standard_error; without one, num_particles is all."
+                    "max_particles needs a target_standard_error; without one, num_particles is "
+                    "all."
                 )
             max_particles = num_particles
         elif not target_standard_error > 0:
@@ -158,8 +166,8 @@ class ImportanceSampling(Method):
     def run(self, sampler: Sampler, plan: Plan) -> Estimate:
         if plan.exact and self.refine_steps:
             raise ValueError(
-                f"Every latent site {list(plan.notes['summed'])} is discrete, so no Gaussian can be fitted, and "
-                "log p(x) is exact without. Leave refine_steps at 0."
+                f"Every latent site {list(plan.notes['summed'])} is discrete, so no Gaussian can "
+                "be fitted, and log p(x) is exact without. Leave refine_steps at 0."
             )
         if plan.exact:
             return Estimate.exact(sampler, plan)
@@ -197,7 +205,9 @@ class ImportanceSampling(Method):
         return Estimate.of_weights(running, **more)
 
     def _weigh_mixture(self, sampler: Sampler, running: RunningWeights, size: int) -> None:
-        """Draws of guide and prior in fixed numbers, weighed by their mixture (the balance heuristic)."""
+        """Draws of guide and prior in fixed numbers, weighed by their mixture (the balance
+        heuristic).
+        """
         from_prior = int(self.num_particles * self.prior_share)
         share = from_prior / self.num_particles
         log_shares = math.log1p(-share), math.log(share) if share else -math.inf
@@ -216,18 +226,21 @@ class ImportanceSampling(Method):
                 running.update(check_log_weights(drawn.log_p - proposal))
 
     def run_reverse(self, sampler: Sampler, plan: Plan, exact: dict[str, Tensor]) -> Estimate:
-        r"""Upper bounds, from exact posterior draws ``(B, *event)``: one of the K particles is the exact draw.
+        r"""Upper bounds, from exact posterior draws ``(B, *event)``: one of the K particles is the
+        exact draw.
 
-        .. math:: \mathbb E \log \frac1K \Big( w(z^*) + \sum_{k=2}^K w(z_k) \Big) \ge \log p(x), \qquad
+        .. math:: \mathbb E \log \frac1K \Big( w(z^*) + \sum_{k=2}^K w(z_k) \Big) \ge \log p(x),
+                  \qquad
                   z^* \sim p(z \mid x),\ z_k \sim q(z \mid x)
 
         References:
-            Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al., 2015), section 4.2,
-            `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
+            Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al.,
+            2015), section 4.2, `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
         """
         if self.refine_steps or self.prior_share:
             raise ValueError(
-                "The upper bound is that of the plain guide: leave refine_steps and prior_share out."
+                "The upper bound is that of the plain guide: leave refine_steps and prior_share "
+                "out."
             )
         if plan.exact:
             return Estimate.exact(sampler, plan)

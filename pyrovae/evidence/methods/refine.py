@@ -17,14 +17,16 @@ _BEFORE, _NOISE, _AFTER = 11, 12, 13  # random streams that importance sampling 
 
 
 def refine(sampler: Sampler, num_steps: int) -> tuple[Sampler, Tensor]:
-    r"""Fit a diagonal normal to the posterior of each datum, and measure by how much that raises the ELBO.
+    r"""Fit a diagonal normal to the posterior of each datum, and measure by how much that raises
+    the ELBO.
 
-    The normal starts at the mean and spread of the guide's draws. It climbs the ELBO, with the entropy in closed
-    form, by ``num_steps`` steps of Adam, which treats every element by itself, so data do not affect one another.
+    The normal starts at the mean and spread of the guide's draws. It climbs the ELBO, with the
+    entropy in closed form, by ``num_steps`` steps of Adam, which treats every element by itself, so
+    data do not affect one another.
 
     Returns:
-        The sampler with the new guide, and ``(B,)`` the rise of the ELBO in nats. The rise estimates the
-        amortisation gap where the guide is a diagonal normal too.
+        The sampler with the new guide, and ``(B,)`` the rise of the ELBO in nats. The rise
+        estimates the amortisation gap where the guide is a diagonal normal too.
 
     Raises:
         ValueError: If a latent site is not continuous and unconstrained.
@@ -37,8 +39,8 @@ def refine(sampler: Sampler, num_steps: int) -> tuple[Sampler, Tensor]:
     for site in first.latents.values():
         if not real_support(site):
             raise ValueError(
-                f"Site '{site.name}' is discrete, constrained or of unknown support: no Gaussian can be fitted to it. "
-                "Leave refine_steps at 0."
+                f"Site '{site.name}' is discrete, constrained or of unknown support: no Gaussian "
+                "can be fitted to it. Leave refine_steps at 0."
             )
     values = {name: site.value for name, site in first.latents.items()}
     event_dims = {name: len(site.prior.event_shape) for name, site in first.latents.items()}

@@ -30,8 +30,8 @@ def schedule(shape: str, num: int, **kind: Any) -> Tensor:
 def even_out(path: AnnealingPath, spread: Tensor) -> AnnealingPath:
     """Temperatures between which the weights vary alike, and the step sizes there.
 
-    The spread of the log ratio, integrated over beta, is cut into equal parts. A tenth of the steps keeps its place,
-    against noise in the spread.
+    The spread of the log ratio, integrated over beta, is cut into equal parts. A tenth of the steps
+    keeps its place, against noise in the spread.
     """
     betas, steps, widths = (t.cpu().numpy() for t in (path.betas, path.steps, spread))
     num = len(betas) - 1

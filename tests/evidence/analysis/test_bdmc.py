@@ -1,4 +1,6 @@
-"""What a sandwich refuses, since its simulated latent values would be no draws from the posterior."""
+"""What a sandwich refuses, since its simulated latent values would be no draws
+from the posterior.
+"""
 
 import pytest
 import torch

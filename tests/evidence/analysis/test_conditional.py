@@ -20,7 +20,8 @@ def exact(oracle, x) -> np.ndarray:
     return oracle.log_prob(x).detach().numpy()
 
 
-# --- a better proposal --------------------------------------------------------------------------------------------
+# --- a better proposal
+# --------------------------------------------------------------------------------------------
 
 
 def test_refinement_gains_what_amortisation_lost():
@@ -110,7 +111,8 @@ def test_refuses_what_cannot_be_refined():
         )
 
 
-# --- convergence in K ---------------------------------------------------------------------------------------------
+# --- convergence in K
+# ---------------------------------------------------------------------------------------------
 
 
 def test_estimates_rise_with_k_to_the_truth():
@@ -144,7 +146,8 @@ def test_convergence_refuses_and_draws(tmp_path):
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1, 3, 30])
 
 
-# --- a part of x --------------------------------------------------------------------------------------------------
+# --- a part of x
+# --------------------------------------------------------------------------------------------------
 
 
 def some(num_data: int, width: int) -> torch.Tensor:
@@ -243,7 +246,8 @@ def test_imputations_are_draws_from_the_conditional():
     rest = full[gone][:, gone] - gain @ full[known][:, gone]
     draws = found.draws[:, :, gone].reshape(-1, 2)
     error = (rest.diagonal() / len(draws)).sqrt()
-    # Four standard errors, and the bias of resampling from 400 particles of a guide that sees zeros in the gaps.
+    # Four standard errors, and the bias of resampling from 400 particles of a guide that sees zeros
+    # in the gaps.
     assert ((draws.mean(0) - mean).abs() < 4 * error + 0.05).all()
     np.testing.assert_allclose(torch.cov(draws.T), rest, atol=0.1 * float(rest.diagonal().max()))
     assert (found.ess > 1).all()

@@ -43,7 +43,9 @@ def test_parts_are_their_closed_forms():
 
 
 def test_mutual_information_of_a_gaussian_channel():
-    """For x from the model and the exact guide, I(x; z) = log det(I + W'W / s^2) / 2, and q(z) is the prior."""
+    """For x from the model and the exact guide, I(x; z) = log det(I + W'W / s^2) / 2, and q(z) is
+    the prior.
+    """
     oracle = LinearGaussian(latent_dim=2, noise=1.0)
     x = oracle.sample(1500)
     nats = where_the_nats_go(oracle.model, oracle.guide, x, num_particles=64)
@@ -147,11 +149,14 @@ def test_gaussian_reference_is_itself_right():
     )
 
 
-# --- several latent sites -----------------------------------------------------------------------------------------
+# --- several latent sites
+# -----------------------------------------------------------------------------------------
 
 
 class TwoLayers(LinearGaussian):
-    """The same p(x) with z = a + e in two sites, "a" and then "b" = z; the guide's joint is Gaussian."""
+    """The same p(x) with z = a + e in two sites, "a" and then "b" = z; the guide's joint is
+    Gaussian.
+    """
 
     model = LinearGaussian.layered_model
 
@@ -178,7 +183,9 @@ class TwoLayers(LinearGaussian):
 
 
 class Unordered(TwoLayers):
-    """A guide whose second site depends on the data as well, and in which "a" alone tells little."""
+    """A guide whose second site depends on the data as well, and in which "a"
+    alone tells little.
+    """
 
     def guide(self, x):
         loc = x @ self.gain.T + self.offset
@@ -218,7 +225,9 @@ def test_information_of_two_sites_together(kind):
 
 
 def test_information_of_two_layers_is_that_of_the_channel():
-    """With the exact guide, a adds nothing to b: I(x; a, b) = log det(I + W'W / s^2) / 2; KL(q(a, b) || p) = 0."""
+    """With the exact guide, a adds nothing to b: I(x; a, b) = log det(I + W'W / s^2) / 2; KL(q(a,
+    b) || p) = 0.
+    """
     oracle = TwoLayers(latent_dim=2, noise=1.0)
     x = oracle.sample(1200)
     nats = where_the_nats_go(oracle.model, oracle.guide, x, num_particles=32)
@@ -233,7 +242,9 @@ def test_information_of_two_layers_is_that_of_the_channel():
 
 
 def test_information_of_a_discrete_and_a_continuous_site():
-    """q(c | x) decides c by the sign of x, and z is noise: log 2 nats for as many data of either sign."""
+    """q(c | x) decides c by the sign of x, and z is noise: log 2 nats for as many data of either
+    sign.
+    """
 
     def model(x):
         with pyro.plate("data", len(x)):
@@ -263,7 +274,8 @@ def test_auxiliary_sites_leave_the_information_unknown():
     assert nats.kl.notnull().all()
 
 
-# --- without Monte Carlo noise ------------------------------------------------------------------------------------
+# --- without Monte Carlo noise
+# ------------------------------------------------------------------------------------
 
 
 def collapsed_model(x):

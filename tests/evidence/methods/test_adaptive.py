@@ -18,7 +18,9 @@ def model(x):
 
 
 def guide(x):
-    """A value that counts half is drawn once in fifty times: most sets of 25 weights look as if they had no error."""
+    """A value that counts half is drawn once in fifty times: most sets of 25 weights look as if
+    they had no error.
+    """
     with pyro.plate("data", len(x)):
         pyro.sample("c", dist.Bernoulli(torch.full_like(x, 0.02)))
 

@@ -173,7 +173,8 @@ def test_refuses_bad_settings(settings, error):
         AIS(**settings)
 
 
-# --- both sides ---------------------------------------------------------------------------------------------------
+# --- both sides
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,9 @@ def test_sandwich_holds_the_truth_and_tightens_with_effort(methods):
 
 @pytest.mark.parametrize("start", ["prior", "guide"])
 def test_backwards_is_unbiased_in_one_over_p_of_x(start):
-    """The mean of the chains' inverse weights, from exact draws that transitions have moved apart."""
+    """The mean of the chains' inverse weights, from exact draws that
+    transitions have moved apart.
+    """
     oracle = LinearGaussian(
         noise=1.5, shift=0.5, stretch=1.3
     )  # inverse weights of bounded variance

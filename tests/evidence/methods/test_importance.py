@@ -28,7 +28,8 @@ def weights_of(oracle, x, num_particles, seed=0):
         return inspection.sampler().select(slice(None)).draw(num_particles).log_weights
 
 
-# --- right -------------------------------------------------------------------------------------------------------
+# --- right
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_particles", [1, 2, 30, 300])
@@ -67,7 +68,8 @@ def test_interval_covers_as_often_as_it_says(oracle):
         hits = np.mean(
             [low <= truth <= high for low, high in (run.interval(prob) for run in apart)]
         )
-        # Three binomial errors either way, and the upper side may be wider, at most to miss only below.
+        # Three binomial errors either way, and the upper side may be wider, at most to miss only
+        # below.
         slack = 3 * math.sqrt(prob * (1 - prob) / runs)
         assert prob - slack - 0.005 < hits < prob + (1 - prob) / 2 + slack
 
@@ -113,7 +115,8 @@ def test_vae_against_quadrature(discrete):
     assert float(evidence.standard_error.max()) < 0.1
 
 
-# --- free of the cut ----------------------------------------------------------------------------------------------
+# --- free of the cut
+# ----------------------------------------------------------------------------------------------
 
 
 class TwoLayers:
@@ -159,7 +162,8 @@ def test_memory_budget_changes_nothing(pair, width, num_particles):
             np.testing.assert_allclose(
                 cut.dataset[name], whole.dataset[name], rtol=1e-9, err_msg=name
             )
-        # All K weights count, none twice: a wrong count shows as log(K / count) (K = 250 in pieces of 128).
+        # All K weights count, none twice: a wrong count shows as log(K / count) (K = 250 in pieces
+        # of 128).
         assert (cut.num_particles == num_particles).all()
 
 
@@ -227,7 +231,8 @@ def test_pareto_k_is_that_of_all_weights():
     )
 
 
-# --- honest -------------------------------------------------------------------------------------------------------
+# --- honest
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -268,7 +273,9 @@ def uniform_guide(x):
     "method", [pv.ImportanceSampling(200), pv.AIS(3, 30, num_leapfrog=2)], ids=["is", "ais"]
 )
 def test_data_that_no_draw_explains(method):
-    """No weight is positive for the second datum: that is no sign of an exact guide, and no error is known."""
+    """No weight is positive for the second datum: that is no sign of an exact guide, and no error
+    is known.
+    """
     x = torch.tensor([0.3, 100.0]).double()
     evidence = pv.log_marginal(uniform_model, uniform_guide, x, method=method)
     assert evidence.log_marginal[1] == -math.inf
@@ -348,7 +355,8 @@ def test_unreached_target_is_listed():
     assert "4 of 4 data above it" in repr(evidence)
 
 
-# --- refuses ------------------------------------------------------------------------------------------------------
+# --- refuses
+# --------------------------------------------------------------------------------------------------
 
 
 def test_subsampling_scale_never_enters():
@@ -434,7 +442,8 @@ def test_a_diverged_model_is_not_evaluated():
         pv.log_marginal(oracle.model, oracle.guide, torch.zeros(3, 5), num_particles=5)
 
 
-# --- result -------------------------------------------------------------------------------------------------------
+# --- result
+# --------------------------------------------------------------------------------------------------
 
 
 def test_mean_weighs_every_datum_alike():
