@@ -5,10 +5,11 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, TransformedDistribution
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
 from pyrovae.distributions.base import innermost
 from pyrovae.particles.separate import WRAPPERS, Separate, stack
@@ -230,7 +231,7 @@ def nesting_of(*programs: Program, args: tuple, kwargs: dict[str, Any]) -> int:
     with torch.no_grad(), torch.random.fork_rng(), poutine.block():
         for program in programs:
             for site in poutine.trace(program).get_trace(*args, **kwargs).nodes.values():
-                frames = site.get("cond_indep_stack", ())
+                frames: Any = site.get("cond_indep_stack", ())
                 deepest = max([deepest, *(-frame.dim for frame in frames if frame.vectorized)])
     return deepest
 
@@ -251,7 +252,7 @@ def given(values: dict[str, Tensor]) -> Any:
     trace = poutine.Trace()
     for name, value in values.items():
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
-        trace.nodes[name]["given"] = True
+        trace.nodes[name]["given"] = True  # type: ignore[reportGeneralTypeIssues]
     return trace
 
 

@@ -47,8 +47,8 @@ class _Part(Messenger):
             )
         if isinstance(fn, FittedNormal):
             raise ValueError(
-                f"Site '{msg['name']}' fits one sigma to all elements, and missing ones would enter "
-                "it. Use a likelihood that factorises while it is trained, such as "
+                f"Site '{msg['name']}' fits one sigma to all elements, and missing ones would "
+                "enter it. Use a likelihood that factorises while it is trained, such as "
                 'Gaussian("learned").'
             )
         msg["fn"] = MaskedDistribution(fn, self.mask).to_event(rank)
