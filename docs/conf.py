@@ -35,3 +35,22 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_output_stderr = "remove"  # progress bars
+
+
+def setup(app):
+    """Let ``pyrovae.fit`` and the like lead to where the reference documents them."""
+    app.connect("missing-reference", find_short_name)
+
+
+def find_short_name(app, env, node, content):
+    """The reference for a name that ``pyrovae`` has from one of its modules."""
+    import pyrovae
+
+    module, _, name = node.get("reftarget", "").rpartition(".")
+    if module != "pyrovae" or name not in pyrovae._NAMES:
+        return None
+    target = f"pyrovae.{pyrovae._NAMES[name]}.{name}"
+    found = env.get_domain("py").resolve_any_xref(
+        env, node["refdoc"], app.builder, target, node, content
+    )
+    return found[0][1] if found else None

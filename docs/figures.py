@@ -1,4 +1,4 @@
-"""Draw the picture of README.md: ``python docs/figures.py``. It trains a VAE on digits for about 20 seconds."""
+"""Draw the picture of README.md, which takes about 20 seconds: ``python docs/figures.py``."""
 
 from pathlib import Path
 

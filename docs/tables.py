@@ -21,9 +21,9 @@ FAMILIES = {
 HEAD = """\
 # Catalogue
 
-Every class with which a model, its training or its evaluation can be declared, and the paper that it
-is from. The names are the same in Python and on the command line: `priors.Vamp(num_components=500)`
-is `--prior Vamp --prior.num_components 500`.
+Every class with which a model, its training or its evaluation can be declared, and the paper that
+it is from. The names are the same in Python and on the command line:
+`priors.Vamp(num_components=500)` is `--prior Vamp --prior.num_components 500`.
 """
 
 

@@ -1,7 +1,8 @@
 """Every Python block of the documentation, README.md and CONTRIBUTING.md runs as typed.
 
-The blocks of a page run in order, in one namespace that is new for each page. A comment in the line before a block
-changes that: ``<!-- no run: REASON -->`` leaves the block out, ``<!-- slow: REASON -->`` runs it with ``-m slow``.
+The blocks of a page run in order, in one namespace that is new for each page. A comment in the line
+before a block changes that: ``<!-- no run: REASON -->`` leaves the block out, and
+``<!-- slow: REASON -->`` leaves it to ``-m slow``.
 """
 
 import ast
@@ -9,6 +10,7 @@ import inspect
 import re
 import textwrap
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import pyro
@@ -25,7 +27,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 SHORTER = {"README.md": [("epochs=200", "epochs=1"), ("num_particles=1_000", "num_particles=50")]}
-"""What the quick test of a page changes, so that it ends soon; the slow one runs the page as typed."""
+"""What the quick test of a page changes; the slow one runs the page as typed."""
 
 
 def blocks(page, slow):
@@ -103,7 +105,7 @@ def test_page_runs_with_its_long_blocks(page):
 
 @pytest.mark.parametrize("page", named(PAGES))
 def test_no_block_is_left_out_without_a_reason(page):
-    """Every fence that says Python is found, and every comment that leaves one out has the right form."""
+    """Every Python fence is found, and every comment that leaves one out has the right form."""
     text = page.read_text(encoding="utf-8")
     assert len(re.findall(r"```(?:python|\{code-cell\})", text)) == len(BLOCK.findall(text))
     marked = [block for block in BLOCK.finditer(text) if block["mark"]]
@@ -124,3 +126,7 @@ def test_the_reference_lists_every_public_module():
     listed = set(re.findall(r"automodule:: (pyrovae\.\w+)$", pages, re.MULTILINE))
     public = {f"pyrovae.{name}" for name in pv.__all__ if inspect.ismodule(getattr(pv, name))}
     assert public - listed == set()
+    # What a module loads on first use is not found by automodule.
+    for module in filter(lambda module: hasattr(module, "__getattr__"), map(import_module, public)):
+        for name in module.__all__:
+            assert re.search(rf"^\.\. auto\w+:: {module.__name__}\.{name}$", pages, re.MULTILINE)
