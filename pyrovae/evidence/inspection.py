@@ -40,11 +40,12 @@ class Inspection:
         discrete: Whether log p(x) is a log-probability.
         latents: Names of the latent sites.
         completed: Latent sites that the guide lacks.
-        points: Sites at which the guide is a point mass, without a density. A point mass that maps auxiliary draws
-            has one, and does not count.
+        points: Sites at which the guide is a point mass, without a density. A point mass that maps
+            auxiliary draws has one, and does not count.
         auxiliary: Names of the sites that the guide alone draws.
         mapped: Whether latent sites are functions of these.
-        whole: Whether the programs take all of the data or none, as a guide with parameters for each datum does.
+        whole: Whether the programs take all of the data or none, as a guide with parameters for
+            each datum does.
         supports: Values of the discrete sites that can be summed, and why others cannot.
     """
 

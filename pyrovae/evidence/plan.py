@@ -189,7 +189,9 @@ def _broadcasts(sampler: Sampler) -> bool:
 def _bytes_per_particle(
     inspection: Inspection, summed: SummedSites | None, exact: bool
 ) -> tuple[int, bool]:
-    """Bytes for one particle of one datum, and whether the programs run for each particle by itself."""
+    """Bytes for one particle of one datum, and whether the programs run for each particle by
+    itself.
+    """
     num_data, num_particles = (1, 1) if exact else (min(4, inspection.num_data), 8)
     if inspection.whole:
         num_data = inspection.num_data

@@ -13,7 +13,8 @@ __all__ = ["DiagonalGuide"]
 
 
 class DiagonalGuide:
-    """A guide for given data: for each latent site of each datum a diagonal normal, or a Student t of that scale.
+    """A guide for given data: for each latent site of each datum a diagonal normal, or a Student t
+    of that scale.
 
     Args:
         locs, scales: By site, ``(..., B, *event)``.
@@ -54,7 +55,9 @@ class DiagonalGuide:
 
 
 class _DiagonalStudentT(TorchDistribution):
-    """Multivariate Student t with a diagonal scale matrix: one chi-square for all elements of a site."""
+    """Multivariate Student t with a diagonal scale matrix: one chi-square for all elements of a
+    site.
+    """
 
     arg_constraints: Any = {}  # noqa: RUF012 - as torch declares it
     has_rsample = True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import pyrovae
+from pyrovae.evidence import files
 from pyrovae.evidence.columns import dataset_of
 from pyrovae.evidence.combine import combine
 from pyrovae.evidence.intervals import quantile, reach, unknown

@@ -171,15 +171,17 @@ class Sampler:
 def repeat_values(
     values: dict[str, Tensor], like: Particles, num_particles: int
 ) -> dict[str, Tensor]:
-    """One value ``(B, *event)`` of each site, repeated for all particles in the layout of drawn ones.
+    """One value ``(B, *event)`` of each site, repeated for all particles in the layout of drawn
+    ones.
 
     Raises:
-        ValueError: If the guide's density is one of auxiliary values, which are not known for given latent values.
+        ValueError: If the guide's density is one of auxiliary values, which are not known for given
+            latent values.
     """
     if like.mapped:
         raise ValueError(
-            f"The guide computes latent sites from its auxiliary sites {list(like.auxiliary)}, whose values for "
-            "simulated data are not known. Take AIS(start='prior')."
+            f"The guide computes latent sites from its auxiliary sites {list(like.auxiliary)}, "
+            "whose values for simulated data are not known. Take AIS(start='prior')."
         )
     repeated = {}
     for name, site in like.latents.items():

@@ -1,4 +1,6 @@
-"""Evidence with guides that draw auxiliary sites: random ones, and draws that point masses map to latent sites."""
+"""Evidence with guides that draw auxiliary sites: random ones, and draws that point masses map to
+latent sites.
+"""
 
 import math
 
@@ -131,7 +133,9 @@ def test_pyros_auto_normal(budget):
 
 
 class Positive:
-    """z ~ Gamma and a log-normal guide, by a mapped draw: HMC moves the draw, which is unconstrained."""
+    """z ~ Gamma and a log-normal guide, by a mapped draw: HMC moves the draw, which is
+    unconstrained.
+    """
 
     def model(self, x):
         with pyro.plate("data", len(x)):

@@ -1,8 +1,9 @@
 """A datum's evidence depends on the datum and the seed alone: for every prior, posterior and
 method.
 
-Order, other data, memory and copies of the data change nothing but the last digits. Most models are in float64, where
-these digits are far behind the point: how a sum is rounded does depend on how many data are scored at once.
+Order, other data, memory and copies of the data change nothing but the last digits. Most models are
+in float64, where these digits are far behind the point: how a sum is rounded does depend on how
+many data are scored at once.
 """
 
 import numpy as np

@@ -1,4 +1,6 @@
-"""Simulation-based calibration: whether a guide is the posterior, on average over the model's own data."""
+"""Simulation-based calibration: whether a guide is the posterior, on average over the model's own
+data.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +27,14 @@ LEVEL = 0.05
 class Calibration:
     """Ranks of the true latent values among draws of the guide, for simulated data.
 
-    ``dataset`` holds ``rank``, over ``datum`` and ``unit`` (a latent element), from 0 to the number of draws; and over
-    ``unit``:
+    ``dataset`` holds ``rank``, over ``datum`` and ``unit`` (a latent element), from 0 to the number
+    of draws; and over ``unit``:
 
     - ``p_value``: of a chi-square test that the ranks are uniform.
-    - ``mean_rank``: as a share of the draws. It is 0.5 for the posterior, more for a guide whose values are too low,
-      and less for one whose values are too high.
-    - ``spread``: the variance of the ranks in units of that of uniform ones. It is 1 for the posterior, more for a
-      guide that is too narrow, and less for one that is too wide.
+    - ``mean_rank``: as a share of the draws. It is 0.5 for the posterior, more for a guide whose
+      values are too low, and less for one whose values are too high.
+    - ``spread``: the variance of the ranks in units of that of uniform ones. It is 1 for the
+      posterior, more for a guide that is too narrow, and less for one that is too wide.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):
@@ -61,8 +63,10 @@ class Calibration:
     def __repr__(self) -> str:
         ranks, p_value = self.dataset["rank"], self.p_value
         lines = [
-            f"Calibration on {ranks.sizes['datum']} simulated data, {self.num_draws} draws of the guide each",
-            f"  ranks not uniform   {int((p_value < LEVEL / p_value.size).sum())} of {p_value.size} latent elements",
+            f"Calibration on {ranks.sizes['datum']} simulated data, {self.num_draws} draws of the "
+            "guide each",
+            f"  ranks not uniform   {int((p_value < LEVEL / p_value.size).sum())} of "
+            f"{p_value.size} latent elements",
             f"  smallest P          {self.smallest_p:.2g}, for that many tests",
         ]
         for name, values, ideal, fault in (
@@ -113,12 +117,14 @@ def calibration(
 ) -> Calibration:
     """Ranks of true latent values among draws of the guide, on data that the model itself draws.
 
-    If the guide is the posterior, the true value of each latent element and its ``num_draws`` draws are exchangeable,
-    so that the rank is uniform. Ranks at both ends show a guide that is too narrow, ranks in the middle one that is too
-    wide, and ranks at one end one that lies beside the posterior. Equal values are put in random order.
+    If the guide is the posterior, the true value of each latent element and its ``num_draws`` draws
+    are exchangeable, so that the rank is uniform. Ranks at both ends show a guide that is too
+    narrow, ranks in the middle one that is too wide, and ranks at one end one that lies beside the
+    posterior. Equal values are put in random order.
 
-    Uniform ranks do not prove that the guide is the posterior: a guide that ignores the data and draws from the prior
-    has uniform ranks as well. :func:`~pyrovae.where_the_nats_go` tells that apart by the mutual information.
+    Uniform ranks do not prove that the guide is the posterior: a guide that ignores the data and
+    draws from the prior has uniform ranks as well. :func:`~pyrovae.where_the_nats_go` tells that
+    apart by the mutual information.
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
@@ -131,10 +137,10 @@ def calibration(
         ValueError: As :func:`bdmc`.
 
     References:
-        - Validating Bayesian Inference Algorithms with Simulation-Based Calibration (Talts et al., 2018), algorithm 1,
-          `arXiv:1804.06788 <https://arxiv.org/abs/1804.06788>`_.
-        - Yes, but Did It Work?: Evaluating Variational Inference (Yao et al., 2018), section 3.2, for variational
-          posteriors, `arXiv:1802.02538 <https://arxiv.org/abs/1802.02538>`_.
+        - Validating Bayesian Inference Algorithms with Simulation-Based Calibration (Talts et al.,
+          2018), algorithm 1, `arXiv:1804.06788 <https://arxiv.org/abs/1804.06788>`_.
+        - Yes, but Did It Work?: Evaluating Variational Inference (Yao et al., 2018), section 3.2,
+          for variational posteriors, `arXiv:1802.02538 <https://arxiv.org/abs/1802.02538>`_.
 
     Examples:
         >>> import pyrovae as pv

@@ -34,9 +34,10 @@ class AIS(Method):
     and with the adaptive schedule also the temperatures, to where the weights vary. Steps and
     temperatures are then fixed before the chains that count are drawn, so those are unbiased.
 
-    HMC can turn a difference in the last digit into another path of a chain, and how a sum is rounded depends on how
-    many data are scored at once. So programs run in float64 here, whatever the precision of their parameters. An
-    estimate then does not depend on ``memory_budget``, on the order of the data or on the other data.
+    HMC can turn a difference in the last digit into another path of a chain, and how a sum is
+    rounded depends on how many data are scored at once. So programs run in float64 here, whatever
+    the precision of their parameters. An estimate then does not depend on ``memory_budget``, on the
+    order of the data or on the other data.
 
     Results have two further columns: ``acceptance``, and ``log_weight_variance`` over chains, in
     nats squared.
@@ -50,11 +51,12 @@ class AIS(Method):
             variance.
         num_leapfrog: Leapfrog steps in a transition.
         target_acceptance: Acceptance rate to which the warm-up adapts step sizes.
-        enumerate: Whether discrete latent sites are summed out, so that HMC moves the others. ``"auto"`` sums up to
-            32 joint values, True up to 65,536.
-        precision: ``"double"``, or ``"program"``, which leaves the precision of the programs as it is. In float32
-            this is up to twice as fast on CPU, and more on many GPUs. The estimate of a datum then changes, as
-            another seed would change it, when ``memory_budget`` or the other data change.
+        enumerate: Whether discrete latent sites are summed out, so that HMC moves the others.
+            ``"auto"`` sums up to 32 joint values, True up to 65,536.
+        precision: ``"double"``, or ``"program"``, which leaves the precision of the programs as it
+            is. In float32 this is up to twice as fast on CPU, and more on many GPUs. The estimate
+            of a datum then changes, as another seed would change it, when ``memory_budget`` or the
+            other data change.
 
     Raises:
         TypeError: If a count is not an integer.

@@ -54,7 +54,8 @@ class Anneal:
     def densities(self, values: Values) -> tuple[Tensor, Tensor]:
         """log of the start density, and log of the joint density over it.
 
-        Where the guide draws auxiliary values u, both densities are over (z, u): q(z | u) q(u) and p(x, z) q(u).
+        Where the guide draws auxiliary values u, both densities are over (z, u): q(z | u) q(u) and
+        p(x, z) q(u).
         """
         from_guide = self.method.start == "guide"
         particles = self.sampler.score(values, guide=from_guide)
@@ -95,7 +96,8 @@ class Anneal:
         return evaluate(self.densities, values)
 
     def scatter(self, state: State, path: AnnealingPath, streams: DatumStreams) -> State:
-        """Move chains that start at the same exact draw apart, by transitions that leave the posterior as it is.
+        """Move chains that start at the same exact draw apart, by transitions that leave the
+        posterior as it is.
 
         The start of each chain is then still an exact draw, and several of them tell more than one.
         """
@@ -107,7 +109,9 @@ class Anneal:
     def walk(
         self, state: State, path: AnnealingPath, streams: DatumStreams, *, backwards: bool
     ) -> tuple[Tensor, Tensor]:
-        """``(C, B)`` log weights of a walk from one end of the path to the other, and ``(B,)`` mean acceptance."""
+        """``(C, B)`` log weights of a walk from one end of the path to the other, and ``(B,)`` mean
+        acceptance.
+        """
         log_w = torch.zeros(
             state.log_ratio.shape, dtype=torch.float64, device=state.log_ratio.device
         )
@@ -161,6 +165,7 @@ def check_sites(particles: Particles) -> None:
         if site.is_random and not real_support(site):
             law = type(site.prior or site.posterior).__name__
             raise ValueError(
-                f"AIS moves latent values by gradients over all real numbers, but site '{site.name}' is {law}, which "
-                "is discrete, constrained, or of unknown support. Use ImportanceSampling."
+                "AIS moves latent values by gradients over all real numbers, but site "
+                f"'{site.name}' is {law}, which is discrete, constrained, or of unknown support. "
+                "Use ImportanceSampling."
             )

@@ -12,8 +12,8 @@ __all__ = ["DoublePrecision"]
 class DoublePrecision(TorchFunctionMode):
     """Context manager: every function of torch gets its tensors of lower precision in float64.
 
-    The programs and their parameters stay as they are. Functions that change a tensor in place keep its precision.
-    Tensors that are made without a dtype are in float64.
+    The programs and their parameters stay as they are. Functions that change a tensor in place keep
+    its precision. Tensors that are made without a dtype are in float64.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,8 @@ class DoublePrecision(TorchFunctionMode):
             error, RuntimeError
         ):  # such as from TorchScript, which looks at dtypes by itself
             error.add_note(
-                "AIS computes in float64. AIS(precision='program') leaves the precision of the programs as it is."
+                "AIS computes in float64. AIS(precision='program') leaves the precision of the "
+                "programs as it is."
             )
 
     def __torch_function__(

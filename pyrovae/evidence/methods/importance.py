@@ -52,24 +52,27 @@ class ImportanceSampling(Method):
     Args:
         num_particles: Draws K for each datum. With a target, the least that a datum gets.
         target_standard_error: In nats, for each datum.
-        max_particles: With a target, the most draws for a datum, not counting the pilot. Default: 100 times
-            ``num_particles``.
-        refine_steps: Gradient steps that fit a diagonal normal to the posterior of each datum, starting at the
-            guide's moments. Draws then come from that normal. The column ``refinement_gain`` of the result is the
-            rise of the ELBO in nats.
-        proposal: What draws come from after refinement: the ``"normal"``, or ``"student_t"``, a multivariate Student t
-            with 5 degrees of freedom and the normal's mean and scale. Its tails keep the weights bounded where the
-            posterior's tails are heavier than a normal's.
-        prior_share: Share of the draws that come from the prior, beside the guide or the refined proposal. All draws
-            are weighed by the mixture of both, so no weight exceeds p(x | z) over the share.
-        enumerate: Whether discrete latent sites are summed. ``"auto"`` sums up to 32 joint values, and up to K where
-            no other site is left, which makes the result exact. True sums up to 65,536 values or raises. False draws.
-            The result's ``notes`` name the sites.
-        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers, which is faster where the
-            processor has such products. Draws and densities keep their precision. The column ``rounding_error`` of
-            the result is the effect on each datum's first particles (up to 128), in nats.
-        compile: Whether the scoring of particles is captured as a graph and compiled, with equal results up to
-            rounding. ``"auto"`` compiles where the work is large enough to pay for it.
+        max_particles: With a target, the most draws for a datum, not counting the pilot. Default:
+            100 times ``num_particles``.
+        refine_steps: Gradient steps that fit a diagonal normal to the posterior of each datum,
+            starting at the guide's moments. Draws then come from that normal. The column
+            ``refinement_gain`` of the result is the rise of the ELBO in nats.
+        proposal: What draws come from after refinement: the ``"normal"``, or ``"student_t"``, a
+            multivariate Student t with 5 degrees of freedom and the normal's mean and scale. Its
+            tails keep the weights bounded where the posterior's tails are heavier than a normal's.
+        prior_share: Share of the draws that come from the prior, beside the guide or the refined
+            proposal. All draws are weighed by the mixture of both, so no weight exceeds p(x | z)
+            over the share.
+        enumerate: Whether discrete latent sites are summed. ``"auto"`` sums up to 32 joint values,
+            and up to K where no other site is left, which makes the result exact. True sums up to
+            65,536 values or raises. False draws. The result's ``notes`` name the sites.
+        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers, which is
+            faster where the processor has such products. Draws and densities keep their precision.
+            The column ``rounding_error`` of the result is the effect on each datum's first
+            particles (up to 128), in nats.
+        compile: Whether the scoring of particles is captured as a graph and compiled, with equal
+            results up to rounding. ``"auto"`` compiles where the work is large enough to pay for
+            it.
 
     Raises:
         TypeError: If a count is not an integer.
@@ -162,13 +165,14 @@ class ImportanceSampling(Method):
     def plan(self, inspection: Inspection) -> Plan:
         if inspection.mapped and self.prior_share and not self.refine_steps:
             raise ValueError(
-                f"The guide computes latent sites from its auxiliary sites {list(inspection.auxiliary)}, so its "
-                "density at a draw of the prior is not known. Leave prior_share out, or set refine_steps=100."
+                "The guide computes latent sites from its auxiliary sites "
+                f"{list(inspection.auxiliary)}, so its density at a draw of the prior is not "
+                "known. Leave prior_share out, or set refine_steps=100."
             )
         if inspection.whole and self.target_standard_error is not None:
             raise ValueError(
-                "The programs take all of the data at once only, so each datum gets the same number of particles. "
-                "Leave target_standard_error out."
+                "The programs take all of the data at once only, so each datum gets the same "
+                "number of particles. Leave target_standard_error out."
             )
         kept = RunningWeights(0, self.max_particles).keep
         # A few copies of the weights that are kept; twice as many with a pilot beside.

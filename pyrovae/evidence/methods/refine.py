@@ -19,7 +19,8 @@ _BEFORE, _NOISE, _AFTER = 11, 12, 13  # random streams that importance sampling 
 
 
 def refine(sampler: Sampler, num_steps: int, degrees: float = math.inf) -> tuple[Sampler, Tensor]:
-    r"""Fit a diagonal normal to the posterior of each datum, and measure by how much that raises the ELBO.
+    r"""Fit a diagonal normal to the posterior of each datum, and measure by how much that raises
+    the ELBO.
 
     The normal starts at the mean and spread of the guide's draws. It climbs the ELBO, with the
     entropy in closed form, by ``num_steps`` steps of Adam, which treats every element by itself, so
@@ -28,7 +29,8 @@ def refine(sampler: Sampler, num_steps: int, degrees: float = math.inf) -> tuple
     Args:
         sampler: Some of the data.
         num_steps: Steps of Adam.
-        degrees: If finite, the new guide is a Student t of these degrees of freedom, with the normal's mean and scale.
+        degrees: If finite, the new guide is a Student t of these degrees of freedom, with the
+            normal's mean and scale.
 
     Returns:
         The sampler with the new guide, and ``(B,)`` the rise of the ELBO in nats. The rise

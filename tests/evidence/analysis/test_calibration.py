@@ -1,4 +1,6 @@
-"""Simulation-based calibration: exact guides have uniform ranks, and each fault of a guide shows as what it is."""
+"""Simulation-based calibration: exact guides have uniform ranks, and each fault of a guide shows as
+what it is.
+"""
 
 import math
 
@@ -18,7 +20,9 @@ def of(oracle, **options):
 
 
 def test_an_exact_guide_is_uniform():
-    """The mean of 2,000 shares of variance 1/12 errs by 0.0065, their variance by 0.02 of itself."""
+    """The mean of 2,000 shares of variance 1/12 errs by 0.0065, their variance
+    by 0.02 of itself.
+    """
     for seed in range(3):
         found = of(LinearGaussian(), seed=seed)
         assert found.smallest_p > 0.01
@@ -76,7 +80,9 @@ def test_a_guide_that_ignores_the_data_passes_as_the_docs_say():
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_discrete_sites(shift):
-    """A coin c, and x ~ N(c, 1): the posterior's logit is x - 1/2. Most draws equal the true value."""
+    """A coin c, and x ~ N(c, 1): the posterior's logit is x - 1/2. Most draws
+    equal the true value.
+    """
 
     def model(x):
         with pyro.plate("data", len(x)):

@@ -81,7 +81,9 @@ def test_a_student_t_costs_little_where_the_posterior_is_normal():
 
 @pytest.mark.parametrize("event", [(), (4,), (2, 3)])
 def test_density_and_draws_of_the_student_t(event):
-    """Against Pyro's multivariate t, which has a full matrix, and the t's variance, df / (df - 2)."""
+    """Against Pyro's multivariate t, which has a full matrix, and the t's
+    variance, df / (df - 2).
+    """
     generator = torch.Generator().manual_seed(0)
     loc = torch.randn(3, *event, generator=generator, dtype=torch.float64)
     scale = loc.abs() + 0.5
@@ -92,7 +94,8 @@ def test_density_and_draws_of_the_student_t(event):
     value = ours.rsample((40_000,))
     assert value.shape == (40_000, 3, *event)
     torch.testing.assert_close(ours.log_prob(value), theirs.log_prob(value.reshape(40_000, 3, -1)))
-    # The fourth moment of t(5) is 25 in units of its scale: a standard error of 0.022 for the variance of 5/3.
+    # The fourth moment of t(5) is 25 in units of its scale: a standard error of 0.022 for the
+    # variance of 5/3.
     spread = ((value - loc) / scale).square().mean(0)
     assert (spread - 5 / 3).abs().max() < 0.15
     assert ours.expand((7, 3)).batch_shape == (7, 3)
