@@ -54,8 +54,14 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
     """Every unconstrained parameter that one run of guide and model meets, each once, guide first.
 
     Runs the pair once on ``args`` without gradients or effect on the random state and on buffers.
+    Modules that are called on the way count, however the programs hold them.
     """
+    called: dict[int, nn.Module] = {}
+    hook = nn.modules.module.register_module_forward_pre_hook(
+        lambda module, _: called.update({id(module): module})
+    )
     with (
+        closing_hook(hook),
         undisturbed(model, guide),
         poutine.trace(param_only=True) as capture,
         poutine.block(hide_types=["sample"]),
@@ -64,11 +70,20 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
         poutine.replay(model, trace=guide_trace)(*args, **kwargs)
     sites: list[Any] = list(capture.trace.nodes.values())
     found = {id(p): p for p in (site["value"].unconstrained() for site in sites)}
-    for module in modules_of(guide, model):
+    for module in (*modules_of(guide, model), *called.values()):
         for parameter in module.parameters():
             if parameter.requires_grad:
                 found.setdefault(id(parameter), parameter)
     return list(found.values())
+
+
+@contextmanager
+def closing_hook(hook: Any) -> Iterator[None]:
+    """Remove a hook at the end."""
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def register_parameters(module: nn.Module, prefix: str) -> None:

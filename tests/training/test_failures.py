@@ -134,6 +134,28 @@ def test_running_statistics_see_each_step_once(x, capture):
     assert programs.norm.num_batches_tracked == 4
 
 
+def test_modules_are_trained_however_a_program_holds_them(x):
+    """In a dictionary, and behind a helper function: they used to stay as they were."""
+    nets_ = {"encoder": nn.Linear(6, 2), "decoder": nn.Linear(2, 6)}
+
+    def decode(z):
+        return nets_["decoder"](z)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decode(z), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(nets_["encoder"](x), 0.5).to_event(1))
+
+    before = {name: net.weight.detach().clone() for name, net in nets_.items()}
+    fit(model, guide, x, epochs=1, batch_size=35, device="cpu")
+    for name, net in nets_.items():
+        assert not torch.equal(net.weight, before[name]), name
+
+
 def test_a_last_batch_of_one_is_told_of_drop_last(x):
     programs = Normalised()
     with pytest.raises(ValueError, match=r"single datum.*drop_last=True"):
