@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Trace_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
@@ -131,6 +131,13 @@ class Normalised(nn.Module):
 def test_running_statistics_see_each_step_once(x, capture):
     programs = Normalised()
     fit(programs.model, programs.guide, x, valid=x, epochs=2, batch_size=35, capture=capture)
+    assert programs.norm.num_batches_tracked == 4
+
+
+@pytest.mark.parametrize("stock", [Trace_ELBO(), TraceMeanField_ELBO()])
+def test_running_statistics_see_each_step_of_a_stock_elbo_once(x, stock):
+    programs = Normalised()
+    fit(programs.model, programs.guide, x, valid=x, estimator=stock, epochs=2, batch_size=40)
     assert programs.norm.num_batches_tracked == 4
 
 
