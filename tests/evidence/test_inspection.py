@@ -184,3 +184,20 @@ def test_a_sandwich_under_inference_mode():
     with torch.inference_mode():
         found = pv.bdmc(ORACLE.model, ORACLE.guide, num_data=3, method=AIS(3, 4, num_leapfrog=2))
     assert math.isfinite(float(found.gap.mean()))
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (np.ma.masked_array(np.zeros((3, 6)), np.eye(3, 6)), ValueError, "3 values .* masked"),
+        (np.zeros((3, 6), complex), TypeError, "complex128"),
+        (np.full((3, 6), 2**63, np.uint64), ValueError, "do not fit into 64 bits"),
+    ],
+    ids=["masked", "complex", "uint64"],
+)
+def test_arrays_that_a_tensor_cannot_hold_are_refused(data, error, message):
+    owner = LinearGaussian(seed=0)
+    with pytest.raises(error, match=message):
+        pv.log_marginal(owner.model, owner.guide, data, num_particles=30)
+    with pytest.raises(error, match=message):
+        pv.log_marginal(owner.model, owner.guide, (data,), num_particles=30)
