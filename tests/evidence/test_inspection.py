@@ -3,6 +3,7 @@ inference tensors.
 """
 
 import math
+import threading
 
 import numpy as np
 import pyro
@@ -201,3 +202,18 @@ def test_arrays_that_a_tensor_cannot_hold_are_refused(data, error, message):
         pv.log_marginal(owner.model, owner.guide, data, num_particles=30)
     with pytest.raises(error, match=message):
         pv.log_marginal(owner.model, owner.guide, (data,), num_particles=30)
+
+
+def test_modules_that_another_thread_runs_keep_their_mode():
+    modes = []
+    net = nn.Sequential(nn.Dropout(0.5))
+    net.register_forward_pre_hook(lambda module, args: modes.append(module.training))
+    with evaluation_mode(lambda x: x):
+        thread = threading.Thread(target=net, args=(torch.ones(2),))
+        thread.start()
+        thread.join()
+        assert modes == [True]
+        assert net[0].training
+        net(torch.ones(2))
+    assert modes == [True, False]
+    assert net.training
