@@ -14,7 +14,7 @@ from torch import Tensor
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale
 from pyrovae.particles import check_right_most, draw
-from pyrovae.programs import Program
+from pyrovae.programs import Program, undisturbed
 
 __all__ = ["Evaluation", "Objective", "Report", "StockObjective", "objective"]
 
@@ -148,6 +148,7 @@ class StockObjective(Objective):
         before = [parameter.grad for parameter in self.parameters]
         model, guide = self._programs(beta)
         arguments = self._arguments(batch)
+        plate = self._plate(arguments, kwargs)
         try:
             for parameter in self.parameters:
                 parameter.grad = None
@@ -156,7 +157,7 @@ class StockObjective(Objective):
         finally:
             for parameter, gradient in zip(self.parameters, before, strict=True):
                 parameter.grad = gradient
-        report, loss, divisor = self._scaled(torch.as_tensor(loss), arguments, kwargs)
+        report, loss, divisor = self._scaled(torch.as_tensor(loss), *plate)
         gradients = [None if g is None else g / divisor for g in gradients]
         if self.clip_norm is not None:
             gradients = _clipped(gradients, self.clip_norm)
@@ -165,15 +166,15 @@ class StockObjective(Objective):
     def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
         model, guide = self._programs(beta)
         arguments = self._arguments(batch)
+        plate = self._plate(arguments, kwargs)  # before the loss: it puts buffers back in place
         if torch.is_grad_enabled() and hasattr(self.estimator, "differentiable_loss"):
             loss = self.estimator.differentiable_loss(model, guide, *arguments, **kwargs)
         else:
             loss = torch.as_tensor(self.estimator.loss(model, guide, *arguments, **kwargs))
-        report, loss, _ = self._scaled(loss, arguments, kwargs)
+        report, loss, _ = self._scaled(loss, *plate)
         return report, loss
 
-    def _scaled(self, loss: Tensor, arguments: tuple, kwargs: dict) -> tuple[Report, Tensor, float]:
-        scale, num_data = self._plate(arguments, kwargs)
+    def _scaled(self, loss: Tensor, scale: float, num_data: int) -> tuple[Report, Tensor, float]:
         bound = -loss.detach() / scale
         unknown = torch.full_like(bound, float("nan"))
         divisor = 1.0 if self.summed else scale * num_data
@@ -186,7 +187,7 @@ class StockObjective(Objective):
         size = len(arguments[0])
         if size not in self._plates:
             try:
-                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                with undisturbed(self.model, self.guide):
                     particles = draw(self.model, self.guide, 1, arguments, kwargs)
                 self._plates[size] = particles.scale, particles.num_data
             except (ValueError, NotImplementedError):  # no program of ours, though one of Pyro's

@@ -1,6 +1,7 @@
 """The modules, the parameters and the mode of a Pyro program."""
 
 import inspect
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,9 +133,10 @@ def evaluation_mode(*programs: Program) -> Iterator[None]:
     """Put the programs' modules in eval mode; each submodule is back in its own mode afterwards.
 
     A program may hold a module where :func:`modules_of` does not look: in a dictionary, in a plain
-    object, behind a helper function. So every module that is called inside the context is put in
-    eval mode as well, just before it runs.
+    object, behind a helper function. So every module that this thread calls inside the context is
+    put in eval mode as well, just before it runs.
     """
+    thread = threading.get_ident()  # torch's hook sees the modules of all threads
     modes: dict[int, tuple[nn.Module, bool]] = {}
 
     def remember(module: nn.Module) -> None:
@@ -142,7 +144,7 @@ def evaluation_mode(*programs: Program) -> Iterator[None]:
             modes.setdefault(id(part), (part, part.training))
 
     def before_call(module: nn.Module, args: Any) -> None:
-        if module.training:
+        if module.training and threading.get_ident() == thread:
             remember(module)
             module.eval()
 

@@ -436,3 +436,16 @@ def test_cuda_graph_agrees_with_eager(compile):
     # Monte-Carlo error.
     torch.testing.assert_close(left, right, rtol=0.02, atol=0.02)
     assert len(torch.unique(left[:, 1])) == 20  # draws stay live
+
+
+def test_an_optimizer_whose_every_call_counts_is_called_once_a_step(x):
+    """Pyro's ``ClippedAdam`` lowers its learning rate at each call, with or without gradients."""
+    losses = []
+    for kind in (pyro.infer.SVI, SVI):
+        pyro.clear_param_store()
+        owner = LinearGaussian(seed=7)
+        optim = pyro.optim.ClippedAdam({"lr": 1e-1, "lrd": 0.5})
+        svi = kind(owner.model, owner.guide, optim, estimators.ELBO())
+        torch.manual_seed(0)
+        losses.append([svi.step(x) for _ in range(5)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-12)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
@@ -9,6 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pyrovae.data.arrays import as_tensor
 from pyrovae.programs import Program, modules_of
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
@@ -59,8 +61,12 @@ def check_arguments(
 
 def _as_tensor(value: Any, place: int, like: Tensor | None) -> Tensor:
     try:
+        if isinstance(value, np.ndarray | Tensor):
+            value = as_tensor(value, f"the data of argument {place}")
         tensor = torch.as_tensor(value).detach()
     except Exception as error:
+        if isinstance(value, np.ndarray | Tensor):
+            raise
         raise TypeError(
             f"Argument {place} of the programs must be an array or tensor, found "
             f"{type(value).__name__} ({error})."

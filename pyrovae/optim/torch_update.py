@@ -74,9 +74,13 @@ def update_for(
 def torch_optimizers(
     optimizer: torch.optim.Optimizer | PyroOptim, parameters: Sequence[Tensor]
 ) -> list[torch.optim.Optimizer]:
-    """The torch optimisers at work; none where Pyro's clips gradients one by one."""
+    """The torch optimisers at work; none where Pyro's are not Adam's or clip gradients one by
+    one.
+    """
     if not isinstance(optimizer, PyroOptim):
         return [optimizer]
+    if optimizer.pt_optim_constructor not in (torch.optim.Adam, torch.optim.AdamW):
+        return []  # the call below may not be free of effects: ClippedAdam's lowers its rate
     if any(p not in optimizer.optim_objs for p in parameters):
         kept = [p.grad for p in parameters]
         for parameter in parameters:

@@ -1,6 +1,8 @@
 """A compiled function gives the results of the function itself, and says when it cannot."""
 
+import dataclasses
 import warnings
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -200,3 +202,59 @@ def test_compiled_changes_show_in_the_versions_of_tensors():
     compiled(torch.ones(3))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@dataclasses.dataclass
+class Settings:
+    """What a program may read its numbers from."""
+
+    scale: float = 2.0
+
+
+SCALE = 2.0
+
+
+@pytest.mark.parametrize(
+    ("holder", "read", "change"),
+    [
+        ({"scale": 2.0}, lambda h: h["scale"], lambda h: h.update(scale=3.0)),
+        ([2.0], lambda h: h[0], lambda h: h.__setitem__(0, 3.0)),
+        (SimpleNamespace(scale=2.0), lambda h: h.scale, lambda h: setattr(h, "scale", 3.0)),
+        (Settings(), lambda h: h.scale, lambda h: setattr(h, "scale", 3.0)),
+        ({"inner": [2.0]}, lambda h: h["inner"][0], lambda h: h["inner"].__setitem__(0, 3.0)),
+    ],
+    ids=["dictionary", "list", "namespace", "dataclass", "nested"],
+)
+def test_numbers_within_containers_are_settings(holder, read, change):
+    def function(x):
+        return x * read(holder)
+
+    compiled = compile(function, settings=(function,), backend=False)
+    assert torch.equal(compiled(X), X * 2)
+    change(holder)
+    assert torch.equal(compiled(X), X * 3)
+    assert compiled.reason is None
+
+
+def test_globals_read_within_a_comprehension_are_settings(monkeypatch):
+    def function(x):
+        return sum((lambda y: y * SCALE)(x) for _ in range(1))
+
+    compiled = compile(function, settings=(function,), backend=False)
+    assert torch.equal(compiled(X), X * 2)
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    assert torch.equal(compiled(X), X * 3)
+
+
+def test_a_list_at_whose_end_the_function_notes_calls_may_be_captured():
+    calls = []
+
+    def function(x):
+        calls.append(1)
+        return x * 2
+
+    compiled = compile(function, settings=(function,), backend=False)
+    for _ in range(3):
+        assert torch.equal(compiled(X), X * 2)
+    assert compiled.reason is None
+    assert len(calls) == 1

@@ -3,6 +3,7 @@ inference tensors.
 """
 
 import math
+import threading
 
 import numpy as np
 import pyro
@@ -184,3 +185,35 @@ def test_a_sandwich_under_inference_mode():
     with torch.inference_mode():
         found = pv.bdmc(ORACLE.model, ORACLE.guide, num_data=3, method=AIS(3, 4, num_leapfrog=2))
     assert math.isfinite(float(found.gap.mean()))
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (np.ma.masked_array(np.zeros((3, 6)), np.eye(3, 6)), ValueError, "3 values .* masked"),
+        (np.zeros((3, 6), complex), TypeError, "complex128"),
+        (np.full((3, 6), 2**63, np.uint64), ValueError, "do not fit into 64 bits"),
+    ],
+    ids=["masked", "complex", "uint64"],
+)
+def test_arrays_that_a_tensor_cannot_hold_are_refused(data, error, message):
+    owner = LinearGaussian(seed=0)
+    with pytest.raises(error, match=message):
+        pv.log_marginal(owner.model, owner.guide, data, num_particles=30)
+    with pytest.raises(error, match=message):
+        pv.log_marginal(owner.model, owner.guide, (data,), num_particles=30)
+
+
+def test_modules_that_another_thread_runs_keep_their_mode():
+    modes = []
+    net = nn.Sequential(nn.Dropout(0.5))
+    net.register_forward_pre_hook(lambda module, args: modes.append(module.training))
+    with evaluation_mode(lambda x: x):
+        thread = threading.Thread(target=net, args=(torch.ones(2),))
+        thread.start()
+        thread.join()
+        assert modes == [True]
+        assert net[0].training
+        net(torch.ones(2))
+    assert modes == [True, False]
+    assert net.training

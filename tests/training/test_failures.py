@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Trace_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
@@ -154,6 +154,13 @@ def test_modules_are_trained_however_a_program_holds_them(x):
     fit(model, guide, x, epochs=1, batch_size=35, device="cpu")
     for name, net in nets_.items():
         assert not torch.equal(net.weight, before[name]), name
+
+
+@pytest.mark.parametrize("stock", [Trace_ELBO(), TraceMeanField_ELBO()])
+def test_running_statistics_see_each_step_of_a_stock_elbo_once(x, stock):
+    programs = Normalised()
+    fit(programs.model, programs.guide, x, valid=x, estimator=stock, epochs=2, batch_size=40)
+    assert programs.norm.num_batches_tracked == 4
 
 
 def test_a_last_batch_of_one_is_told_of_drop_last(x):
