@@ -58,11 +58,8 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
     Modules that are called on the way count, however the programs hold them.
     """
     called: dict[int, nn.Module] = {}
-    hook = nn.modules.module.register_module_forward_pre_hook(
-        lambda module, _: called.update({id(module): module})
-    )
     with (
-        closing_hook(hook),
+        before_calls(lambda module: called.setdefault(id(module), module)),
         undisturbed(model, guide),
         poutine.trace(param_only=True) as capture,
         poutine.block(hide_types=["sample"]),
@@ -79,12 +76,23 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
 
 
 @contextmanager
-def closing_hook(hook: Any) -> Iterator[None]:
-    """Remove a hook at the end."""
+def before_calls(look: Callable[[nn.Module], Any]) -> Iterator[None]:
+    """Show every module that this thread calls to a function, just before the module runs.
+
+    A program may hold a module where :func:`modules_of` does not look: in a dictionary, in a plain
+    object, behind a helper function.
+    """
+    thread = threading.get_ident()  # torch's hook sees the modules of all threads
+
+    def hook(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == thread:
+            look(module)
+
+    handle = nn.modules.module.register_module_forward_pre_hook(hook)
     try:
         yield
     finally:
-        hook.remove()
+        handle.remove()
 
 
 def register_parameters(module: nn.Module, prefix: str) -> None:
@@ -118,13 +126,20 @@ def _register_without_copy(name: str, parameter: Any) -> None:
 @contextmanager
 def undisturbed(*programs: Program) -> Iterator[None]:
     """Run programs without gradients, and put the random state and the modules' buffers back."""
-    buffers = [buffer for module in modules_of(*programs) for buffer in module.buffers()]
-    before = [buffer.clone() for buffer in buffers]
-    with torch.no_grad(), torch.random.fork_rng():
+    before: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def remember(module: nn.Module) -> None:
+        for buffer in module.buffers():
+            if id(buffer) not in before:
+                before[id(buffer)] = buffer, buffer.clone()
+
+    for module in modules_of(*programs):
+        remember(module)
+    with torch.no_grad(), torch.random.fork_rng(), before_calls(remember):
         try:
             yield
         finally:
-            for buffer, value in zip(buffers, before, strict=True):
+            for buffer, value in before.values():
                 buffer.copy_(value)
 
 
@@ -132,30 +147,27 @@ def undisturbed(*programs: Program) -> Iterator[None]:
 def evaluation_mode(*programs: Program) -> Iterator[None]:
     """Put the programs' modules in eval mode; each submodule is back in its own mode afterwards.
 
-    A program may hold a module where :func:`modules_of` does not look: in a dictionary, in a plain
-    object, behind a helper function. So every module that this thread calls inside the context is
-    put in eval mode as well, just before it runs.
+    Every module that this thread calls inside the context is put in eval mode as well, however the
+    programs hold it.
     """
-    thread = threading.get_ident()  # torch's hook sees the modules of all threads
     modes: dict[int, tuple[nn.Module, bool]] = {}
 
     def remember(module: nn.Module) -> None:
         for part in module.modules():
             modes.setdefault(id(part), (part, part.training))
 
-    def before_call(module: nn.Module, args: Any) -> None:
-        if module.training and threading.get_ident() == thread:
+    def settle(module: nn.Module) -> None:
+        if module.training:
             remember(module)
             module.eval()
 
-    hook = nn.modules.module.register_module_forward_pre_hook(before_call)
     try:
-        for module in modules_of(*programs):
-            remember(module)
-            module.eval()
-        yield
+        with before_calls(settle):
+            for module in modules_of(*programs):
+                remember(module)
+                module.eval()
+            yield
     finally:
-        hook.remove()
         for module, training in modes.values():
             module.training = training
 

@@ -34,7 +34,8 @@ def as_tensor(data: Any, what: str) -> Tensor:
         hidden = int(np.ma.getmaskarray(data).sum())
         if hidden:
             raise ValueError(
-                f"{hidden} values of {what} are masked. Fill them by .filled(value), or give "
+                f"{what[0].upper()}{what[1:]}: {hidden} values are masked. Fill them by "
+                ".filled(value), or give "
                 "values and mask as two arrays to the programs of pyrovae.observe_part."
             )
         data = data.data

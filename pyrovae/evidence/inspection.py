@@ -163,6 +163,12 @@ def _run_once(
                 "A handler scales the programs (KLScale or poutine.scale with a factor other than "
                 "1). beta belongs to training: pass model and guide without it."
             )
+        for site in particles.latents.values():
+            if not site.masks_agree:
+                raise ValueError(
+                    f"A mask hides part of the site '{site.name}' in one program and not in the "
+                    "other, so the weights are none of p(x). Put the same poutine.mask into both."
+                )
         check_log_weights(particles.log_weights)
         few = find_supports(particles)
         supports = few if supports is None else join_supports(supports, few)

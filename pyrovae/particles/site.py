@@ -84,6 +84,17 @@ class LatentSite:
         return self._mapped and self.prior is not None and is_point(self.posterior)
 
     @property
+    def masks_agree(self) -> bool:
+        """Whether both programs count the same elements of the site."""
+        left, right = (None if mask is True else mask for mask in self._masks)
+        if left is right:
+            return True
+        if left is None or right is None:
+            return False
+        left, right = torch.broadcast_tensors(torch.as_tensor(left), torch.as_tensor(right))
+        return torch.equal(left, right)
+
+    @property
     def is_random(self) -> bool:
         """Whether the site is drawn, and not a function of auxiliary draws."""
         return not self._is_map

@@ -51,6 +51,8 @@ def load(path: Path) -> tuple[dict[str, Any], str | None]:
             state = _read(previous_of(path))
         except (OSError, ValueError):
             raise ValueError(f"{path} is not a checkpoint of fit ({error}). Remove it.") from error
+        if isinstance(error, FileNotFoundError):  # the process ended between two renames
+            return state, None
         return state, f"{path} is damaged ({error}); going on from the checkpoint before it."
 
 

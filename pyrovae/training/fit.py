@@ -3,12 +3,14 @@
 import copy
 import math
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyro
 import pyro.infer
 import torch
@@ -117,7 +119,7 @@ def fit(
         module.to(where)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([where] if where.type == "cuda" else []))
-        torch.manual_seed(seed)
+        stack.enter_context(_own_random_state(seed))
         like = next((p for m in modules_of(model, guide) for p in m.parameters()), None)
         dtype = torch.get_default_dtype() if like is None else like.dtype
         programs = model, guide
@@ -162,6 +164,22 @@ def fit(
             **how,
         )
         return trainer.run(epochs, patience, outputs, resume=resume)
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Seed every generator that a transform may draw from; NumPy's and Python's come back as they
+    were.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _check_batch(programs: tuple[Program, Program], *batch: Any) -> None:

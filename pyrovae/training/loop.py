@@ -256,6 +256,7 @@ class Trainer:
         state = {
             "weights": self.weights.copy(),
             "best": self.best,
+            "optimizer_class": type(self.step.optimizer).__name__,
             "optimizer": self.step.optimizer.state_dict(),  # type: ignore[union-attr]
             "rows": self.history.rows,
             "best_epoch": self.history.best_epoch,
@@ -272,6 +273,12 @@ class Trainer:
         state, warning = files.load(path)
         if warning:
             warnings.warn(warning, stacklevel=2)
+        kind = type(self.step.optimizer).__name__
+        if state["optimizer_class"] != kind:
+            raise ValueError(
+                f"{path} was written with {state['optimizer_class']}, and the optimiser is {kind}. "
+                "Give the same optimiser, or another checkpoint."
+            )
         if not files.tensors_match(state["weights"], self.weights.tensors):
             raise ValueError(
                 f"{path} holds the weights of another model. Remove it, or give another checkpoint."

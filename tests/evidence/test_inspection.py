@@ -10,11 +10,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import nn
 from torch.nn import functional as F
 
 import pyrovae as pv
 from pyrovae.evidence import AIS, ImportanceSampling, observe_part
+from pyrovae.evidence.inspection import inspect
 from pyrovae.programs import evaluation_mode
 from pyrovae.testing import LinearGaussian
 
@@ -217,3 +219,27 @@ def test_modules_that_another_thread_runs_keep_their_mode():
         net(torch.ones(2))
     assert modes == [True, False]
     assert net.training
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_mask_in_one_program_alone_is_refused(both):
+    """The weights would depend on the guide even where it is exact."""
+    oracle = LinearGaussian(shift=0.4)
+    x = oracle.sample(3)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            with poutine.mask(mask=x[:, 0] > 0):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            mean = z @ oracle.weight.T + oracle.bias
+            pyro.sample("x", dist.Normal(mean, oracle.log_noise.exp()).to_event(1), obs=x)
+
+    def masked(x):
+        with poutine.mask(mask=x[:, 0] > 0):
+            return oracle.guide(x)
+
+    if both:
+        inspect(model, masked, x)
+        return
+    with pytest.raises(ValueError, match="A mask hides part of the site 'z' in one program"):
+        inspect(model, oracle.guide, x)

@@ -254,3 +254,54 @@ class _Rows(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         return (self.x[i],)
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_running_statistics_of_a_module_in_a_dictionary_see_each_step_once(x, capture):
+    programs = Normalised()
+    held = {"norm": programs.norm}
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            loc = pyro.module("net", programs.net)(held["norm"](x))
+            pyro.sample("z", dist.Normal(loc, 0.5).to_event(1))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, True).expand(-1, 6), 1.0).to_event(1), obs=x)
+
+    fit(model, guide, x, epochs=2, batch_size=35, device="cpu", capture=capture)
+    assert programs.norm.num_batches_tracked == 4
+    pyro.clear_param_store()
+
+
+def test_the_seed_covers_every_generator_and_leaves_them_alone(x):
+    import random
+
+    import numpy as np
+
+    def noisy(batch):
+        return batch + 0.1 * np.random.randn() + random.random()  # noqa: NPY002
+
+    found = []
+    for _ in range(2):
+        vae = gaussian_vae()
+        before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+        history = fit(vae.model, vae.guide, x, epochs=2, batch_size=35, transform=noisy)
+        assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+        found.append(history["train_bound"].tolist())
+        np.random.rand(3)  # noqa: NPY002
+        random.random()
+    assert found[0] == found[1]
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(x, tmp_path):
+    vae = gaussian_vae()
+    common = {"epochs": 1, "batch_size": 35, "checkpoint": tmp_path / "state.pt"}
+    fit(vae.model, vae.guide, x, **common)
+    with pytest.raises(ValueError, match="was written with Adam, and the optimiser is SGD"):
+        fit(
+            vae.model, vae.guide, x, **common, resume=True,
+            optimizer=lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9),
+        )  # fmt: skip
