@@ -63,21 +63,26 @@ def measure(code: str) -> dict[str, float]:
 
 
 @needs_proc
-def test_memory_is_flat_in_the_number_of_particles():
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_memory_is_flat_in_the_number_of_particles(compile):
     """From K = 1,000 to 50,000 the peak may rise by 16 MiB, the size of the budget; all at once
     would take 500.
     """
-    found = measure("""
+    found = measure(
+        f"compile = {compile}"
+        + """
 x = data(5)
 def run(K):
-    return lambda: pv.log_marginal(vae.model, vae.guide, x, num_particles=K, memory_budget=2**24)
+    method = pv.ImportanceSampling(K, compile=compile)
+    return lambda: pv.log_marginal(vae.model, vae.guide, x, method=method, memory_budget=2**24)
 run(1000)()
 found = {"1000": growth(run(1000)), "50000": growth(run(50_000))}
 inspection = inspect(vae.model, vae.guide, x)
 with inspection.evaluating():
     sampler = inspection.sampler().select(slice(0, 5))
     found["at once"] = growth(lambda: sampler.draw(50_000).log_weights)
-""")
+"""
+    )
     assert found["at once"] > 200  # the measure sees what there is
     assert found["50000"] < found["1000"] + 16
 
