@@ -75,6 +75,21 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
     return list(found.values())
 
 
+def stored_parameters(parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Those that live in Pyro's store alone, by name; those of modules live in their module."""
+    wanted = {id(p) for p in parameters if not isinstance(p, nn.Parameter)}
+    store = pyro.get_param_store().named_parameters()
+    return {name: p for name, p in store if id(p) in wanted}
+
+
+def is_stale(stored: dict[str, Tensor]) -> bool:
+    """Whether Pyro's store holds something else than what :func:`stored_parameters` gave."""
+    if not stored:
+        return False
+    held = dict(pyro.get_param_store().named_parameters())
+    return any(held.get(name) is not parameter for name, parameter in stored.items())
+
+
 @contextmanager
 def before_calls(look: Callable[[nn.Module], Any]) -> Iterator[None]:
     """Show every module that this thread calls to a function, just before the module runs.
