@@ -159,9 +159,9 @@ class Step:
             return self.update.refresh()
         if is_stale(self._stored):
             raise ValueError(
-                f"Pyro's store no longer holds the parameters {list(self._stored)} that are trained "
-                "here: the store was cleared, or the parameter replaced. Leave the store as it is "
-                "while training, or start a new training."
+                f"Pyro's store no longer holds the parameters {list(self._stored)} that are "
+                "trained here: the store was cleared, or the parameter replaced. Leave the store as "
+                "it is while training, or start a new training."
             )
         for parameter in self.parameters:
             parameter.grad = None

@@ -49,7 +49,9 @@ def check_optimizer(optimizer: torch.optim.Optimizer | PyroOptim) -> None:
     Raises:
         TypeError: If the optimiser's ``step`` has an argument without a default.
     """
-    kind = optimizer.pt_optim_constructor if isinstance(optimizer, PyroOptim) else type(optimizer)
+    kind: Any = (
+        optimizer.pt_optim_constructor if isinstance(optimizer, PyroOptim) else type(optimizer)
+    )
     step = getattr(kind, "step", None)
     if step is None:  # a function that makes the optimiser
         return
