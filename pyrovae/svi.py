@@ -160,7 +160,7 @@ class Step:
         if is_stale(self._stored):
             raise ValueError(
                 f"Pyro's store no longer holds the parameters {list(self._stored)} that are "
-                "trained here: the store was cleared, or the parameter replaced. Leave the store as "
+                "trained here: the store was cleared, or a parameter replaced. Leave the store as "
                 "it is while training, or start a new training."
             )
         for parameter in self.parameters:

@@ -374,7 +374,7 @@ def test_a_cleared_store_starts_anew_as_stock_pyro_does(x):
 def test_a_store_that_is_cleared_during_fit_is_an_error(x):
     pyro.clear_param_store()
     clear = lambda row: pyro.clear_param_store()  # noqa: E731
-    with pytest.raises(ValueError, match="store was cleared, or the parameter replaced"):
+    with pytest.raises(ValueError, match="store was cleared, or a parameter replaced"):
         fit(plain_model, plain_guide, x, epochs=2, callback=clear, compile=False)
     pyro.clear_param_store()
 
