@@ -36,7 +36,13 @@ if TYPE_CHECKING:
         observe_part,
         where_the_nats_go,
     )
-    from pyrovae.models import VAE, ClusteringVAE, ConditionalVAE, HierarchicalVAE
+    from pyrovae.models import (
+        VAE,
+        ClusteringVAE,
+        ConditionalVAE,
+        HierarchicalVAE,
+        VariationalDequantization,
+    )
     from pyrovae.runs import Config, load_run, train
     from pyrovae.svi import SVI
     from pyrovae.training import History, NonFiniteLoss, fit
@@ -54,6 +60,7 @@ _NAMES = {
     "SVI": "svi",
     "Sandwich": "evidence",
     "VAE": "models",
+    "VariationalDequantization": "models",
     "bdmc": "evidence",
     "compare_estimators": "compare",
     "compare_models": "compare",
@@ -79,6 +86,7 @@ __all__ = [
     "SVI",
     "Sandwich",
     "VAE",
+    "VariationalDequantization",
     "bdmc",
     "compare",
     "compare_estimators",

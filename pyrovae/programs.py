@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -51,11 +51,20 @@ def _modules_of(program: Any) -> list[nn.Module]:
     return []
 
 
-def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> list[Tensor]:
-    """Every unconstrained parameter that one run of guide and model meets, each once, guide first.
+class Met(NamedTuple):
+    """What one run of guide and model meets."""
 
-    Runs the pair once on ``args`` without gradients or effect on the random state and on buffers.
-    Modules that are called on the way count, however the programs hold them.
+    parameters: list[Tensor]
+    """Every unconstrained parameter, each once, guide first."""
+    modules: list[nn.Module]
+    """The modules, without those that are parts of another one."""
+
+
+def meet(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Met:
+    """Run the pair once, and tell what it meets.
+
+    The run is without gradients or effect on the random state and on buffers. Modules that are
+    called on the way count, however the programs hold them.
     """
     called: dict[int, nn.Module] = {}
     with (
@@ -68,11 +77,33 @@ def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> 
         poutine.replay(model, trace=guide_trace)(*args, **kwargs)
     sites: list[Any] = list(capture.trace.nodes.values())
     found = {id(p): p for p in (site["value"].unconstrained() for site in sites)}
-    for module in (*modules_of(guide, model), *called.values()):
+    modules = {id(m): m for m in (*modules_of(guide, model), *called.values())}
+    for module in modules.values():
         for parameter in module.parameters():
             if parameter.requires_grad:
                 found.setdefault(id(parameter), parameter)
-    return list(found.values())
+    parts = {id(p) for m in modules.values() for p in m.modules() if p is not m}
+    return Met(list(found.values()), [m for key, m in modules.items() if key not in parts])
+
+
+def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> list[Tensor]:
+    """The parameters that :func:`meet` finds."""
+    return meet(model, guide, *args, **kwargs).parameters
+
+
+def stored_parameters(parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Those that live in Pyro's store alone, by name; those of modules live in their module."""
+    wanted = {id(p) for p in parameters if not isinstance(p, nn.Parameter)}
+    store = pyro.get_param_store().named_parameters()
+    return {name: p for name, p in store if id(p) in wanted}
+
+
+def is_stale(stored: dict[str, Tensor]) -> bool:
+    """Whether Pyro's store holds something else than what :func:`stored_parameters` gave."""
+    if not stored:
+        return False
+    held = dict(pyro.get_param_store().named_parameters())
+    return any(held.get(name) is not parameter for name, parameter in stored.items())
 
 
 @contextmanager

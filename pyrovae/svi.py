@@ -13,9 +13,9 @@ from torch import Tensor
 from pyrovae.compilation import Compiled, compile
 from pyrovae.estimators import Estimator
 from pyrovae.objective import Objective, Report, objective
-from pyrovae.optim import prefer_fused, update_for
+from pyrovae.optim import check_optimizer, prefer_fused, update_for
 from pyrovae.optim.adam import decompositions
-from pyrovae.programs import Program, parameters_of, undisturbed
+from pyrovae.programs import Program, is_stale, parameters_of, stored_parameters, undisturbed
 
 __all__ = ["SVI", "Report", "Step"]
 
@@ -54,6 +54,9 @@ class Step:
             calls pay for the compilation and a compiler is installed.
         steps: How many steps to expect, if known.
         summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
+
+    Raises:
+        TypeError: If the optimiser evaluates the loss itself, as ``LBFGS`` does.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Step:
         steps: int | None = None,
         summed: bool = False,
     ):
+        check_optimizer(optimizer)
         self.optimizer, self.parameters = optimizer, list(parameters)
+        self._stored = stored_parameters(self.parameters)
         common = model, guide, estimator, self.parameters
         options = {"transform": transform, "summed": summed}
         self.objective = objective(*common, clip_norm=clip_norm, **options)
@@ -152,6 +157,12 @@ class Step:
         """Drop gradients, and follow the optimiser's settings and state."""
         if self._guarded:
             return self.update.refresh()
+        if is_stale(self._stored):
+            raise ValueError(
+                f"Pyro's store no longer holds the parameters {list(self._stored)} that are "
+                "trained here: the store was cleared, or a parameter replaced. Leave the store as "
+                "it is while training, or start a new training."
+            )
         for parameter in self.parameters:
             parameter.grad = None
         if not self.update.ready():
@@ -202,11 +213,14 @@ class SVI(pyro.infer.SVI):
         steps: int | None = None,
     ):
         super().__init__(model, guide, optim, loss)
+        check_optimizer(optim)
         self.estimator = loss
         evaluated = objective(model, guide, loss, summed=True)
         self._loss = _compiled(evaluated.report, evaluated, enabled=capture, backend=compile)
         self._options: dict[str, Any] = {"capture": capture, "compile": compile, "steps": steps}
         self._step: Step | None = None
+        self._met: list[Tensor] | None = None
+        self._stored: dict[str, Tensor] = {}
         if capture and not isinstance(loss, Estimator):
             self._loss.stop(
                 f"{type(loss).__name__} reads values on the host; use pyrovae.estimators instead"
@@ -219,10 +233,10 @@ class SVI(pyro.infer.SVI):
 
     def step(self, *args: Any, **kwargs: Any) -> float:
         """Take one step on the arguments of both programs; returns the loss."""
-        if self.compiled.reason is not None:
+        if not isinstance(self.estimator, Estimator):
             return super().step(*args, **kwargs)  # type: ignore[return-value]
+        met = self._meet(*args, **kwargs)
         if self._step is None:
-            met = parameters_of(self.model, self.guide, *args, **kwargs)
             programs = self.model, self.guide, self.estimator
             self._step = Step(*programs, self.optim, met, summed=True, **self._options)
         return self._step.take(*args, **kwargs).loss.item()
@@ -231,4 +245,14 @@ class SVI(pyro.infer.SVI):
         """The loss on the arguments of both programs, without a step."""
         if self._loss.reason is not None:
             return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
+        self._meet(*args, **kwargs)
         return self._loss(None, *args, **kwargs)[1].item()
+
+    def _meet(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """What to train, found anew where Pyro's store no longer holds it."""
+        if self._met is None or is_stale(self._stored):
+            self._met = parameters_of(self.model, self.guide, *args, **kwargs)
+            self._stored = stored_parameters(self._met)
+            self._loss.clear()
+            self._step = None
+        return self._met

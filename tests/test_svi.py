@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae import VAE, estimators, likelihoods, nets, posteriors, priors
+from pyrovae import VAE, estimators, fit, likelihoods, nets, posteriors, priors
 from pyrovae.estimators.kl_control import KLControl
 from pyrovae.handlers import KLScale
 from pyrovae.svi import SVI, Step
@@ -350,6 +350,46 @@ def test_parameters_in_the_store_equal_stock_pyro(x):
     assert len(svi.compiled.graphs) == 1
     torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-10)
     pyro.clear_param_store()
+
+
+def test_a_cleared_store_starts_anew_as_stock_pyro_does(x):
+    results = []
+    for kind in ("stock", "ours"):
+        pyro.clear_param_store()
+        optim = pyro.optim.Adam({"lr": 1e-2})
+        if kind == "stock":
+            svi = pyro.infer.SVI(plain_model, plain_guide, optim, pyro.infer.Trace_ELBO())
+        else:
+            svi = SVI(plain_model, plain_guide, optim, estimators.ELBO(), compile=False)
+        torch.manual_seed(0)
+        losses = [svi.step(x) for _ in range(3)] + [svi.evaluate_loss(x)]
+        pyro.clear_param_store()
+        losses += [svi.evaluate_loss(x)] + [svi.step(x) for _ in range(3)] + [svi.evaluate_loss(x)]
+        store = pyro.get_param_store()
+        results.append([torch.tensor(losses), *(store[n].detach() for n in sorted(store.keys()))])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-10)
+    pyro.clear_param_store()
+
+
+def test_a_store_that_is_cleared_during_fit_is_an_error(x):
+    pyro.clear_param_store()
+    clear = lambda row: pyro.clear_param_store()  # noqa: E731
+    with pytest.raises(ValueError, match="store was cleared, or a parameter replaced"):
+        fit(plain_model, plain_guide, x, epochs=2, callback=clear, compile=False)
+    pyro.clear_param_store()
+
+
+def test_an_optimizer_that_wants_a_closure_is_refused_at_once(x):
+    owner = LinearGaussian(shift=0.5)
+    with pytest.raises(TypeError, match="LBFGS evaluates the loss several times"):
+        SVI(
+            owner.model,
+            owner.guide,
+            pyro.optim.PyroOptim(torch.optim.LBFGS, {}),
+            estimators.ELBO(),
+        )
+    with pytest.raises(TypeError, match="LBFGS evaluates the loss several times"):
+        fit(owner.model, owner.guide, x, optimizer=torch.optim.LBFGS)
 
 
 def test_svi_equals_stock_pyro_on_a_vae_with_a_scheduler_and_beta():

@@ -85,7 +85,7 @@ def capture(
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    before = Frozen(*settings)
+    before = Frozen(*settings, deep=False)
     generators = _python_generators()
 
     watch = _Watch()

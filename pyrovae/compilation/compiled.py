@@ -166,6 +166,8 @@ class Compiled:
         self._entries[key] = entry = self._capture(leaves, tree, first)
         if self._frozen is None:
             self._frozen = Frozen(*self.settings)
+            if self._frozen.unfit:
+                raise Uncapturable(self._frozen.unfit)
         return entry
 
     def _capture(self, leaves: list[Any], tree: pytree.TreeSpec, first: bool) -> _Entry:

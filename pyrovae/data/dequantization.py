@@ -48,15 +48,7 @@ def dequantize(x: Tensor, num_levels: int, *, seed: int = 0) -> Tensor:
     """
     x = torch.as_tensor(x)
     transform = Dequantize(num_levels)
-    levels = x * (num_levels - 1)
-    # Written so that NaN fails too.
-    inside = (x >= 0) & (x <= 1) & ((levels - levels.round()).abs() < 0.01)
-    if not bool(inside.all()):
-        raise ValueError(
-            f"dequantize takes the levels 0, 1/{num_levels - 1}, ..., 1, found "
-            f"{x[~inside][0].item():.6g}. Give the num_levels that the data have: 256 for 8-bit "
-            "images, 17 for scikit-learn's digits."
-        )
+    transform.check(x)
     generator = torch.Generator(x.device).manual_seed(seed)
     noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return transform.cells(x, noise)
@@ -96,3 +88,20 @@ class Dequantize(Declared):
         y = ((x * (count - 1)).round() + noise) / count
         # Rounding in float32 can lift the noise of the last cell to 1 itself.
         return y.clamp(max=1 - torch.finfo(x.dtype).eps / 2)
+
+    def check(self, x: Tensor) -> None:
+        """Raise an error if x holds something else than the levels.
+
+        Raises:
+            ValueError: If there is such a value; the message names the first one.
+        """
+        last = self.num_levels - 1
+        levels = x * last
+        # Written so that NaN fails too.
+        inside = (x >= 0) & (x <= 1) & ((levels - levels.round()).abs() < 0.01)
+        if not bool(inside.all()):
+            raise ValueError(
+                f"dequantize takes the levels 0, 1/{last}, ..., 1, found "
+                f"{x[~inside][0].item():.6g}. Give the num_levels that the data have: 256 for "
+                "8-bit images, 17 for scikit-learn's digits."
+            )

@@ -3,6 +3,19 @@ own.
 """
 
 from pyrovae.optim.adam import AdamUpdate
-from pyrovae.optim.torch_update import OptimizerUpdate, prefer_fused, torch_optimizers, update_for
+from pyrovae.optim.torch_update import (
+    OptimizerUpdate,
+    check_optimizer,
+    prefer_fused,
+    torch_optimizers,
+    update_for,
+)
 
-__all__ = ["AdamUpdate", "OptimizerUpdate", "prefer_fused", "torch_optimizers", "update_for"]
+__all__ = [
+    "AdamUpdate",
+    "OptimizerUpdate",
+    "check_optimizer",
+    "prefer_fused",
+    "torch_optimizers",
+    "update_for",
+]

@@ -1,5 +1,6 @@
 """The update of any optimiser, taken by the optimiser itself."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.optim.adam import AdamUpdate
 
-__all__ = ["OptimizerUpdate", "prefer_fused", "torch_optimizers", "update_for"]
+__all__ = ["OptimizerUpdate", "check_optimizer", "prefer_fused", "torch_optimizers", "update_for"]
 
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
@@ -40,6 +41,26 @@ class OptimizerUpdate:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.step()
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer | PyroOptim) -> None:
+    """Raise for an optimiser that asks for a closure, which evaluates the loss several times.
+
+    Raises:
+        TypeError: If the optimiser's ``step`` has an argument without a default.
+    """
+    kind: Any = (
+        optimizer.pt_optim_constructor if isinstance(optimizer, PyroOptim) else type(optimizer)
+    )
+    step = getattr(kind, "step", None)
+    if step is None:  # a function that makes the optimiser
+        return
+    _, *arguments = inspect.signature(step).parameters.values()
+    if any(a.default is a.empty and a.kind is a.POSITIONAL_OR_KEYWORD for a in arguments):
+        raise TypeError(
+            f"{kind.__name__} evaluates the loss several times within a step, each time by new "
+            "draws, which stochastic training does not offer. Use Adam or SGD."
+        )
 
 
 def update_for(

@@ -19,7 +19,7 @@ from torch import Tensor
 from pyrovae.data.batches import as_batches
 from pyrovae.declare import is_count
 from pyrovae.estimators import ELBO, Estimator
-from pyrovae.programs import Program, check_data, modules_of, parameters_of
+from pyrovae.programs import Program, before_calls, check_data, meet, modules_of
 from pyrovae.schedules import Constant, Schedule
 from pyrovae.svi import Step
 from pyrovae.training.history import History, NonFiniteLoss
@@ -132,7 +132,8 @@ def fit(
         if valid is not None:
             valid_data = batches(valid, batch_size, shuffle=False, name="valid")
             check_data(programs, *valid_data.sample())
-        parameters = parameters_of(model, guide, *train_data.first())
+        with before_calls(lambda module: module.to(where)):
+            parameters, modules = meet(model, guide, *train_data.first())
         if not parameters:
             raise ValueError(
                 "The programs have no parameters to train. Declare them by nn.Module or pyro.param."
@@ -154,6 +155,7 @@ def fit(
         )
         trainer = Trainer(
             programs,
+            modules,
             step,
             train_data,
             valid_data,

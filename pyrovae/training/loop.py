@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.compilation import compile as compiled
 from pyrovae.data.batches import Batches
 from pyrovae.estimators import Estimator
 from pyrovae.objective import Report, objective
 from pyrovae.particles import InvalidParameters
-from pyrovae.programs import Program, evaluation_mode, modules_of
+from pyrovae.programs import Program, evaluation_mode
 from pyrovae.schedules import Schedule
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
@@ -34,6 +34,7 @@ class Trainer:
 
     Args:
         programs: Model and guide.
+        modules: Those that the programs call.
         step: Takes the training steps.
         train, valid: The data; validation data may be missing.
         beta, lr: Schedules over steps; without ``lr`` the optimiser keeps its own.
@@ -44,6 +45,7 @@ class Trainer:
     def __init__(
         self,
         programs: tuple[Program, Program],
+        modules: Sequence[nn.Module],
         step: Step,
         train: Batches,
         valid: Batches | None,
@@ -55,7 +57,7 @@ class Trainer:
         compile: bool | Literal["auto"],
         epochs: int,
     ):
-        self.programs, self.step = programs, step
+        self.programs, self.modules, self.step = programs, modules, step
         self.train, self.valid = train, valid
         self.beta, self.lr, self.seed = beta, lr, seed
         self.estimator = step.objective.estimator
@@ -64,7 +66,7 @@ class Trainer:
         self.count = 0  # steps taken
         self.waited = 0  # epochs since the best one
         self.best_bound = -math.inf
-        self.weights = Weights(programs, step.parameters)
+        self.weights = Weights(modules, step.parameters)
         self.best = self.good = self.weights.copy()
         judged = objective(*programs, self.estimator)
         self._judge_batch = compiled(
@@ -110,7 +112,7 @@ class Trainer:
         return self.history
 
     def _epoch(self, epoch: int) -> dict[str, float]:
-        for module in modules_of(*self.programs):
+        for module in self.modules:
             module.train()
         start = time.perf_counter()
         reports: list[Report] = []

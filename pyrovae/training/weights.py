@@ -5,17 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrovae.programs import Program, modules_of
-
 __all__ = ["Weights"]
 
 
 class Weights:
-    """Parameters, and buffers of the modules behind the programs."""
+    """Parameters, and buffers of the modules that programs call."""
 
-    def __init__(self, programs: Sequence[Program], parameters: Sequence[Tensor]):
+    def __init__(self, modules: Sequence[nn.Module], parameters: Sequence[Tensor]):
         found = {id(p): p for p in parameters}
-        for module in modules_of(*programs):
+        for module in modules:
             found.update({id(b): b for b in module.buffers()})
         self.tensors = [t.data if isinstance(t, nn.Parameter) else t for t in found.values()]
 

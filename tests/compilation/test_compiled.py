@@ -2,9 +2,11 @@
 
 import dataclasses
 import warnings
-from types import SimpleNamespace
+from collections import UserDict
+from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -211,21 +213,86 @@ class Settings:
     scale: float = 2.0
 
 
+class Plain:
+    """The same without a decorator."""
+
+    def __init__(self, scale=2.0):
+        self._scale = scale
+
+    @property
+    def scale(self):
+        return self._scale
+
+    @scale.setter
+    def scale(self, value):
+        self._scale = value
+
+
+class Slotted:
+    __slots__ = ("scale",)
+
+    def __init__(self):
+        self.scale = 2.0
+
+
+class Shared:
+    """Settings as a class, which nobody makes an object of."""
+
+    scale = 2.0
+
+
 SCALE = 2.0
+module = ModuleType("settings_of_a_user")
+module.scale = 2.0
 
 
-@pytest.mark.parametrize(
-    ("holder", "read", "change"),
-    [
-        ({"scale": 2.0}, lambda h: h["scale"], lambda h: h.update(scale=3.0)),
-        ([2.0], lambda h: h[0], lambda h: h.__setitem__(0, 3.0)),
-        (SimpleNamespace(scale=2.0), lambda h: h.scale, lambda h: setattr(h, "scale", 3.0)),
-        (Settings(), lambda h: h.scale, lambda h: setattr(h, "scale", 3.0)),
-        ({"inner": [2.0]}, lambda h: h["inner"][0], lambda h: h["inner"].__setitem__(0, 3.0)),
-    ],
-    ids=["dictionary", "list", "namespace", "dataclass", "nested"],
-)
-def test_numbers_within_containers_are_settings(holder, read, change):
+def helper():
+    """A function that a program calls reads the global for it."""
+    return SCALE * module.scale
+
+
+def set_scale(holder):
+    holder.scale = 3.0
+
+
+HOLDERS = {
+    "dictionary": ({"scale": 2.0}, lambda h: h["scale"], lambda h: h.update(scale=3.0)),
+    "list": ([2.0], lambda h: h[0], lambda h: h.__setitem__(0, 3.0)),
+    "set": ({2.0}, lambda h: max(h), lambda h: h.add(3.0)),
+    "namespace": (SimpleNamespace(scale=2.0), lambda h: h.scale, set_scale),
+    "dataclass": (Settings(), lambda h: h.scale, set_scale),
+    "object": (Plain(), lambda h: h.scale, set_scale),
+    "slots": (Slotted(), lambda h: h.scale, set_scale),
+    "object in an object": (
+        SimpleNamespace(cfg=Plain()),
+        lambda h: h.cfg.scale,
+        lambda h: set_scale(h.cfg),
+    ),
+    "class": (type("Shared", (Shared,), {"scale": 2.0}), lambda h: h.scale, set_scale),
+    "class of an object": (
+        type("Other", (Shared,), {"scale": 2.0})(),
+        lambda h: h.scale,
+        lambda h: set_scale(type(h)),
+    ),
+    "object beside its class": (Shared(), lambda h: h.scale, set_scale),
+    "configuration parser": (
+        UserDict(scale=2.0),
+        lambda h: h["scale"],
+        lambda h: h.update(scale=3.0),
+    ),
+    "nested": ({"inner": [2.0]}, lambda h: h["inner"][0], lambda h: h["inner"].__setitem__(0, 3.0)),
+    "array": (np.array([2.0, 1.0]), lambda h: float(h[0]), lambda h: h.__setitem__(0, 3.0)),
+    "array as a tensor": (np.array([2.0]), lambda h: torch.tensor(h), lambda h: h.fill(3.0)),
+    "array in an object": (
+        Plain(np.array([2.0])),
+        lambda h: float(h.scale[0]),
+        lambda h: h.scale.fill(3.0),
+    ),
+}
+
+
+@pytest.mark.parametrize(("holder", "read", "change"), HOLDERS.values(), ids=HOLDERS)
+def test_numbers_within_containers_and_objects_are_settings(holder, read, change):
     def function(x):
         return x * read(holder)
 
@@ -234,6 +301,62 @@ def test_numbers_within_containers_are_settings(holder, read, change):
     change(holder)
     assert torch.equal(compiled(X), X * 3)
     assert compiled.reason is None
+
+
+class Experiment:
+    """A user's object with programs among its methods, and much that they never read."""
+
+    def __init__(self):
+        self.cfg = Plain()
+        self.rows = np.zeros(2**18)  # two megabytes
+        self.trainer = Plain(0)
+
+    def program(self, x):
+        return self._scaled(x)
+
+    def _scaled(self, x):
+        return x * self.cfg.scale * helper()
+
+    def watched(self, x):
+        return x * float(self.rows[0])
+
+
+def test_helpers_are_followed_and_what_no_program_names_is_not(monkeypatch):
+    experiment = Experiment()
+    compiled = compile(experiment.program, settings=(experiment.program,), backend=False)
+    assert torch.equal(compiled(X), X * 8)
+    experiment.rows[0] = 1.0
+    experiment.trainer = Plain(1)
+    (graph,) = compiled.graphs
+    experiment.trainer.calls = 1
+    assert torch.equal(compiled(X), X * 8)
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    assert torch.equal(compiled(X), X * 12)
+    monkeypatch.setattr(module, "scale", 1.0)
+    assert torch.equal(compiled(X), X * 6)
+    assert compiled.reason is None
+    assert compiled.graphs != [graph]
+
+
+def test_a_large_array_that_a_program_names_is_refused_unless_it_is_read_only():
+    experiment = Experiment()
+    compiled = compile(experiment.watched, settings=(experiment.watched,), backend=False)
+    with pytest.warns(UserWarning, match=r"'rows' of Experiment, a NumPy array of 2.0 MiB"):
+        assert torch.equal(compiled(X), X * 0)
+    experiment.rows[0] = 2.0
+    assert torch.equal(compiled(X), X * 2)
+    experiment.rows.flags.writeable = False
+    compiled = compile(experiment.watched, settings=(experiment.watched,), backend=False)
+    assert torch.equal(compiled(X), X * 2)
+    assert compiled.reason is None
+
+
+def test_another_module_in_the_place_of_one_is_a_setting():
+    net = nn.Sequential(nn.Linear(3, 3))
+    compiled = compile(net, settings=(net,), backend=False)
+    compiled(torch.ones(2, 3))
+    net[0] = nn.Identity()
+    assert torch.equal(compiled(torch.ones(2, 3)), torch.ones(2, 3))
 
 
 def test_globals_read_within_a_comprehension_are_settings(monkeypatch):
