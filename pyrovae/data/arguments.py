@@ -44,9 +44,12 @@ def as_arguments(
         ValueError: If there are no data, if lengths differ, or if a value is masked, missing or
             infinite.
     """
+    what = "The data" if name == "data" else f"The {name} data"
     found = []
-    for item in data if _is_several(data) else (data,):
-        value = _opened(item, f"The {name} data", missing)
+    several = _is_several(data)
+    for place, item in enumerate(data if several else (data,)):
+        called = f"{what} (argument {place})" if several and len(data) > 1 else what
+        value = _opened(item, called, missing)
         if isinstance(value, Tensor):
             value = value.detach().to(device=device, dtype=_kept(value, dtype))
         else:
@@ -54,23 +57,25 @@ def as_arguments(
         found.append(value)
     if not found or any(value.dim() == 0 or len(value) == 0 for value in found):
         raise ValueError(
-            f"The {name} data are empty: shapes {[tuple(value.shape) for value in found]}. Their "
+            f"{what} are empty: shapes {[tuple(value.shape) for value in found]}. Their "
             "first dimension counts the data."
         )
     lengths = [len(value) for value in found]
     if len(set(lengths)) > 1:
-        raise ValueError(f"The {name} arrays have different lengths: {lengths}.")
+        raise ValueError(
+            f"{what} have arrays of different lengths: {lengths}. Their first dimension counts the "
+            "data."
+        )
     if found[0].numel() == 0:
         raise ValueError(
-            f"The {name} data hold no numbers: shape {tuple(found[0].shape)}. Give data of at "
+            f"{what} hold no numbers: shape {tuple(found[0].shape)}. Give data of at "
             "least one element each."
         )
-    who = f"The {name} data hold"
     for i, value in enumerate(found):
         if isinstance(value, Tensor):
-            check_finite(value, who, missing=missing)
+            check_finite(value, f"{what} hold", missing=missing)
         elif value.is_floating_point():
-            found[i] = value.map(_Check(who, missing))
+            found[i] = value.map(_Check(f"{what} hold", missing))
     return tuple(found)
 
 
