@@ -28,7 +28,7 @@ def as_arguments(
     """An array, or a tuple or list of arrays, as checked tensors or rows, one for each argument.
 
     What lies in memory as an array becomes a tensor. Memory maps, sparse matrices and data sets of
-    HDF5 files become :class:`~pyrovae.data.rows.Rows` if they would take more than 64 MiB. Rows are
+    HDF5 files that would take more than 256 MiB become :class:`~pyrovae.data.rows.Rows`, which are
     read, checked and cast where they are used.
 
     Args:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pyrovae.data.arrays import as_tensor, check_dtype, dtype_of
 
-__all__ = ["IN_MEMORY", "FileRows", "IndexedRows", "Rows", "file_rows", "rows_of"]
+__all__ = ["IN_MEMORY", "FileRows", "IndexedRows", "Rows", "generator_of", "rows_of"]
 
-IN_MEMORY = 2**26
+IN_MEMORY = 2**28
 """Bytes up to which rows are read into memory at once, since steps on tensors are faster."""
 _PIECE = 2**24  # bytes of a piece of pieces()
 
@@ -53,15 +53,18 @@ class Rows(ABC):
         return _Taken(self, np.asarray(index))
 
     def map(
-        self, function: Callable[[Tensor, np.ndarray], Tensor], dtype: torch.dtype | None = None
+        self,
+        function: Callable[[Tensor, np.ndarray], Tensor],
+        dtype: torch.dtype | None = None,
+        data_shape: tuple[int, ...] | None = None,
     ) -> "Rows":
         """The data with a function applied to what is read, unread.
 
         Args:
-            function: Takes data and their numbers, and keeps the shape.
-            dtype: Of what it returns; default as before.
+            function: Takes data and their numbers.
+            dtype, data_shape: Of what it returns; default as before.
         """
-        return _Mapped(self, function, dtype or self.dtype)
+        return _Mapped(self, function, dtype or self.dtype, data_shape or self.shape[1:])
 
     def to(self, dtype: torch.dtype) -> "Rows":
         """The same numbers in another precision."""
@@ -109,9 +112,15 @@ class _Taken(Rows):
 
 
 class _Mapped(Rows):
-    def __init__(self, rows: Rows, function: Callable[..., Tensor], dtype: torch.dtype):
+    def __init__(
+        self,
+        rows: Rows,
+        function: Callable[..., Tensor],
+        dtype: torch.dtype,
+        data_shape: tuple[int, ...],
+    ):
         self.rows, self.function = rows, function
-        self.shape, self.dtype = rows.shape, dtype
+        self.shape, self.dtype = (len(rows), *data_shape), dtype
 
     def read(self, index: np.ndarray) -> Tensor:
         return self.function(self.rows.read(index), index)
@@ -147,15 +156,24 @@ class FileRows(Rows):
     Args:
         path: The file.
         shape, dtype, offset: Of the array, whose rows follow one another from ``offset`` on.
+        levels: Whether uint16 stays what it is, to be scaled later.
 
     Raises:
         ValueError: If the file is too short.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int):
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        offset: int,
+        levels: bool = False,
+    ):
         check_dtype(dtype, f"The data in {path}")
         self.path, self.stored, self.offset = path, dtype, offset
-        self.shape, self.dtype = tuple(shape), dtype_of(dtype)
+        self.levels = levels and dtype.kind == "u" and dtype.itemsize == 2
+        self.shape, self.dtype = tuple(shape), torch.uint16 if self.levels else dtype_of(dtype)
         self.width = math.prod(shape[1:]) * dtype.itemsize
         missing = offset + len(self) * self.width - path.stat().st_size
         if missing > 0:
@@ -175,6 +193,8 @@ class FileRows(Rows):
                 if file.readinto(memoryview(rows).cast("B")) != rows.size:
                     raise ValueError(f"{self.path} ends too early: it changed while it was read.")
                 view[order[first:last]] = rows
+        if self.levels:
+            return torch.from_numpy(found.astype(np.uint16))
         return as_tensor(found, f"The data in {self.path}")
 
 
@@ -184,22 +204,25 @@ def _runs(index: np.ndarray) -> Iterator[tuple[int, int]]:
     yield from zip([0, *ends.tolist()], [*ends.tolist(), len(index)], strict=True)
 
 
-def file_rows(path: Path) -> Rows:
-    """The rows of an ``.npy`` file.
+def rows_of(source: Any, what: str, *, levels: bool = False) -> Rows:
+    """The rows of a memory map, sparse rows, or a data set of an HDF5 file.
 
-    Raises:
-        ValueError: If it is damaged, or holds no array of numbers.
+    Args:
+        source: The array.
+        what: What to call it in errors.
+        levels: Whether a memory map of uint16 stays uint16.
     """
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return rows_of(mapped, f"The data in {path}")
-
-
-def rows_of(source: Any, what: str) -> Rows:
-    """The rows of a memory map, sparse rows, or a data set of an HDF5 file."""
     if len(source.shape) == 0:
         raise ValueError(f"{what} are a single number; the first dimension counts the data.")
     # A part of a map does not know its place in the file; a private map may differ from the file.
     whole = isinstance(source, np.memmap) and type(source.base).__name__ == "mmap"
     if whole and source.mode != "c" and source.flags.c_contiguous and source.size:
-        return FileRows(Path(source.filename), source.shape, source.dtype, source.offset)
+        place = source.shape, source.dtype, source.offset
+        return FileRows(Path(source.filename), *place, levels=levels)
     return IndexedRows(source, what)
+
+
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """The random numbers of one datum, whatever else is read with it."""
+    mixed = np.random.SeedSequence((seed, int(number))).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
