@@ -67,8 +67,8 @@ def _check_numeric(columns: Sequence[Any], what: str) -> None:
     if other:
         named = _listed(f"{str(c.name)!r} ({c.dtype})" for c in other)
         raise TypeError(
-            f"{what} have columns without numbers: {named}. Leave them out by selecting the "
-            "numeric columns, or convert them: categories to labels or one column each, dates to "
+            f"{what} have columns without numbers: {named}. Leave them out, or "
+            "convert them: categories to labels or one column each, dates to "
             "numbers."
         )
 

@@ -41,7 +41,13 @@ def read_table(
         beside = {labels, *(covariates or ())}
         columns = [name for name in frame.columns if name not in beside]
     chosen = frame.select(_known(columns, frame.columns, path))
-    (x,) = as_arguments(chosen.to_native(), name=path.name)
+    try:
+        (x,) = as_arguments(chosen.to_native(), name=path.name)
+    except TypeError as error:
+        raise TypeError(
+            f"{error} The data are chosen by columns= (--data_columns on the command line), or by "
+            "naming the others in labels= or covariates=."
+        ) from error
     return {"x": x, **_condition(frame, labels, covariates, path)}
 
 
