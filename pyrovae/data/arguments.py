@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pyrovae.data.arrays import as_tensor
-from pyrovae.data.rows import IN_MEMORY, Rows, rows_of
+from pyrovae.data.rows import Rows, is_small, rows_of
 
 __all__ = ["as_arguments", "as_tensors", "check_finite", "num_arguments"]
 
@@ -163,7 +163,7 @@ def _opened(item: Any, what: str, missing: bool) -> Tensor | Rows:
         item = rows_of(item, what)
     if not isinstance(item, Rows):
         return as_tensor(item, what, missing=missing)
-    return item[:] if 0 < item.nbytes <= IN_MEMORY else item
+    return item[:] if len(item) and is_small(item.nbytes) else item
 
 
 def _kept(value: Tensor | Rows, dtype: torch.dtype | None) -> torch.dtype:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.arrays import as_tensor, check_size
-from pyrovae.data.rows import IN_MEMORY, Rows, rows_of
+from pyrovae.data.rows import Rows, is_small, rows_of
 
 __all__ = ["read_file"]
 
@@ -71,7 +71,7 @@ def _content(path: Path, suffix: str) -> Any:
             raise _TooLarge from error
         loaded = np.load(path, allow_pickle=False)
         return {name: loaded[name] for name in loaded.files}
-    if path.stat().st_size > IN_MEMORY:
+    if not is_small(path.stat().st_size):
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         return rows_of(mapped, f"The data in {path}", levels=mapped.ndim > 2)
     return np.load(path, allow_pickle=False)

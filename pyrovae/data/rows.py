@@ -12,11 +12,16 @@ from torch import Tensor
 
 from pyrovae.data.arrays import as_tensor, check_dtype, dtype_of
 
-__all__ = ["IN_MEMORY", "FileRows", "IndexedRows", "Rows", "generator_of", "rows_of"]
+__all__ = ["FileRows", "IndexedRows", "Rows", "generator_of", "is_small", "rows_of"]
 
 IN_MEMORY = 2**28
 """Bytes up to which rows are read into memory at once, since steps on tensors are faster."""
 _PIECE = 2**24  # bytes of a piece of pieces()
+
+
+def is_small(num_bytes: int) -> bool:
+    """Whether data of so many bytes are read into memory at once."""
+    return num_bytes <= IN_MEMORY
 
 
 class Rows(ABC):
@@ -184,7 +189,7 @@ class FileRows(Rows):
 
     def read(self, index: np.ndarray) -> Tensor:
         found = np.empty((len(index), *self.shape[1:]), self.stored)
-        view = found.reshape(-1).view(np.uint8).reshape(len(index), -1)
+        view = found.reshape(-1).view(np.uint8).reshape(len(index), self.width)
         order = np.argsort(index, kind="stable")
         with self.path.open("rb", buffering=0) as file:
             for first, last in _runs(index[order]):
@@ -201,7 +206,8 @@ class FileRows(Rows):
 def _runs(index: np.ndarray) -> Iterator[tuple[int, int]]:
     """First and last place of each run of consecutive numbers."""
     ends = np.flatnonzero(np.diff(index) != 1) + 1
-    yield from zip([0, *ends.tolist()], [*ends.tolist(), len(index)], strict=True)
+    if len(index):
+        yield from zip([0, *ends.tolist()], [*ends.tolist(), len(index)], strict=True)
 
 
 def rows_of(source: Any, what: str, *, levels: bool = False) -> Rows:

@@ -13,7 +13,7 @@ from pyrovae.data import torchvision_sets
 from pyrovae.data.checks import check
 from pyrovae.data.files import read_file
 from pyrovae.data.images import read_folder
-from pyrovae.data.rows import IN_MEMORY, Rows
+from pyrovae.data.rows import Rows, is_small
 from pyrovae.data.splits import Splits, split
 from pyrovae.data.tables import SUFFIXES, read_annotated, read_table
 
@@ -213,4 +213,4 @@ def _floating(x: Tensor | Rows, part: str, name: str) -> Tensor | Rows:
 
 
 def _in_memory(rows: Rows) -> Tensor | Rows:
-    return rows[:] if rows.nbytes <= IN_MEMORY else rows
+    return rows[:] if is_small(rows.nbytes) else rows

@@ -8,7 +8,7 @@ import torch
 
 from pyrovae.data.arguments import as_arguments
 from pyrovae.data.frames import classes_of, covariates_of, read_frame
-from pyrovae.data.rows import IN_MEMORY
+from pyrovae.data.rows import is_small
 
 __all__ = ["SUFFIXES", "read_annotated", "read_table"]
 
@@ -77,7 +77,7 @@ def read_annotated(
         raise ImportError(
             f"Reading {path} takes AnnData: pip install 'pyrovae[anndata]'.", name="anndata"
         ) from error
-    large = path.stat().st_size > IN_MEMORY and layer is None
+    large = not is_small(path.stat().st_size) and layer is None
     try:
         found = anndata.read_h5ad(path, backed="r" if large else None)
     except Exception as error:  # of HDF5 and of AnnData, each of its own class
