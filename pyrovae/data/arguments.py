@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyrovae.data.arrays import as_tensor
 from pyrovae.data.rows import Rows, is_small, rows_of
+from pyrovae.programs import Program, modules_of
 
-__all__ = ["as_arguments", "as_tensors", "check_finite", "num_arguments"]
+__all__ = ["as_arguments", "as_tensors", "check_finite", "for_programs", "num_arguments"]
 
 
 def as_arguments(
@@ -96,6 +97,25 @@ def as_tensors(
     """
     found = as_arguments(data, device=device, dtype=dtype, name=name, missing=missing)
     return tuple(x if isinstance(x, Tensor) else x[:].to(device) for x in found)
+
+
+def for_programs(args: Sequence[Any], programs: Sequence[Program]) -> tuple[Any, ...]:
+    """Positional arguments of programs, arrays of any kind as tensors in the precision and place of
+    the parameters; numbers and other settings as they are.
+
+    Raises:
+        TypeError, ValueError: As :func:`~pyrovae.data.arrays.as_tensor`.
+    """
+    floating = (p for m in modules_of(*programs) for p in m.parameters() if p.is_floating_point())
+    like = next(floating, None)
+    found = []
+    for item in args:
+        if item is not None and not isinstance(item, int | float | str):
+            item = as_tensor(item[:] if isinstance(item, Rows) else item, "The data")
+            if like is not None:
+                item = item.to(device=like.device, dtype=_kept(item, like.dtype))
+        found.append(item)
+    return tuple(found)
 
 
 def check_finite(

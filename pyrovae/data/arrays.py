@@ -127,6 +127,7 @@ def _from_tensor(tensor: Tensor, what: str) -> Tensor:
         raise ValueError(_too_large(what, "more than 2**63 - 1"))
     if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
         tensor = tensor.to(torch.int64)
+    tensor = tensor.resolve_neg()
     # A tensor of inference mode could not enter a graph.
     return tensor.clone() if tensor.is_inference() else tensor
 
