@@ -14,7 +14,7 @@ from torch import Tensor
 from pyrovae.compare.bench import Bench, as_dataset
 from pyrovae.compare.comparison import EstimatorComparison
 from pyrovae.compare.gradients import parameter_groups
-from pyrovae.data.batches import as_tensors
+from pyrovae.data.arguments import as_tensors
 from pyrovae.declare import is_count
 from pyrovae.estimators import Estimator
 from pyrovae.evidence import Evidence, log_marginal

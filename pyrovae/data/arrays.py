@@ -1,67 +1,99 @@
-"""Arrays of any kind as tensors of real numbers, or a refusal that says what to do."""
+"""One array of any kind as a tensor of real numbers, or a refusal that says what to do."""
 
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_tensor"]
+from pyrovae.data.frames import from_frame
+
+__all__ = ["as_tensor", "check_dtype", "check_size", "dtype_of"]
 
 _LARGEST = 2**63 - 1
 
 
-def as_tensor(data: Any, what: str) -> Tensor:
-    """One array, tensor, data frame or sparse matrix as a dense tensor of real numbers.
+def as_tensor(data: Any, what: str, *, missing: bool = False) -> Tensor:
+    """One array, tensor, list of numbers, data frame or sparse matrix as a dense tensor.
 
     Unsigned integers of more than 8 bits become ``int64``, in which torch can compute. Numbers of
-    any byte order and memory layout keep their values.
+    any byte order and memory layout keep their values. A frame becomes floating-point numbers, a
+    column each.
 
     Args:
-        data: A NumPy array, a tensor, a pandas or polars frame or series, or a SciPy sparse matrix.
-        what: What to call the data in errors, such as "the train data".
+        data: A NumPy array, a tensor, nested lists, a pandas, polars or pyarrow frame or series, a
+            SciPy sparse matrix, or an AnnData object, of which ``X`` is taken.
+        what: What to call the data in errors, such as "The train data".
+        missing: Whether missing cells of a frame become NaN. By default they are refused.
 
     Raises:
         TypeError: If the data are of another kind, or hold something else than real numbers.
-        ValueError: If values are masked, or integers do not fit into 64 bits.
+        ValueError: If values are masked or missing, rows differ in length, or integers do not fit
+            into 64 bits.
 
-    >>> as_tensor(np.array([1, 2], dtype=">u2"), "the counts")
+    >>> as_tensor(np.array([1, 2], dtype=">u2"), "The counts")
     tensor([1, 2])
     """
     if isinstance(data, Tensor):
         return _from_tensor(data, what)
+    if type(data).__module__.startswith("anndata"):
+        data = data.X
     if isinstance(data, np.ma.MaskedArray):
-        hidden = int(np.ma.getmaskarray(data).sum())
-        if hidden:
-            raise ValueError(
-                f"{what[0].upper()}{what[1:]}: {hidden} values are masked. Fill them by "
-                ".filled(value), or give "
-                "values and mask as two arrays to the programs of pyrovae.observe_part."
-            )
-        data = data.data
+        data = _unmasked(data, what)
+    elif isinstance(data, list | tuple):
+        data = _from_lists(data, what)
+    elif (found := from_frame(data, what, missing=missing)) is not None:
+        data = found
     elif hasattr(data, "toarray"):  # SciPy sparse
         data = data.toarray()
-    elif hasattr(data, "to_numpy"):  # pandas and polars
-        data = data.to_numpy()
-        if data.dtype == object:
-            raise TypeError(
-                f"{what} have columns that hold missing values or no numbers. Select the numeric "
-                "columns and fill what is missing."
-            )
+    elif not isinstance(data, np.ndarray) and hasattr(data, "__array__"):  # xarray, jax
+        data = np.asarray(data)
     if not isinstance(data, np.ndarray):
-        raise TypeError(
-            f"{what} must be an array, a tensor, a tuple of them, a Dataset or a DataLoader, found "
-            f"{type(data).__name__}."
-        )
+        raise TypeError(_no_array(data, what))
     return _from_array(data, what)
 
 
+def check_dtype(dtype: np.dtype, what: str) -> None:
+    """Raise a TypeError unless numbers of this kind can become a tensor."""
+    if dtype.kind == "c":
+        raise TypeError(_complex(what, dtype))
+    if dtype.kind in "SU":
+        raise TypeError(f"{what} hold text ({dtype}). Convert numbers by .astype(float), or leave "
+                        "the column out.")  # fmt: skip
+    if dtype.kind == "O":
+        raise TypeError(
+            f"{what} have dtype object: found Python objects in place of numbers. Convert them by "
+            ".astype(float), or pad rows that differ in length."
+        )
+    if dtype.kind not in "buif":
+        raise TypeError(
+            f"{what} have no numeric dtype: found {dtype}. Convert dates to numbers, and give the "
+            "fields of records as columns."
+        )
+
+
+def dtype_of(dtype: np.dtype) -> torch.dtype:
+    """What numbers of a NumPy dtype become."""
+    return _from_array(np.empty(0, dtype), "The data").dtype
+
+
+def check_size(num_bytes: int, shape: Any, what: str) -> None:
+    """Raise a ValueError for data that are larger than the memory of the machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > memory:
+        raise ValueError(
+            f"{what} of shape {tuple(shape)} take {num_bytes / 2**30:,.1f} GiB, and this machine "
+            f"has {memory / 2**30:,.1f} GiB. Write them to an .npy file and give "
+            "numpy.load(path, mmap_mode='r'), which is read batch by batch."
+        )
+
+
 def _from_array(array: np.ndarray, what: str) -> Tensor:
+    check_dtype(array.dtype, what)
+    check_size(array.nbytes, array.shape, what)
     kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind == "c":
-        raise TypeError(_complex(what, array.dtype))
-    if kind not in "buif":
-        raise TypeError(f"{what} have no numeric dtype: found {array.dtype}.")
     if kind == "u" and size > 1:
         if array.size and int(array.max()) > _LARGEST:
             raise ValueError(_too_large(what, array.max()))
@@ -86,6 +118,7 @@ def _from_tensor(tensor: Tensor, what: str) -> Tensor:
         )
     if tensor.is_complex():
         raise TypeError(_complex(what, tensor.dtype))
+    check_size(tensor.numel() * tensor.element_size(), tensor.shape, what)
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     if tensor.is_quantized:
@@ -94,7 +127,51 @@ def _from_tensor(tensor: Tensor, what: str) -> Tensor:
         raise ValueError(_too_large(what, "more than 2**63 - 1"))
     if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
         tensor = tensor.to(torch.int64)
-    return tensor
+    tensor = tensor.resolve_neg()
+    # A tensor of inference mode could not enter a graph.
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _from_lists(data: Any, what: str) -> Any:
+    try:
+        array = np.asarray([np.asarray(row) if isinstance(row, Tensor) else row for row in data])
+    except ValueError as error:
+        raise ValueError(
+            f"{what} are lists of unequal lengths. Pad them to one length, and give a mask of what "
+            "is padding as a second array."
+        ) from error
+    return array
+
+
+def _unmasked(data: np.ma.MaskedArray, what: str) -> np.ndarray:
+    hidden = int(np.ma.getmaskarray(data).sum())
+    if hidden:
+        raise ValueError(
+            f"{what}: {hidden} values are masked. Fill them by .filled(value), or give values and "
+            "mask as two arrays to the programs of pyrovae.observe_part."
+        )
+    return data.data
+
+
+def _no_array(data: Any, what: str) -> str:
+    found = type(data).__name__
+    if isinstance(data, Mapping):
+        keys = ", ".join(map(repr, list(data)[:5]))
+        return (
+            f"{what} must be arrays, found {found} with the keys {keys}. Give a tuple of arrays, "
+            "in the order of the programs' arguments."
+        )
+    if hasattr(data, "collect"):
+        return f"{what} are a lazy frame, found {found}. Read it by .collect()."
+    if isinstance(data, Iterator):
+        return (
+            f"{what} can be read once only, found {found}. Give a torch IterableDataset or a "
+            "DataLoader, which start anew for each epoch."
+        )
+    return (
+        f"{what} must be an array, a tensor, a data frame, a sparse matrix, a tuple of them, a "
+        f"Dataset or a DataLoader, found {found}."
+    )
 
 
 def _complex(what: str, dtype: Any) -> str:

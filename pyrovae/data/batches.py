@@ -1,43 +1,51 @@
 """Whatever holds data, as batches of tensors on one device."""
 
-import inspect
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
-from pyro.poutine.messenger import unwrap
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from pyrovae.data.arrays import as_tensor
+from pyrovae.data import loaders
+from pyrovae.data.arguments import as_arguments, num_arguments
+from pyrovae.data.rows import Rows
+from pyrovae.programs import takes_missing
 
-__all__ = ["Batches", "as_batches", "as_tensors"]
+__all__ = ["Batches", "as_batches"]
+
+_AHEAD = 2  # batches of rows that are read while the ones before are used
 
 
 class Batches:
-    """Batches of data from tensors on the device, or from a loader. Each iteration starts anew.
+    """Batches of data from tensors on the device, rows, or a loader. Each iteration starts anew.
 
     Args:
-        source: A tuple of tensors of one length, or a :class:`~torch.utils.data.DataLoader`.
-        batch_size: Of tensors; a loader has its own.
+        source: A tuple of tensors or :class:`~pyrovae.data.rows.Rows` of one length, or a
+            :class:`~torch.utils.data.DataLoader`.
+        batch_size: Of tensors and rows; a loader has its own.
         shuffle: Whether each iteration draws a new order, by the global random state.
         drop_last: Whether the last batch of an iteration is left out where it is smaller.
         transform: Applied to each batch.
-        check: Called with each batch that was not seen as a whole before: those of a loader, and
-            those that a transform gives. It raises an error if they cannot be data of the programs.
+        check: Called with each batch that was not seen as a whole before: those of rows and of a
+            loader, and those that a transform gives. It raises an error if they cannot be data of
+            the programs.
         num_arguments: How many elements of a loader's batch to keep; None keeps all.
         device, dtype: Where batches go, and the precision of floating ones.
         name: What to call the data in errors.
+        missing: Whether data may be NaN.
 
     Raises:
-        ValueError: If a batch of a loader holds NaN or infinite values. The message names the batch
-            and the datum.
+        TypeError, ValueError: If a batch cannot be data of the programs, such as one with NaN. The
+            message names the batch or the datum. See :func:`pyrovae.data.loaders.loaded`.
     """
 
     def __init__(
         self,
-        source: tuple[Tensor, ...] | DataLoader,
+        source: tuple[Tensor | Rows, ...] | DataLoader,
         batch_size: int,
         *,
         shuffle: bool,
@@ -48,8 +56,9 @@ class Batches:
         device: torch.device,
         dtype: torch.dtype,
         name: str = "data",
+        missing: bool = False,
     ):
-        self.name, self.check, self.drop_last = name, check, drop_last
+        self.name, self.check, self.drop_last, self.missing = name, check, drop_last, missing
         self.source, self.batch_size, self.shuffle = source, batch_size, shuffle
         self.transform, self.num_arguments = transform, num_arguments
         self.device, self.dtype = device, dtype
@@ -64,11 +73,18 @@ class Batches:
                     raise type(error)(f"Batch {number} of the {self.name} data: {error}") from error
             yield batch
 
+    def numbered(self) -> Iterator[tuple[np.ndarray, tuple[Tensor, ...]]]:
+        """The batches, each with the numbers of its data in the order of this pass."""
+        first = 0
+        for batch in self:
+            yield np.arange(first, first + len(batch[0])), batch
+            first += len(batch[0])
+
     @property
     def num_batches(self) -> int:
-        """Batches in one pass."""
+        """Batches in one pass; a guess for a stream without a length."""
         if isinstance(self.source, DataLoader):
-            return len(self.source)
+            return loaders.num_batches(self.source)
         return self.num_data // self.batch_size + (self._rest > 0 and not self.drop_last)
 
     @property
@@ -77,29 +93,38 @@ class Batches:
         return self.num_data % self.batch_size
 
     @property
+    def _in_memory(self) -> bool:
+        """Whether all data are tensors on the device."""
+        return not isinstance(self.source, DataLoader) and all(
+            isinstance(column, Tensor) for column in self.source
+        )
+
+    @property
     def _seen_as_a_whole(self) -> bool:
-        return self.transform is None and not isinstance(self.source, DataLoader)
+        return self.transform is None and self._in_memory
 
     @property
     def num_data(self) -> int:
-        """Data in one pass."""
+        """Data in one pass.
+
+        Raises:
+            TypeError: If they come from a stream without a length.
+        """
         if isinstance(self.source, DataLoader):
             return len(self.source.dataset)  # type: ignore[arg-type]
-        return self.source[0].shape[0]
+        return len(self.source[0])
 
     @property
     def by_index(self) -> bool:
         """Whether :meth:`gather` may be captured with the programs: tensors, and a transform that
         says it may.
         """
-        return not isinstance(self.source, DataLoader) and getattr(
-            self.transform, "capturable", self.transform is None
-        )
+        return self._in_memory and getattr(self.transform, "capturable", self.transform is None)
 
     def gather(self, index: Tensor) -> tuple[Tensor, ...]:
         """The batch of these rows, transformed."""
         assert not isinstance(self.source, DataLoader)
-        return self._transformed(tuple(tensor[index] for tensor in self.source))
+        return self._transformed(tuple(column[index] for column in self.source))
 
     def indices(self) -> Iterator[tuple[Tensor]]:
         """The rows of each batch, in place of the data."""
@@ -127,25 +152,37 @@ class Batches:
 
     def _raw(self) -> Iterator[tuple[Tensor, ...]]:
         if isinstance(self.source, DataLoader):
-            for number, batch in enumerate(self.source):
-                yield self._from_loader(batch, number)
-            return
-        if self.shuffle or self.drop_last:
+            yield from loaders.loaded(
+                self.source,
+                self._cast,
+                num_arguments=self.num_arguments,
+                name=self.name,
+                missing=self.missing,
+            )
+        elif self._in_memory:
             for (index,) in self.indices():
-                yield tuple(tensor[index] for tensor in self.source)
+                yield tuple(column[index] for column in self.source)
         else:
-            yield from zip(*(tensor.split(self.batch_size) for tensor in self.source), strict=True)
+            yield from self._read_ahead()
 
-    def _from_loader(self, batch: Any, number: int) -> tuple[Tensor, ...]:
-        batch = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
-        tensors = []
-        for item in batch[: self.num_arguments]:
-            tensor = as_tensor(item, f"The {self.name} data of batch {number}")
-            # Checked before the move to the device, where looking at a value would wait for all
-            # work there.
-            _check_finite(tensor, f"Batch {number} of the {self.name} data holds")
-            tensors.append(_cast(tensor, self.device, self.dtype))
-        return tuple(tensors)
+    def _read_ahead(self) -> Iterator[tuple[Tensor, ...]]:
+        """Batches of rows, read by a thread while the batches before are used."""
+
+        def read(index: np.ndarray) -> tuple[Tensor, ...]:
+            return tuple(column[index] for column in self.source)  # type: ignore[union-attr]
+
+        with ThreadPoolExecutor(1, "pyrovae-read") as thread:
+            waiting: deque[Future] = deque()
+            for (index,) in self.indices():
+                waiting.append(thread.submit(read, index.cpu().numpy()))
+                if len(waiting) > _AHEAD:
+                    yield tuple(map(self._cast, waiting.popleft().result()))
+            while waiting:
+                yield tuple(map(self._cast, waiting.popleft().result()))
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        dtype = self.dtype if tensor.is_floating_point() else None
+        return tensor.to(device=self.device, dtype=dtype)
 
     def _transformed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.transform is None:
@@ -167,27 +204,27 @@ def as_batches(
     drop_last: bool = False,
     name: str = "data",
 ) -> Batches:
-    """Batches of an array, a tuple of arrays, a ``Dataset`` or a ``DataLoader``.
+    """Batches of all that :func:`~pyrovae.data.arguments.as_arguments` takes, of a ``Dataset`` or
+    of a ``DataLoader``.
 
-    Other arguments are those of :class:`Batches`.
+    Other arguments are those of :class:`Batches`. Data may be NaN where a module behind the
+    programs has a true attribute ``takes_missing``.
 
     Raises:
         TypeError: If the data are of another kind.
         ValueError: If they are empty, of unequal lengths, or not finite.
     """
-    num_arguments = None
+    kept, missing = None, takes_missing(programs)
     if isinstance(data, TensorDataset):
-        num_arguments = _num_arguments(programs[0])
-        data = data.tensors[:num_arguments]
+        data = data.tensors[: num_arguments(programs[0])]
     if isinstance(data, Dataset):
-        if len(data) == 0:  # type: ignore[arg-type]
-            raise ValueError(f"The {name} data are empty: a dataset of length 0.")
-        data = DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last)
+        order: dict[str, Any] = {"shuffle": shuffle, "drop_last": drop_last}
+        data = loaders.as_loader(data, batch_size, name=name, **order)
     if isinstance(data, DataLoader):
-        num_arguments = _num_arguments(programs[0])
-        source: tuple[Tensor, ...] | DataLoader = data
+        kept = num_arguments(programs[0])
+        source: tuple[Tensor | Rows, ...] | DataLoader = data
     else:
-        source = as_tensors(data, device=device, dtype=dtype, name=name)
+        source = as_arguments(data, device=device, dtype=dtype, name=name, missing=missing)
         if drop_last and len(source[0]) < batch_size:
             raise ValueError(
                 f"drop_last=True leaves no batch: there are {len(source[0])} {name} data, fewer "
@@ -200,80 +237,9 @@ def as_batches(
         drop_last=drop_last,
         transform=transform,
         check=check,
-        num_arguments=num_arguments,
+        num_arguments=kept,
         device=device,
         dtype=dtype,
         name=name,
-    )
-
-
-def as_tensors(
-    data: Any,
-    *,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    name: str = "data",
-) -> tuple[Tensor, ...]:
-    """An array, or a tuple of arrays, as a tuple of checked tensors; floating ones in ``dtype``.
-
-    Raises:
-        TypeError: If something is not an array of numbers.
-        ValueError: If there are no data, if lengths differ, or if a value is masked, NaN or
-            infinite.
-
-    >>> import numpy as np
-    >>> as_tensors((np.ones((2, 3)), np.array([0, 1])), dtype=torch.float32)
-    (tensor([[1., 1., 1.],
-            [1., 1., 1.]]), tensor([0, 1]))
-    """
-    tensors = []
-    for item in data if isinstance(data, tuple | list) else (data,):
-        tensors.append(_cast(as_tensor(item, f"The {name} data"), device, dtype))
-    if not tensors or any(tensor.dim() == 0 or tensor.shape[0] == 0 for tensor in tensors):
-        raise ValueError(f"The {name} data are empty: shapes {[tuple(t.shape) for t in tensors]}.")
-    if len({tensor.shape[0] for tensor in tensors}) > 1:
-        raise ValueError(
-            f"The {name} arrays have different lengths: {[t.shape[0] for t in tensors]}."
-        )
-    for tensor in tensors:
-        _check_finite(tensor, f"The {name} data hold")
-    return tuple(tensors)
-
-
-def _check_finite(tensor: Tensor, who: str) -> None:
-    """Raise a ValueError that begins with ``who`` if a value is NaN or infinite."""
-    if not tensor.is_floating_point() or tensor.numel() == 0:
-        return
-    # A sum is a tenth of the work, and finite unless a value is not or the sum overflows.
-    if torch.isfinite(tensor.detach().sum()) or torch.isfinite(tensor).all():
-        return
-    bad = ~torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(1)
-    raise ValueError(
-        f"{who} NaN or infinite values, in {int(bad.sum())} of {len(bad)} data "
-        f"(first at index {int(bad.nonzero()[0])}). Remove or impute them."
-    )
-
-
-def _cast(tensor: Tensor, device: torch.device | None, dtype: torch.dtype | None) -> Tensor:
-    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-
-
-def _num_arguments(program: Callable[..., Any]) -> int | None:
-    """How many arrays of a data set a program takes; None if any number.
-
-    A parameter with a default, such as ``kl_weight=1.0``, is a setting, which no array may replace.
-    A default of None, as in ``labels=None``, stands for an array that may be missing.
-    """
-    program = unwrap(program)
-    if isinstance(program, torch.nn.Module):
-        program = program.forward
-    parameters = inspect.signature(program).parameters.values()
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return None
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    absent = (inspect.Parameter.empty, None)
-    return len(
-        list(
-            takewhile(lambda p: p.kind in kinds and any(p.default is a for a in absent), parameters)
-        )
+        missing=missing,
     )

@@ -2,20 +2,24 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from pyrovae.data.rows import Rows, generator_of
 
 __all__ = ["binarize", "resample"]
 
 
-def binarize(x: Tensor, how: str = "threshold", *, threshold: float = 0.5, seed: int = 0) -> Tensor:
+def binarize(x: Any, how: str = "threshold", *, threshold: float = 0.5, seed: int = 0) -> Any:
     """Black and white pixels, 0 or 1, from grey values in [0, 1].
 
     The result depends on the arguments alone, not on the state of any random generator: the same
     data binarised twice are the same data.
 
     Args:
-        x: Grey values, any shape.
+        x: Grey values, a tensor of any shape; or rows, which are binarised as they are read. Of
+            these each datum has random numbers of its own.
         how: ``"threshold"``: 1 where x >= threshold; ``"stochastic"``: 1 with probability x.
         threshold: For ``"threshold"``.
         seed: For ``"stochastic"``.
@@ -30,14 +34,23 @@ def binarize(x: Tensor, how: str = "threshold", *, threshold: float = 0.5, seed:
     >>> binarize(torch.tensor([0.2, 0.5, 0.9]))
     tensor([0., 1., 1.])
     """
+    if how not in ("threshold", "stochastic"):
+        raise ValueError(f"how must be 'threshold' or 'stochastic', found {how!r}.")
+    if isinstance(x, Rows):
+        if how == "threshold":
+            return x.map(lambda some, _: binarize(some, threshold=threshold))
+        return x.map(lambda some, numbers: _drawn(some, numbers, seed))
     x = torch.as_tensor(x)
     _check_unit(x)
     if how == "threshold":
         return (x >= threshold).to(x.dtype)
-    if how == "stochastic":
-        generator = torch.Generator(x.device).manual_seed(seed)
-        return torch.bernoulli(x, generator=generator)
-    raise ValueError(f"how must be 'threshold' or 'stochastic', found {how!r}.")
+    return torch.bernoulli(x, generator=torch.Generator(x.device).manual_seed(seed))
+
+
+def _drawn(x: Tensor, numbers: np.ndarray, seed: int) -> Tensor:
+    _check_unit(x)
+    each = zip(x, numbers, strict=True)
+    return torch.stack([torch.bernoulli(row, generator=generator_of(seed, n)) for row, n in each])
 
 
 def resample(x: Tensor, *rest: Tensor) -> Any:

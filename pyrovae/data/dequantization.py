@@ -17,22 +17,25 @@ References:
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.data.rows import Rows, generator_of
 from pyrovae.declare import Declared, is_count
 
 __all__ = ["Dequantize", "dequantize"]
 
 
-def dequantize(x: Tensor, num_levels: int, *, seed: int = 0) -> Tensor:
+def dequantize(x: Any, num_levels: int, *, seed: int = 0) -> Any:
     """Real numbers in [0, 1) from grey levels, by uniform noise within each level.
 
     The result depends on the arguments alone, so that held-out data are the same at every
     evaluation.
 
     Args:
-        x: Grey levels, level k of L stored as k / (L - 1), any shape.
+        x: Grey levels, level k of L stored as k / (L - 1), a tensor of any shape; or rows, whose
+            noise is added as they are read. Of these each datum has noise of its own.
         num_levels: The number L of levels.
         seed: Of the noise.
 
@@ -46,8 +49,16 @@ def dequantize(x: Tensor, num_levels: int, *, seed: int = 0) -> Tensor:
     >>> (y * 3).floor()
     tensor([0., 1., 2.])
     """
-    x = torch.as_tensor(x)
     transform = Dequantize(num_levels)
+    if isinstance(x, Rows):
+
+        def drawn(some: Tensor, numbers: np.ndarray) -> Tensor:
+            transform.check(some)
+            noise = [torch.rand(some.shape[1:], generator=generator_of(seed, n)) for n in numbers]
+            return transform.cells(some, torch.stack(noise).to(some))
+
+        return x.map(drawn)
+    x = torch.as_tensor(x)
     transform.check(x)
     generator = torch.Generator(x.device).manual_seed(seed)
     noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)

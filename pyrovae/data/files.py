@@ -1,23 +1,23 @@
-"""Array files and folders of images.
+"""Array files.
 
 What a file may hold:
 
 - ``.npy`` and ``.pt``: one array ``(N, *data_shape)``; a ``.pt`` file may hold a dictionary of
-  arrays instead.
+  arrays instead. An ``.npy`` file of more than 256 MiB is read batch by batch; all others are read
+  as a whole.
 - ``.npz`` and dictionaries: one array of any name, or arrays named ``train``, ``valid`` and
   ``test`` (also ``x_train``, ``x_test``, ...), with labels named ``train_labels`` or ``y_train``:
   integers ``(N,)`` are classes, floating numbers ``(N,)`` or ``(N, C)`` are covariates. Names in
   ``*_bits`` hold eight black and white pixels a byte, with their shape in ``image_shape``.
   ``data``, ``indices``, ``indptr`` and ``shape`` are sparse rows, as :func:`scipy.sparse.save_npz`
   writes them.
-- a folder of images: all of one size, grey or RGB; subfolders ``train``, ``valid`` and ``test`` are
-  taken as such.
 
 Nothing that could run code is read: neither pickles nor objects. Unsigned integers of 8 or 16 bits
 with two or more dimensions a datum that go above 1 are grey levels; they are divided by the largest
 that their bits can hold, 255 or 65535. All else is used as it is. Colour channels go first.
 """
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.data.arrays import as_tensor
+from pyrovae.data.arrays import as_tensor, check_size
+from pyrovae.data.rows import Rows, is_small, rows_of
 
-__all__ = ["read_file", "read_folder", "shrink"]
+__all__ = ["read_file"]
 
 _PARTS = ("train", "valid", "test")
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
-_WIDE = 2**16 - 1  # the largest grey level of 16 bits
 _SPARSE = {"data", "indices", "indptr", "shape"}
 
 
-def read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Any]:
     """The arrays of a file, under the names ``x`` or ``train``, ``valid``, ``test`` and their
     ``*_labels``.
 
@@ -46,23 +45,56 @@ def read_file(path: Path) -> dict[str, Tensor]:
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".npz", ".pt", ".pth"):
         raise ValueError(
-            f"Cannot read {path}: expected an .npy, .npz or .pt file, or a folder of images."
+            f"Cannot read {path}: expected an .npy, .npz, .pt, .csv, .tsv, .parquet or .h5ad file, "
+            "or a folder of images."
         )
     try:
-        if suffix in (".pt", ".pth"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            loaded = np.load(path, allow_pickle=False)
-            content = loaded if suffix == ".npy" else {name: loaded[name] for name in loaded.files}
+        content = _content(path, suffix)
     except Exception as error:  # zip, pickle, header and type errors, each of its own class
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise ValueError(
-            f"Cannot read {path}: {reason}. It is damaged, or holds something else than plain "
-            "arrays."
-        ) from error
+        raise ValueError(f"Cannot read {path}: {_reason(error)}") from error
+    if isinstance(content, Rows):
+        return {"x": _channels_first(content)}
     if not isinstance(content, Mapping):
         content = {"x": content}
     return _named({str(k): _tensor(v, f"{k} in {path}") for k, v in content.items()}, path)
+
+
+def _content(path: Path, suffix: str) -> Any:
+    if suffix in (".pt", ".pth"):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    if suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        try:
+            check_size(size, (), "its arrays")
+        except ValueError as error:
+            raise _TooLarge from error
+        loaded = np.load(path, allow_pickle=False)
+        return {name: loaded[name] for name in loaded.files}
+    if not is_small(path.stat().st_size):
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        return rows_of(mapped, f"The data in {path}", levels=mapped.ndim > 2)
+    return np.load(path, allow_pickle=False)
+
+
+class _TooLarge(Exception):
+    """An archive that does not fit into memory."""
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, without advice to load it in an unsafe way."""
+    if isinstance(error, _TooLarge):
+        return (
+            "its arrays do not fit into memory, and those of an .npz archive cannot be read in "
+            "part. Save the data as an .npy file, which is read batch by batch."
+        )
+    said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    if any(word in said.lower() for word in ("pickle", "weights_only", "weights only")):
+        return (
+            "it holds Python objects, or is damaged. Loading objects could run code, so only plain "
+            "arrays are read: save the data by numpy.save, as numbers."
+        )
+    return f"{said}. It is damaged, or holds something else than plain arrays."
 
 
 def _tensor(value: Any, what: str) -> Tensor | np.ndarray:
@@ -148,101 +180,10 @@ def _dense(arrays: dict[str, Tensor], path: Path) -> Tensor:
     return torch.from_numpy(rows.toarray())
 
 
-def _channels_first(x: Tensor) -> Tensor:
-    if x.dim() == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
-        x = x.movedim(-1, 1).contiguous()
-    return x
-
-
-def read_folder(path: Path, size: int | None = None) -> dict[str, Tensor]:
-    """The images of a folder, in the order of their names, ``(N, H, W)`` or ``(N, 3, H, W)``.
-
-    They come as uint8, or as uint16 where the files hold 16 bits a pixel.
-
-    Args:
-        path: The folder. Subfolders ``train`` and ``test`` (and ``valid``) become parts; else all
-            images below it are one array.
-        size: Shrink square images to this edge.
-
-    Raises:
-        ValueError: If there are no images, one is damaged, or they differ in size or depth.
-    """
-    parts = [part for part in _PARTS if (path / part).is_dir()]
-    if "train" in parts:
-        return {part: _read_images(path / part, size) for part in parts}
-    return {"x": _read_images(path, size)}
-
-
-def _read_images(path: Path, size: int | None) -> Tensor:
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _IMAGES)
-    if not files:
-        raise ValueError(f"No images in {path}: expected files such as .png or .jpg.")
-    images = [_read_image(file) for file in files]
-    modes = {image.mode for image in images}
-    if "F" in modes and modes != {"F"}:
-        raise ValueError(
-            f"Images must have one depth, found 16-bit and 8-bit ones in {path}. Convert them to "
-            "one of the two."
-        )
-    mode = "RGB" if "RGB" in modes else images[0].mode
-    arrays = [
-        _pixels(image.convert(mode)) if size is None else shrink(image.convert(mode), size)
-        for image in images
-    ]
-    for file, array in zip(files, arrays, strict=True):
-        if array.shape != arrays[0].shape:
-            raise ValueError(
-                f"Images must have one size: {files[0].name} is {_edges(arrays[0])}, "
-                f"{file.name} is {_edges(array)}. "
-                "Give size= (--data_size on the command line) to shrink square images to one edge."
-            )
-    return torch.stack(arrays)
-
-
-def _read_image(file: Path) -> Any:
-    """A PIL image: ``"L"`` or ``"RGB"`` of 8 bits, or ``"F"`` with the grey levels 0 to 65535 of 16
-    bits.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            # Pillow clips these to 8 bits instead of scaling them.
-            if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
-                return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-            mode, levels = image.mode, np.array(image)
-    except OSError as error:
-        raise ValueError(f"Cannot read the image {file}: it is damaged or no image.") from error
-    if mode == "F" or levels.min() < 0 or levels.max() > _WIDE:
-        raise ValueError(
-            f"The image {file} holds {'floating' if mode == 'F' else '32-bit'} numbers, whose "
-            "range is not known. Convert it to 8 or 16 bits, or give an array file."
-        )
-    return Image.fromarray(levels.astype(np.float32))
-
-
-def shrink(image: Any, size: int) -> Tensor:
-    """A square PIL image as grey levels ``(size, size)`` or ``(3, size, size)``, shrunk by exact
-    area averaging.
-
-    Raises:
-        ValueError: If the image is not square, or smaller than ``size``.
-    """
-    from PIL import Image
-
-    if image.width != image.height or image.width < size or size < 1:
-        raise ValueError(
-            f"Cannot shrink an image of {image.width} x {image.height} pixels to {size} x {size}."
-        )
-    return _pixels(image.resize((size, size), Image.Resampling.BOX))
-
-
-def _pixels(image: Any) -> Tensor:
-    wide = image.mode == "F"
-    array = np.array(image)
-    array = torch.from_numpy(array.round().astype(np.uint16) if wide else array.astype(np.uint8))
-    return array.movedim(-1, 0).contiguous() if array.dim() == 3 else array
-
-
-def _edges(array: Tensor) -> str:
-    return f"{array.shape[-1]} x {array.shape[-2]}"
+def _channels_first(x: Tensor | Rows) -> Any:
+    if x.dim() != 4 or x.shape[-1] not in (1, 3, 4) or x.shape[1] in (1, 3, 4):
+        return x
+    if isinstance(x, Tensor):
+        return x.movedim(-1, 1).contiguous()
+    _, height, width, channels = x.shape
+    return x.map(lambda y, _: y.movedim(-1, 1).contiguous(), data_shape=(channels, height, width))

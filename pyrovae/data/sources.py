@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import torch
 from torch import Tensor
 
 from pyrovae.data import torchvision_sets
-from pyrovae.data.files import read_file, read_folder
-from pyrovae.data.splits import Splits, check, split
+from pyrovae.data.checks import check
+from pyrovae.data.files import read_file
+from pyrovae.data.images import read_folder
+from pyrovae.data.rows import Rows, is_small
+from pyrovae.data.splits import Splits, split
+from pyrovae.data.tables import SUFFIXES, read_annotated, read_table
 
 __all__ = ["NAMES", "load"]
 
@@ -29,6 +34,10 @@ def load(
     valid_size: float | int | None = None,
     test_size: float | int | None = None,
     seed: int = 0,
+    columns: Sequence[str] | None = None,
+    labels: str | None = None,
+    covariates: Sequence[str] | None = None,
+    layer: str | None = None,
 ) -> Splits:
     """A data set in three parts: grey levels scaled to [0, 1], anything else as it is.
 
@@ -37,8 +46,11 @@ def load(
       kinds), ``"omniglot"``: by torchvision from ``root``, or from ``root/NAME.npz`` where there is
       one. Ink is bright. EMNIST is turned upright. Omniglot is shrunk from 105 x 105 to 28 x 28 by
       area averaging; its evaluation alphabets are the test part.
-    - a path to an ``.npy``, ``.npz`` or ``.pt`` file or to a folder of images: see
-      :mod:`pyrovae.data.files`.
+    - a path to an ``.npy``, ``.npz`` or ``.pt`` file: see :mod:`pyrovae.data.files`.
+    - a path to a ``.csv``, ``.tsv`` or ``.parquet`` table, whose first line names the columns, or
+      to an ``.h5ad`` file.
+    - a folder of images, all of one size, of any mode and depth that Pillow reads: see
+      :func:`pyrovae.data.images.read_folder`. Folders of classes give labels.
 
     What comes without a test or validation part is cut at random, one datum in six each, unless
     said otherwise.
@@ -50,8 +62,14 @@ def load(
         download: Fetch a torchvision data set that is not there.
         size: Shrink square images to this edge: Omniglot and folders.
         valid_size, test_size, seed: How to cut, as in :func:`split`.
+        columns: Of a table: the columns that are the data; default all but those below.
+        labels: Of a table or an ``.h5ad`` file (a column of ``obs``): the column of the classes.
+        covariates: Likewise, columns that a conditional model is given: numbers as they are, and a
+            column for each class of the others.
+        layer: Of an ``.h5ad`` file: the layer that is the data; default ``X``.
 
     Raises:
+        TypeError: If a column of the data holds no numbers.
         ValueError: If the name is unknown, a file is damaged, or the data are empty or not finite.
         FileNotFoundError: If nothing is there.
 
@@ -59,7 +77,11 @@ def load(
     Splits(digits: train 1,247, valid 250, test 300; each (8, 8))
     """
     options: dict[str, Any] = {"valid_size": valid_size, "test_size": test_size, "seed": seed}
+    given: dict[str, Any] = {"columns": columns, "labels": labels, "covariates": covariates}
+    given = {key: value for key, value in {**given, "layer": layer}.items() if value is not None}
     text = str(name)
+    if text in NAMES:
+        _check_options(given, (), text)
     if text == "digits":
         return _digits(options)
     if text in NAMES:
@@ -69,10 +91,8 @@ def load(
         arrays = torchvision_sets.read_torchvision(text, folder, download=download, size=size)
         return _parts(arrays, text, options)
     path = Path(name).expanduser()
-    if path.is_dir():
-        return _parts(read_folder(path, size), path.resolve().name, options)
-    if path.is_file():
-        return _parts(read_file(path), path.stem, options)
+    if path.exists():
+        return _parts(_read(path, size, given), path.resolve().stem, options)
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"No data file or folder at {path}.")
     close = difflib.get_close_matches(text, NAMES, 1)
@@ -80,6 +100,29 @@ def load(
     raise ValueError(
         f"Unknown data set {text!r}: neither a file nor one of {', '.join(NAMES)}.{hint}"
     )
+
+
+def _read(path: Path, size: int | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a file or folder, by the reader of its kind."""
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix in SUFFIXES:
+        _check_options(given, ("columns", "labels", "covariates"), path)
+        return read_table(path, **given)
+    if path.is_file() and suffix == ".h5ad":
+        _check_options(given, ("layer", "labels", "covariates"), path)
+        return read_annotated(path, **given)
+    _check_options(given, (), path)
+    return read_folder(path, size) if path.is_dir() else read_file(path)
+
+
+def _check_options(given: dict[str, Any], taken: tuple[str, ...], source: Any) -> None:
+    for name in given:
+        if name not in taken:
+            raise ValueError(
+                f"{name}= does not go with {source}: columns, labels and covariates are those of "
+                "tables (.csv, .tsv, .parquet), and layer, labels and covariates those of .h5ad "
+                "files. Leave it out."
+            )
 
 
 def _root(name: str, root: str | Path | None) -> Path:
@@ -98,14 +141,15 @@ def _digits(options: dict[str, Any]) -> Splits:
     return split(images, torch.as_tensor(bunch.target), name="digits", levels=17, **options)
 
 
-def _parts(arrays: dict[str, Tensor], name: str, options: dict[str, Any]) -> Splits:
+def _parts(arrays: dict[str, Any], name: str, options: dict[str, Any]) -> Splits:
     """Splits from arrays train, valid, test (with labels beside them), or from a single one, x."""
+    classes = arrays.pop("classes", ())
     raw = {k: a for k, a in arrays.items() if not k.endswith("labels")}
     y = {
         k.removesuffix("_labels"): _conditions(a) for k, a in arrays.items() if k.endswith("labels")
     }
     levels = _grey_levels(list(raw.values()))
-    x = {k: a.float() / (levels - 1) if levels else _floating(a, k, name) for k, a in raw.items()}
+    x = {k: _scaled(a, levels) if levels else _floating(a, k, name) for k, a in raw.items()}
     first = "train" if "train" in x else "x"
     if first not in x:
         raise ValueError(
@@ -113,7 +157,7 @@ def _parts(arrays: dict[str, Tensor], name: str, options: dict[str, Any]) -> Spl
         )
     if {"valid", "test"} <= set(x):
         labels = (y[first], y["valid"], y["test"]) if {first, "valid", "test"} <= set(y) else None
-        return Splits(x[first], x["valid"], x["test"], name, levels, labels)
+        return Splits(x[first], x["valid"], x["test"], name, levels, labels, classes=classes)
     if "valid" in x:
         raise ValueError(
             f"{name} has train and valid but no test array. Add one, or give a single array."
@@ -125,6 +169,7 @@ def _parts(arrays: dict[str, Tensor], name: str, options: dict[str, Any]) -> Spl
         test_labels=y.get("test"),
         name=name,
         levels=levels,
+        classes=classes,
         **options,
     )
 
@@ -136,16 +181,36 @@ def _conditions(labels: Tensor) -> Tensor:
     return labels.float().reshape(labels.shape[0], -1)
 
 
-def _grey_levels(arrays: list[Tensor]) -> int | None:
+def _grey_levels(arrays: list[Tensor | Rows]) -> int | None:
     """How many grey levels the arrays can hold if they are images of 8 or 16 bits, else None."""
     for dtype, levels in ((torch.uint8, 2**8), (torch.uint16, 2**16)):
         images = all(a.dtype == dtype and a.dim() > 2 for a in arrays)
-        if images and any(a.numel() and int(a.int().max()) > 1 for a in arrays):
+        if images and any(_goes_above_one(a) for a in arrays):
             return levels
     return None
 
 
-def _floating(array: Tensor, part: str, name: str) -> Tensor:
+def _goes_above_one(x: Tensor | Rows) -> bool:
+    pieces = x.pieces() if isinstance(x, Rows) else [(None, x)]
+    return any(piece.numel() and int(piece.int().max()) > 1 for _, piece in pieces)
+
+
+def _scaled(x: Tensor | Rows, levels: int) -> Tensor | Rows:
+    """Grey levels in [0, 1]; rows of few bytes are read here."""
+
+    def scale(some: Tensor, _: Any = None) -> Tensor:
+        return some.float() / (levels - 1)
+
+    return _in_memory(x.map(scale, torch.float32)) if isinstance(x, Rows) else scale(x)
+
+
+def _floating(x: Tensor | Rows, part: str, name: str) -> Tensor | Rows:
+    if isinstance(x, Rows):
+        x = _in_memory(x)
     return check(
-        array if array.dtype == torch.float64 else array.float(), f"the {part} part of {name}"
+        x if x.dtype == torch.float64 else x.to(torch.float32), f"the {part} part of {name}"
     )
+
+
+def _in_memory(rows: Rows) -> Tensor | Rows:
+    return rows[:] if is_small(rows.nbytes) else rows

@@ -6,8 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.data.arguments import as_arguments
+from pyrovae.data.arrays import as_tensor
 from pyrovae.data.binary import binarize, resample
+from pyrovae.data.checks import check, check_labels, is_grey
 from pyrovae.data.dequantization import Dequantize, dequantize
+from pyrovae.data.rows import Rows
 
 __all__ = ["Splits", "split"]
 
@@ -19,7 +23,8 @@ class Splits:
     """Training, validation and test data, each ``(N, *data_shape)``.
 
     Args:
-        train, valid, test: Floating-point tensors of one shape a datum.
+        train, valid, test: Floating-point tensors of one shape a datum, or
+            :class:`~pyrovae.data.rows.Rows` where they are too large for memory.
         name: What to call the data set.
         levels: Number of grey levels that were scaled to [0, 1], such as 256; None for data used as
             they are.
@@ -29,20 +34,22 @@ class Splits:
             None.
         dequantized: Whether noise turns the levels into real numbers, as :meth:`dequantize` makes
             it.
+        classes: Names of the classes that the labels count, where they are known.
 
     Raises:
         ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels
             as data.
     """
 
-    train: Tensor
-    valid: Tensor
-    test: Tensor
+    train: Tensor | Rows
+    valid: Tensor | Rows
+    test: Tensor | Rows
     name: str = "data"
     levels: int | None = None
     labels: tuple[Tensor, Tensor, Tensor] | None = None
     transform: Any = None
     dequantized: bool = False
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in PARTS:
@@ -61,7 +68,8 @@ class Splits:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{part} {getattr(self, part).shape[0]:,}" for part in PARTS)
-        return f"Splits({self.name}: {sizes}; each {self.data_shape})"
+        layout = ", channels first" if self.is_colour else ""
+        return f"Splits({self.name}: {sizes}; each {self.data_shape}{layout})"
 
     @property
     def data_shape(self) -> tuple[int, ...]:
@@ -71,8 +79,13 @@ class Splits:
     @property
     def is_grey(self) -> bool:
         """Whether values are in [0, 1] but not all 0 or 1."""
-        inside = all(bool(((x >= 0) & (x <= 1)).all()) for x in (self.train, self.valid, self.test))
-        return inside and not bool(((self.train == 0) | (self.train == 1)).all())
+        inside, binary = is_grey(self.train)
+        return inside and not binary and is_grey(self.valid)[0] and is_grey(self.test)[0]
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether a datum has the shape of an image with colour channels first."""
+        return len(self.data_shape) == 3 and self.data_shape[0] in (3, 4)
 
     @property
     def holds_levels(self) -> bool:
@@ -99,7 +112,7 @@ class Splits:
         labels = [self.labelled(part)[1] for part in PARTS]
         return labels[0].shape[1] if labels[0].dim() > 1 else 1 + max(int(y.max()) for y in labels)
 
-    def labelled(self, part: str) -> tuple[Tensor, Tensor]:
+    def labelled(self, part: str) -> tuple[Tensor | Rows, Tensor]:
         """Data and labels of a part, ``(x, y)``, as a conditional model takes them.
 
         Raises:
@@ -113,7 +126,7 @@ class Splits:
                 "'test'."
             )
         y = self.labels[PARTS.index(part)]
-        _check_labels(y, f"the {part} part of {self.name}")
+        check_labels(y, f"the {part} part of {self.name}")
         return getattr(self, part), y
 
     def binarize(self, how: str = "dynamic", *, seed: int = 0) -> "Splits":
@@ -183,7 +196,8 @@ class Splits:
             _shuffled(getattr(self, part).shape[0], seed)[:limit].sort().values for part in PARTS
         ]
         parts = {
-            part: getattr(self, part)[index] for part, index in zip(PARTS, chosen, strict=True)
+            part: _chosen(getattr(self, part), index)
+            for part, index in zip(PARTS, chosen, strict=True)
         }
         labels = self.labels and tuple(
             y[index] for y, index in zip(self.labels, chosen, strict=True)
@@ -202,11 +216,14 @@ def split(
     seed: int = 0,
     name: str = "data",
     levels: int | None = None,
+    classes: tuple[str, ...] = (),
 ) -> Splits:
     """Cut data into training, validation and test parts, at random with a fixed seed.
 
     Args:
-        x: All data, or all but the test data, ``(N, *data_shape)``.
+        x: All data, or all but the test data, ``(N, *data_shape)``: an array, a frame, a sparse
+            matrix, an AnnData object, a memory map, ... Large ones that are not yet in memory as an
+            array are not read here; see :class:`~pyrovae.data.rows.Rows`.
         y: Labels ``(N,)``, or covariates ``(N, C)``.
         test, test_labels: A test part given beforehand; then only a validation part is cut from
             ``x``.
@@ -214,7 +231,7 @@ def split(
             default one in six of what is not test data, as in MNIST's usual 50,000 and 10,000.
         test_size: Likewise, by default one in six.
         seed: Of the shuffle.
-        name, levels: As in :class:`Splits`.
+        name, levels, classes: As in :class:`Splits`.
 
     Raises:
         ValueError: If a size leaves a part empty.
@@ -222,60 +239,32 @@ def split(
     >>> split(torch.randn(100, 3), valid_size=10, test_size=0.2)
     Splits(data: train 70, valid 10, test 20; each (3,))
     """
-    x = check(torch.as_tensor(x), name)
-    labels = None if y is None else torch.as_tensor(y)
+    x, test = _floating(x, name), None if test is None else _floating(test, name)
+    labels = None if y is None else as_tensor(y, "The labels")
     if labels is not None and labels.shape[0] != x.shape[0]:
         raise ValueError(f"{name} has {x.shape[0]} data but {labels.shape[0]} labels.")
     order = _shuffled(x.shape[0], seed)
     if test is None:
         size = _size(test_size, x.shape[0], "test_size")
         held, order = order[:size], order[size:]
-        test, test_labels = x[held], None if labels is None else labels[held]
+        test, test_labels = _chosen(x, held), None if labels is None else labels[held]
     size = _size(valid_size, order.shape[0], "valid_size")
     # Parts keep the order of the file, so that they do not depend on how the shuffle was cut.
     valid_index, train_index = order[:size].sort().values, order[size:].sort().values
     parts = None
     if labels is not None and test_labels is not None:
-        parts = labels[train_index], labels[valid_index], torch.as_tensor(test_labels)
-    return Splits(x[train_index], x[valid_index], torch.as_tensor(test), name, levels, parts)
+        parts = labels[train_index], labels[valid_index], as_tensor(test_labels, "The test labels")
+    train, valid = _chosen(x, train_index), _chosen(x, valid_index)
+    return Splits(train, valid, test, name, levels, parts, classes=classes)
 
 
-def check(x: Tensor, what: str) -> Tensor:
-    """``x``, if it is a non-empty, finite, floating-point tensor of data.
-
-    Raises:
-        ValueError: If not.
-    """
-    if x.dim() < 2:
-        raise ValueError(
-            f"Data must have shape (N, *data_shape), found {tuple(x.shape)} in {what}."
-        )
-    if x.numel() == 0:
-        raise ValueError(f"No data in {what}: found shape {tuple(x.shape)}.")
-    if not x.is_floating_point():
-        raise ValueError(f"Data must be floating point, found {x.dtype} in {what}. Use x.float().")
-    bad = ~torch.isfinite(x)
-    if bad.any():
-        first = int(bad.flatten(1).any(1).nonzero()[0])
-        raise ValueError(
-            f"Found {int(bad.sum())} NaN or infinite values in {what}, first in datum {first}. "
-            "Remove or fill them; they have no likelihood."
-        )
-    return x
+def _floating(x: Any, name: str) -> Tensor | Rows:
+    (found,) = as_arguments((x,), name=name)
+    return check(found, name)
 
 
-def _check_labels(y: Tensor, what: str) -> None:
-    if y.dim() not in (1, 2) or y.is_floating_point() != (y.dim() == 2):
-        raise ValueError(
-            "Labels must be integers of shape (N,) or floating covariates of shape (N, C), found "
-            f"{y.dtype} {tuple(y.shape)} in {what}."
-        )
-    if y.is_floating_point() and not torch.isfinite(y).all():
-        raise ValueError(
-            f"Found NaN or infinite covariates in {what}. Remove those data, or fill them."
-        )
-    if not y.is_floating_point() and int(y.min()) < 0:
-        raise ValueError(f"Labels are counted from 0, found {int(y.min())} in {what}.")
+def _chosen(x: Tensor | Rows, index: Tensor) -> Tensor | Rows:
+    return x.take(index) if isinstance(x, Rows) else x[index]
 
 
 def _shuffled(size: int, seed: int) -> Tensor:

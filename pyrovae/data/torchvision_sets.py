@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.data.files import shrink
+from pyrovae.data.images import shrink
 
 __all__ = ["NAMES", "read_torchvision"]
 

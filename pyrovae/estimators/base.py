@@ -9,6 +9,7 @@ from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
+from pyrovae.data.arguments import for_programs
 from pyrovae.declare import Declared
 from pyrovae.distributions.base import innermost
 from pyrovae.particles import (
@@ -190,7 +191,10 @@ class Estimator(Declared, pyro.infer.ELBO):
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """``(B,)`` estimates for each datum, in nats, without gradients and without subsampling
         scale.
+
+        Data may be arrays, frames, ... as for :func:`pyrovae.fit`.
         """
+        args = for_programs(args, (model, guide))
         with torch.no_grad():
             return self.terms(self.particles(model, guide, *args, **kwargs)).bound
 

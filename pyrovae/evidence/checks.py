@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
@@ -10,17 +9,17 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pyrovae.data.arrays import as_tensor
-from pyrovae.programs import Program, modules_of
+from pyrovae.data.arguments import as_arguments
+from pyrovae.data.rows import Rows
+from pyrovae.programs import Program, modules_of, takes_missing
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
 
 
 def check_arguments(
     model: Program, guide: Program, data: Any, device: Any = None
-) -> tuple[tuple[Tensor, ...], torch.device]:
-    """The data as tensors, in the dtype of the parameters, and the device on which the programs
-    run.
+) -> tuple[tuple[Tensor | Rows, ...], torch.device]:
+    """The data, in the dtype of the parameters, and the device on which the programs run.
 
     Raises:
         TypeError: If the data are not arrays.
@@ -31,23 +30,11 @@ def check_arguments(
         p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()
     )
     like = next(floating, None)
-    values = data if isinstance(data, tuple) else (data,)
-    args = tuple(_as_tensor(value, i, like) for i, value in enumerate(values))
-    if not args:
-        raise ValueError(
-            "There are no data: found an empty tuple. Pass an array, or a tuple of arrays."
-        )
-    lengths = [len(arg) for arg in args]
-    if len(set(lengths)) > 1:
-        raise ValueError(
-            f"The data arrays have unequal lengths {lengths}; their first dimension counts the "
-            "data."
-        )
-    if lengths[0] == 0:
-        raise ValueError(
-            f"The data set is empty: found shape {tuple(args[0].shape)}, expected at least one "
-            "datum."
-        )
+    args = as_arguments(
+        data,
+        dtype=None if like is None else like.dtype,
+        missing=takes_missing((model, guide)),
+    )
     if device is None:
         device = like.device if like is not None else args[0].device
     device = torch.device(device)
@@ -57,37 +44,6 @@ def check_arguments(
             "Move them first: vae.to(device)."
         )
     return args, device
-
-
-def _as_tensor(value: Any, place: int, like: Tensor | None) -> Tensor:
-    try:
-        if isinstance(value, np.ndarray | Tensor):
-            value = as_tensor(value, f"the data of argument {place}")
-        tensor = torch.as_tensor(value).detach()
-    except Exception as error:
-        if isinstance(value, np.ndarray | Tensor):
-            raise
-        raise TypeError(
-            f"Argument {place} of the programs must be an array or tensor, found "
-            f"{type(value).__name__} ({error})."
-        ) from error
-    if tensor.dim() == 0:
-        raise ValueError(
-            f"Argument {place} of the programs is a single number; its first dimension counts the "
-            "data."
-        )
-    if tensor.is_floating_point():
-        bad = ~torch.isfinite(tensor)
-        if bad.any():
-            rows = bad.reshape(len(tensor), -1).any(1).nonzero().flatten()
-            raise ValueError(
-                f"Argument {place} of the programs holds {int(bad.sum())} NaN or infinite values, "
-                f"the first in datum {int(rows[0])}. Remove those data, or pass a mask to the "
-                "programs and fill the gaps with any number."
-            )
-        if like is not None:
-            tensor = tensor.to(like.dtype)
-    return tensor.clone() if tensor.is_inference() else tensor
 
 
 class CountObserved(Messenger):

@@ -4,13 +4,15 @@ of work.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyrovae.data.rows import Rows
 
 BLOCK = 128
 """Particles of one datum that share a generator's seed. Pieces of work begin at multiples of it."""
@@ -40,7 +42,7 @@ _FACTORIES = {_aten.rand.default: "uniform_", _aten.randn.default: "normal_"}
 _LIKE = {_aten.rand_like.default: "uniform_", _aten.randn_like.default: "normal_"}
 
 
-def data_keys(args: Sequence[Tensor], seed: int) -> np.ndarray:
+def data_keys(args: Sequence[Tensor | Rows], seed: int) -> np.ndarray:
     """``(B,)`` 64-bit keys, made of the seed, the datum in all arguments, and its number among
     equal data.
     """
@@ -59,7 +61,7 @@ def data_keys(args: Sequence[Tensor], seed: int) -> np.ndarray:
     return keys
 
 
-def fingerprint(args: Sequence[Tensor]) -> str:
+def fingerprint(args: Sequence[Tensor | Rows]) -> str:
     """Hash of a data set, its order included."""
     digest = hashlib.blake2b(digest_size=16)
     for arg in args:
@@ -69,11 +71,14 @@ def fingerprint(args: Sequence[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _bytes(arg: Tensor) -> Any:
-    # One precision, so that the same data are the same whatever the parameters' dtype.
-    canonical = arg.detach().cpu().to(torch.float32 if arg.is_floating_point() else torch.int64)
-    rows = canonical.reshape(len(canonical), -1).contiguous().numpy()
-    return [memoryview(row).cast("B") if row.size else b"" for row in rows]
+def _bytes(arg: Tensor | Rows) -> Iterator[Any]:
+    """The content of each datum."""
+    for _, piece in arg.pieces() if isinstance(arg, Rows) else [(None, arg)]:
+        # One precision, so that the same data are the same whatever the parameters' dtype.
+        kind = torch.float32 if piece.is_floating_point() else torch.int64
+        canonical = piece.detach().cpu().to(kind)
+        for row in canonical.reshape(len(canonical), -1).contiguous().numpy():
+            yield memoryview(row).cast("B") if row.size else b""
 
 
 def _mix(keys: np.ndarray, *salts: int) -> np.ndarray:

@@ -42,6 +42,16 @@ class Bernoulli(Likelihood):
         "grey values"
     )
 
+    def check(self, x: Tensor) -> None:
+        outside = x[(x < 0) | (x > 1)]  # of no grey level
+        if outside.numel():
+            raise ValueError(
+                f"Bernoulli {self.domain}, found {outside[0].item():.6g} among the data. Use "
+                "likelihoods.Gaussian or StudentT for real numbers, and likelihoods.Poisson or "
+                "NegativeBinomial for counts. Divide the levels of images by the largest one."
+            )
+        super().check(x)
+
     def distribution(self, outputs: Tensor):
         elements = dist.Bernoulli(logits=outputs.squeeze(self.output_dim), validate_args=False)
         return JointBernoulli(elements, len(self.data_shape), validate_args=False)

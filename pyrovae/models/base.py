@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
-import numpy as np
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrovae import posteriors, priors
+from pyrovae.data import arrays
+from pyrovae.data.arguments import as_arguments
+from pyrovae.data.rows import Rows
 from pyrovae.declare import Declared, is_count
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.nets import MLP, Recipe, last_bias
@@ -78,8 +80,8 @@ class Model(Declared, nn.Module, ABC):
         A prior that starts at data, such as ``priors.Vamp(start="data")``, is started, too.
 
         Args:
-            data: Training data ``(N, *data_shape)``, an array or a tensor, or a tuple that begins
-                with them.
+            data: Training data ``(N, *data_shape)`` of any kind that :func:`pyrovae.fit` takes as
+                arrays, or a tuple that begins with them.
 
         References:
             Importance Weighted Autoencoders (Burda et al., 2016), section 5,
@@ -90,8 +92,10 @@ class Model(Declared, nn.Module, ABC):
             ValueError: If their shape does not fit, if the likelihood has no such rule, or if the
                 decoder does not end in a bias for each output or channel.
         """
-        x = self._as_data(data[0] if isinstance(data, tuple | list) else data)
-        bias = self.likelihood.initial_bias(x.mean(0))
+        like = self._like
+        x = as_arguments(data, device=like.device, dtype=like.dtype)[0]
+        Model.check(self, x if isinstance(x, Tensor) else x[:1], support=False)
+        bias = self.likelihood.initial_bias(_mean(x).to(like))
         target = last_bias(self.likelihood.decoder)
         if bias is None or target is None or bias.numel() % target.numel():
             raise ValueError(
@@ -177,23 +181,20 @@ class Model(Declared, nn.Module, ABC):
         return self.__dict__.copy()
 
 
-def as_tensor(data: Any, like: Tensor) -> Any:
-    """An array, or a floating-point tensor, with the dtype and device of ``like``.
+def _mean(x: Tensor | Rows) -> Tensor:
+    if isinstance(x, Tensor):
+        return x.mean(0)
+    return torch.stack([piece.double().sum(0) for _, piece in x.pieces()]).sum(0) / len(x)
 
-    Integer arrays become integer tensors. Anything else is returned as it is.
+
+def as_tensor(data: Any, like: Tensor, what: str = "The data") -> Tensor:
+    """Data of any kind as a tensor on the device of ``like``, floating-point ones in its dtype.
 
     Raises:
-        TypeError: If the data are a NumPy masked array, whose mask a tensor cannot hold.
+        TypeError, ValueError: As :func:`pyrovae.data.arrays.as_tensor`.
     """
-    if isinstance(data, np.ma.MaskedArray):
-        raise TypeError(
-            "Found a NumPy masked array, whose mask would be lost. Fill in the missing values, or "
-            "give values and mask to pyrovae.observe_part."
-        )
-    if isinstance(data, np.ndarray):
-        data = torch.as_tensor(np.require(data, requirements=["C", "W"]))
-    floating = isinstance(data, Tensor) and data.is_floating_point()
-    return data.to(like) if floating else data
+    tensor = arrays.as_tensor(data[:] if isinstance(data, Rows) else data, what)
+    return tensor.to(like if tensor.is_floating_point() else like.device)
 
 
 def join(*tensors: Tensor) -> Tensor:

@@ -141,11 +141,7 @@ class ConditionalVAE(Model):
             ValueError: If its shape does not fit, or a label lies outside
                 ``0 ... condition_dim - 1``.
         """
-        y, size = as_tensor(y, self._like), self.condition_dim
-        if not isinstance(y, Tensor):
-            raise TypeError(
-                f"y must be a tensor, found {type(y).__name__}. Use torch.as_tensor(y)."
-            )
+        y, size = as_tensor(y, self._like, "y"), self.condition_dim
         if not y.is_floating_point() and y.dim() == 1:
             y = y.long()
             if is_validation_enabled() and ((y < 0) | (y >= size)).any():

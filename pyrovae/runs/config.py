@@ -44,10 +44,14 @@ class Config:
     made.
 
     Args:
-        data: digits, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, ...; an .npy, .npz or
-            .pt file; or a folder of images.
+        data: digits, mnist, fashion-mnist, kmnist, emnist-letters, omniglot, ...; an .npy, .npz,
+            .pt, .csv, .tsv, .parquet or .h5ad file; or a folder of images.
         data_root: Folder of named data sets; default $PYROVAE_DATA, else ~/.cache/pyrovae.
         data_size: Shrink square images to this edge (Omniglot, folders of images).
+        data_columns: Of a table: the columns that are the data; default all but the next two.
+        data_labels: Of a table or an .h5ad file: the column of the classes.
+        data_covariates: Likewise, the columns that a ConditionalVAE is given.
+        data_layer: Of an .h5ad file: the layer that is the data; default X.
         data_seed: Seed of the split, of the binarisation, and of the choice of data under limit.
         download: Fetch a named data set that is missing.
         valid_size: Validation data, as a share such as 0.1 or as a number; default one in six.
@@ -93,6 +97,10 @@ class Config:
     data: str = "digits"
     data_root: Path | None = None
     data_size: int | None = None
+    data_columns: list[str] | None = None
+    data_labels: str | None = None
+    data_covariates: list[str] | None = None
+    data_layer: str | None = None
     data_seed: int = 0
     download: bool = False
     valid_size: int | float | None = None
@@ -205,6 +213,10 @@ def load_data(config: Config) -> Splits:
         valid_size=config.valid_size,
         test_size=config.test_size,
         seed=config.data_seed,
+        columns=config.data_columns,
+        labels=config.data_labels,
+        covariates=config.data_covariates,
+        layer=config.data_layer,
     )
     if config.binarize not in ("none", "auto"):
         splits = splits.binarize(config.binarize, seed=config.data_seed)

@@ -81,6 +81,13 @@ def settle(config: Config) -> tuple[Config, Splits]:
         )
     if config.binarize == "auto":
         grey = isinstance(config.build("likelihood"), Bernoulli) and splits.is_grey
+        if grey and splits.is_colour:
+            raise ValueError(
+                f"{splits.name} holds colour images, and Bernoulli is a distribution over black "
+                "and white. Take --likelihood DiscretizedLogistic or DiscretizedLogisticMixture, "
+                "which are distributions over colour levels, or say --binarize threshold to train "
+                "on thresholded colours."
+            )
         config = replace(config, binarize="threshold" if grey else "none")
     return config, load_data(config)
 

@@ -11,7 +11,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyrovae import data
-from pyrovae.data.batches import as_batches, as_tensors
+from pyrovae.data.arguments import as_tensors
+from pyrovae.data.batches import as_batches
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 

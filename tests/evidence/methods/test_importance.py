@@ -411,7 +411,7 @@ def test_refuses_a_site_outside_the_data_plate():
         (torch.zeros(0, 5), {}, "empty"),
         (torch.full((3, 5), math.nan), {}, "NaN or infinite"),
         (torch.full((3, 5), math.inf), {}, "NaN or infinite"),
-        ((torch.zeros(3, 5), torch.zeros(2)), {}, "unequal lengths"),
+        ((torch.zeros(3, 5), torch.zeros(2)), {}, "different lengths"),
         (torch.zeros(3, 5), {"num_particles": 0}, "at least 1"),
         (torch.zeros(3, 5), {"num_particles": 5, "method": pv.ImportanceSampling(5)}, "Both"),
         (torch.zeros(3, 5), {"target_standard_error": -1.0}, "positive"),

@@ -1,0 +1,61 @@
+"""Checks of the parts of a data set."""
+
+import torch
+from torch import Tensor
+
+from pyrovae.data.rows import Rows
+
+__all__ = ["check", "check_labels", "is_grey"]
+
+
+def check(x: Tensor | Rows, what: str) -> Tensor | Rows:
+    """``x``, if it is a non-empty, finite, floating-point tensor of data.
+
+    Values of rows are checked later, when they are read.
+
+    Raises:
+        ValueError: If not.
+    """
+    if x.dim() < 2:
+        raise ValueError(
+            f"Data must have shape (N, *data_shape), found {tuple(x.shape)} in {what}."
+        )
+    if x.numel() == 0:
+        raise ValueError(f"No data in {what}: found shape {tuple(x.shape)}.")
+    if not x.is_floating_point():
+        raise ValueError(f"Data must be floating point, found {x.dtype} in {what}. Use x.float().")
+    if isinstance(x, Rows):
+        return x
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        first = int(bad.flatten(1).any(1).nonzero()[0])
+        raise ValueError(
+            f"Found {int(bad.sum())} NaN or infinite values in {what}, first in datum {first}. "
+            "Remove or fill them; they have no likelihood."
+        )
+    return x
+
+
+def check_labels(y: Tensor, what: str) -> None:
+    if y.dim() not in (1, 2) or y.is_floating_point() != (y.dim() == 2):
+        raise ValueError(
+            "Labels must be integers of shape (N,) or floating covariates of shape (N, C), found "
+            f"{y.dtype} {tuple(y.shape)} in {what}."
+        )
+    if y.is_floating_point() and not torch.isfinite(y).all():
+        raise ValueError(
+            f"Found NaN or infinite covariates in {what}. Remove those data, or fill them."
+        )
+    if not y.is_floating_point() and int(y.min()) < 0:
+        raise ValueError(f"Labels are counted from 0, found {int(y.min())} in {what}.")
+
+
+def is_grey(x: Tensor | Rows) -> tuple[bool, bool]:
+    """Whether all values are in [0, 1], and whether all are 0 or 1."""
+    inside = binary = True
+    for _, piece in x.pieces() if isinstance(x, Rows) else [(None, x)]:
+        inside = inside and bool(((piece >= 0) & (piece <= 1)).all())
+        binary = binary and bool(((piece == 0) | (piece == 1)).all())
+        if not inside:
+            break
+    return inside, inside and binary
