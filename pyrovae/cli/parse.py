@@ -21,7 +21,7 @@ __all__ = ["parse"]
 _OF_TRAIN = {
     "config": "A YAML file such as RUN/config.yaml; options on the command line win over it.",
     "out": "The folder to write to, new or empty; default runs/DATA-1, -2, ...",
-    "resume": "The folder of an interrupted run to go on with; it takes no other option but --trust.",
+    "resume": "The folder of an interrupted run to go on with; the only other option is --trust.",
 }
 _TRUST = (
     "Allow --config and --resume to use classes that are not pyrovae's own, which runs their code."
