@@ -94,7 +94,8 @@ class Step:
             self._whole.reason = self._gradients.reason = why
         like = next((p for p in self.parameters if p.is_floating_point()), torch.ones(()))
         self.beta = torch.ones((), dtype=like.dtype, device=like.device)
-        self._beta, self._scaled = 1.0, False
+        self._beta = 1.0
+        self.scaled = False  # whether a beta has been met, so that graphs take one
         self._rebuilt = 0
         self._guarded = False
 
@@ -115,8 +116,13 @@ class Step:
             report, loss, gradients = self._gradients(factor, *batch, **kwargs)
             self.update.apply(gradients)
             taken = _Taken(report, loss)
-        self._scaled = factor is not None
+        self.scaled = factor is not None
         return taken
+
+    def prepare(self, *batch: Any) -> None:
+        """Capture the graph for such a batch, and take no step."""
+        self._prepare()
+        self.compiled.prepare(self.beta if self.scaled else None, *batch)
 
     def gradients(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
         """Add the loss's gradients, not clipped, to the parameters' ``grad``; take no step."""
@@ -179,7 +185,7 @@ class Step:
             self.beta.fill_(beta)
             self._beta = beta
         # Once the scaled programs are captured they also serve beta = 1, exactly.
-        return self.beta if beta != 1.0 or self._scaled else None
+        return self.beta if beta != 1.0 or self.scaled else None
 
 
 def _compiled(function: Callable[..., Any], of: Objective, **graphs: Any) -> Compiled:

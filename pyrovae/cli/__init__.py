@@ -3,7 +3,11 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from pyrovae.signals import Terminated, terminable
 
 __all__ = ["COMMANDS", "UsageError", "main"]
 
@@ -29,17 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Failures are one line on stderr, without a traceback unless ``PYROVAE_TRACEBACK`` is set.
 
     Returns:
-        0; 1 after a failure, 2 after a wrong call, 130 after an interruption.
+        0; 1 after a failure, 2 after a wrong call, 130 after an interruption, 143 after SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        _run(arguments)
+        with terminable(), _warnings_in_a_line():
+            _run(arguments)
     except SystemExit as stop:  # --help and --print_config
         return int(stop.code or 0)
     except UsageError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt as error:
-        return _fail("interrupted" + (f"; {error}" if str(error) else ""), 130)
+        ended = isinstance(error, Terminated)
+        said = ["terminated" if ended else "interrupted", *_notes(error)]
+        return _fail("; ".join(said), 143 if ended else 130)
     except BrokenPipeError:
         # Whoever read our output went away; Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         text = _first_paragraph(str(error))
         plain = text and isinstance(error, _PLAIN)
-        return _fail(text if plain else f"{type(error).__name__}: {text}", 1)
+        text = text if plain else f"{type(error).__name__}: {text}"
+        return _fail("; ".join([text, *_notes(error)]), 1)
     return 0
 
 
@@ -92,6 +100,28 @@ def _first_paragraph(text: str) -> str:
     return " ".join(re.split(r"\n\s*\n|Trace Shapes:", text.strip())[0].split())
 
 
+def _notes(error: BaseException) -> list[str]:
+    """What a command has added to an error: how to go on."""
+    return list(getattr(error, "__notes__", ()))
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"pyrovae: {message}", file=sys.stderr)
+    _complain(message)
     return code
+
+
+def _complain(text: str) -> None:
+    """A line on stderr, in the letters that it has; one that was closed hears nothing."""
+    letters = getattr(sys.stderr, "encoding", None) or "utf-8"
+    with suppress(OSError, ValueError):
+        print(f"pyrovae: {text}".encode(letters, "replace").decode(letters), file=sys.stderr)
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Show Python's warnings as lines like all others, without a place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _complain(
+            f"warning: {_first_paragraph(str(message))}"
+        )
+        yield

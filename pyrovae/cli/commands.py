@@ -1,19 +1,19 @@
 """The commands. The parameters of a function are its options; its docstring is their help."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import pyrovae as pv
-from pyrovae import evidence, runs
+from pyrovae import evidence, files, runs
 from pyrovae.estimators import Estimator
 from pyrovae.evidence import Evidence
 from pyrovae.evidence.methods.base import Method
 from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
 from pyrovae.runs.run import new_file
-from pyrovae.runs.terminal import attempt, headline, say, seeded
+from pyrovae.runs.terminal import attempt, headline, say, seeded, show, warn, whole
 
 __all__ = ["compare", "estimators", "evaluate", "sample"]
 
@@ -34,6 +34,7 @@ def evaluate(
     bdmc: int | None = None,
     nats: bool = False,
     convergence: list[int] = _NONE,
+    trust: bool = False,
 ) -> None:
     """Estimate the held-out log-likelihood of a run, and save it there.
 
@@ -48,16 +49,18 @@ def evaluate(
         bdmc: Also bound the error of the method (AIS), on so many data drawn from the model.
         nats: Also show where the nats go: reconstruction, KL and its parts, inference gap.
         convergence: Also show how the importance estimate rises over these numbers of particles.
+        trust: Use a run that names classes that are not pyrovae's own, which runs their code.
     """
-    opened = Run.open(run)
+    opened = Run.open(run, trust=trust)
     out = _free(out or new_file(run, "evidence", ".nc"), ".nc")
     splits = runs.load_data(opened.config)
+    opened.check_data(splits)
     if limit is not None:
         splits = splits.take(limit, seed=seed)
     vae: Any = opened.load_vae(device)
     found = runs.evaluate(vae, splits, part, method, seed)
     found.save(out)
-    print(f"{found!r}")
+    show(found)
     saved = [out, *_figure(out, lambda path: figures.evidence_figure(found, path))]
     data = arguments(vae, splits, part)
     if bdmc is not None:
@@ -70,15 +73,15 @@ def evaluate(
         }
         given = data if is_conditional(vae) else None
         sandwich = evidence.bdmc(vae.model, vae.guide, data=given, **settings)
-        print(sandwich)
+        show(sandwich)
         saved += _figure(out, lambda path: figures.sandwich_figure(sandwich, path), "-sandwich")
     if nats:
-        print(evidence.where_the_nats_go(vae.model, vae.guide, data, method=method, seed=seed))
+        show(evidence.where_the_nats_go(vae.model, vae.guide, data, method=method, seed=seed))
     if convergence:
         rising = evidence.convergence(
             vae.model, vae.guide, data, num_particles=tuple(convergence), seed=seed
         )
-        print(rising)
+        show(rising)
         saved += _figure(out, lambda path: figures.axes_figure(rising.plot, path), "-convergence")
     say("saved", " ".join(map(str, saved)))
     say("", headline(found, splits.name, part))
@@ -96,6 +99,7 @@ def estimators(
     seed: int = 0,
     device: str | None = None,
     out: Path | None = None,
+    trust: bool = False,
 ) -> None:
     """Compare ELBO estimators at the weights of a run: bounds, gradients, cost.
 
@@ -112,12 +116,15 @@ def estimators(
         device: cpu, cuda, ...; default CUDA where there is any.
         out: The .nc file to save the comparison to, with a figure beside it; default the next free
             RUN/estimators-N.nc.
+        trust: Use a run that names classes that are not pyrovae's own, which runs their code.
     """
-    opened = Run.open(run)
+    opened = Run.open(run, trust=trust)
     out = _free(out or new_file(run, "estimators", ".nc"), ".nc")
     chosen = names or [getattr(pv.estimators, n)() for n in ("ELBO", "STL", "IWAE", "DReG")]
     vae: Any = opened.load_vae(device)
-    splits = runs.load_data(opened.config).take(num_data, seed=seed)
+    whole = runs.load_data(opened.config)
+    opened.check_data(whole)
+    splits = whole.take(num_data, seed=seed)
     found = pv.compare_estimators(
         vae.model,
         vae.guide,
@@ -131,7 +138,7 @@ def estimators(
         progress=sys.stderr.isatty(),
     )
     found.save(out)
-    print(f"{found!r}")
+    show(found)
     saved = [out, *_figure(out, lambda path: found.plot().savefig(path))]
     say("saved", " ".join(map(str, saved)))
 
@@ -142,6 +149,7 @@ def compare(
     error: Literal["both", "monte_carlo", "test_set"] = "both",
     allow_unequal_effort: bool = False,
     out: Path | None = None,
+    trust: bool = False,
 ) -> None:
     """Compare models by their evidence on the same data, in pairs.
 
@@ -151,6 +159,7 @@ def compare(
         error: Which errors of a difference count.
         allow_unequal_effort: Compare estimates by different methods or settings, too.
         out: The .nc file to save the table to; default nowhere.
+        trust: Use runs that name classes that are not pyrovae's own, which runs their code.
     """
     if len(runs) < 2:
         raise ValueError(f"A comparison takes two runs or more, found {len(runs)}.")
@@ -158,17 +167,18 @@ def compare(
         _free(out, ".nc")
     names = [path.name for path in runs]
     labels = names if len(set(names)) == len(names) else [str(path) for path in runs]
-    _check_alike([path for path in runs if path.is_dir()])
-    chosen = dict(zip(labels, _evidence_of(runs), strict=True))
+    opened = {path: Run.open(path, trust=trust) for path in runs if path.is_dir()}
+    _check_alike([*opened.values()])
+    chosen = dict(zip(labels, _evidence_of(runs, opened), strict=True))
     for label, (file, found) in chosen.items():
         say("evidence", f"{label}: {file}, {found.method}, {len(found):,} data")
     settings: dict[str, Any] = {"prob": prob, "error": error}
     if allow_unequal_effort:
         settings["allow_unequal_effort"] = True
     table = pv.compare_models({label: found for label, (_, found) in chosen.items()}, **settings)
-    print(f"{table!r}")
+    show(table)
     if out is not None:
-        table.dataset.to_netcdf(out, engine="h5netcdf")
+        files.write(out, bytes(table.dataset.to_netcdf(engine="h5netcdf")))
         say("saved", str(out))
 
 
@@ -181,6 +191,7 @@ def sample(
     cluster: int | None = None,
     seed: int = 0,
     out: Path | None = None,
+    trust: bool = False,
 ) -> None:
     """Draw from the model of a run, as a picture or an array.
 
@@ -195,8 +206,9 @@ def sample(
         seed: Seed of all draws.
         out: A new .png (a grid) or .npy (an array); default the next free RUN/samples-N.png or
             .npy.
+        trust: Use a run that names classes that are not pyrovae's own, which runs their code.
     """
-    opened = Run.open(run)
+    opened = Run.open(run, trust=trust)
     vae: Any = opened.load_vae("cpu")
     image = figures.is_image(vae.data_shape)
     out = _free(out or new_file(run, "samples", ".png" if image else ".npy"), ".png", ".npy")
@@ -216,10 +228,12 @@ def sample(
     if out.suffix == ".npy":
         import numpy
 
-        numpy.save(out, images.numpy())
+        with files.written_whole(out) as part:
+            numpy.save(part, images.numpy())
     else:
         low, high = figures.span(images)
-        figures.image_grid(images, out, columns=shown.columns, low=low, high=high)
+        grid = {"columns": shown.columns, "low": low, "high": high}
+        whole(lambda path: figures.image_grid(images, path, **grid), out)
     say("saved", str(out))
 
 
@@ -237,13 +251,14 @@ def _free(path: Path, *suffixes: str) -> Path:
 def _figure(beside: Path, draw: Callable[[Path], Any], suffix: str = "") -> list[Path]:
     """A figure beside a file, unless there is one of that name or it cannot be drawn."""
     path = beside.with_name(f"{beside.stem}{suffix}.png")
-    return [path] if not path.exists() and attempt(path.name, lambda: draw(path)) else []
+    made = not path.exists() and attempt(path.name, lambda: whole(draw, path))
+    return [path] if made else []
 
 
-def _check_alike(paths: list[Path]) -> None:
+def _check_alike(opened: list[Run]) -> None:
     """Raise a ValueError if some runs give log p(x | y) and others log p(x)."""
-    given = [p for p in paths if "condition" in Run.open(p).metadata]
-    plain = [p for p in paths if p not in given]
+    given = [run.path for run in opened if "condition" in run.metadata]
+    plain = [run.path for run in opened if run.path not in given]
     if given and plain:
         raise ValueError(
             f"{given[0]} gives log p(x | y), but {plain[0]} log p(x): their difference is also "
@@ -251,18 +266,33 @@ def _check_alike(paths: list[Path]) -> None:
         )
 
 
-def _evidence_of(paths: list[Path]) -> list[tuple[Path, Evidence]]:
+def _evidence_of(paths: list[Path], opened: Mapping[Path, Run]) -> list[tuple[Path, Evidence]]:
     """For each run its newest evidence on data that all were evaluated on; a file is itself."""
     found = []
     for path in paths:
-        files = [path]
-        if not path.is_file():
-            every = Run.open(path).path.glob("evidence*.nc")
-            files = sorted(every, key=lambda file: file.stat().st_mtime)
-        if not files:
-            raise ValueError(f"The run {path} has no evidence yet. See `pyrovae evaluate {path}`.")
-        loaded = [(file, Evidence.load(file)) for file in files]
+        loaded = _readable(opened[path]) if path in opened else [(path, Evidence.load(path))]
         found.append({known.dataset.attrs["data"]: (file, known) for file, known in loaded})
     common = [data for data in found[0] if all(data in other for other in found)]
     # Without common data the newest of each is taken, and the comparison says why it refuses them.
     return [choice[common[-1]] if common else [*choice.values()][-1] for choice in found]
+
+
+def _readable(run: Run) -> list[tuple[Path, Evidence]]:
+    """A run's evidence, oldest first; a damaged file beside a good one is a warning."""
+    every = sorted(run.path.glob("evidence*.nc"), key=lambda file: file.stat().st_mtime)
+    if not every:
+        raise ValueError(
+            f"The run {run.path} has no evidence yet. See `pyrovae evaluate {run.path}`."
+        )
+    loaded, damaged = [], []
+    for file in every:
+        try:
+            run.manifest.check(file, strict=False)
+            loaded.append((file, Evidence.load(file)))
+        except ValueError as error:
+            damaged.append(error)
+    if not loaded:
+        raise damaged[-1]
+    for error in damaged:
+        warn(f"left out: {error}")
+    return loaded

@@ -21,8 +21,11 @@ __all__ = ["parse"]
 _OF_TRAIN = {
     "config": "A YAML file such as RUN/config.yaml; options on the command line win over it.",
     "out": "The folder to write to, new or empty; default runs/DATA-1, -2, ...",
-    "resume": "The folder of an interrupted run to go on with; it takes no other option.",
+    "resume": "The folder of an interrupted run to go on with; the only other option is --trust.",
 }
+_TRUST = (
+    "Allow --config and --resume to use classes that are not pyrovae's own, which runs their code."
+)
 
 
 def parse(name: str, words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -47,7 +50,8 @@ def _train(words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in _OF_TRAIN:
         first.add_argument(f"--{option}", type=Path)
-    first.add_argument("--print_config", action="store_true")
+    for option in ("print_config", "trust"):
+        first.add_argument(f"--{option}", action="store_true")
     ahead, rest = first.parse_known_args(words)
     if ahead.resume is not None:
         others = [f"--{key}" for key in ("config", "out") if getattr(ahead, key)]
@@ -56,18 +60,19 @@ def _train(words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
             raise UsageError(
                 f"--resume goes on with the run's own configuration: leave out {', '.join(others)}."
             )
-    base = Config() if ahead.config is None else Config.load(ahead.config)
+    base = Config() if ahead.config is None else Config.load(ahead.config, trust=ahead.trust)
 
     def add(parser: ArgumentParser) -> None:
         for option, about in _OF_TRAIN.items():
             parser.add_argument(f"--{option}", type=Path, help=about)
         about = "Print the configuration as YAML instead of training."
         parser.add_argument("--print_config", action="store_true", help=about)
+        parser.add_argument("--trust", action="store_true", help=_TRUST)
         add_arguments(parser, Config, CLASSES, {k: with_widths(v) for k, v in vars(base).items()})
 
     given = _parse("train", rest, add)
     if ahead.resume is not None:
-        return runs.resume, {"path": ahead.resume}
+        return runs.resume, {"path": ahead.resume, "trust": ahead.trust}
     config = Config(**{field.name: given[field.name] for field in fields(Config)})
     if ahead.print_config:
         print(config, end="")

@@ -2,9 +2,12 @@
 
 import math
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pyrovae import files
 
 if TYPE_CHECKING:
     import xarray
@@ -95,7 +98,8 @@ class EstimatorComparison:
 
     def save(self, path: "str | PathLike[str]") -> None:
         """Write the data set as netCDF."""
-        self.dataset.to_netcdf(path, engine="h5netcdf")
+        # In memory first: the library that writes the format does not outlive a full disk.
+        files.write(Path(path), bytes(self.dataset.to_netcdf(engine="h5netcdf")))
 
     @classmethod
     def load(cls, path: "str | PathLike[str]") -> "EstimatorComparison":

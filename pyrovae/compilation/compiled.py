@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, fx
@@ -114,6 +114,12 @@ class Compiled:
         outputs = iter(entry.graph(*(leaf for leaf in leaves if isinstance(leaf, Tensor))))
         found = [next(outputs) if leaf is _TENSOR else leaf for leaf in entry.fixed]
         return pytree.tree_unflatten(found, entry.structure)
+
+    def prepare(self, *args: Any) -> None:
+        """Capture the graph for such arguments, if they make one, without a call."""
+        if self.enabled:
+            with suppress(Uncapturable):
+                self._entry(*pytree.tree_flatten((args, {})))
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,17 @@ class Batches:
         self.device, self.dtype = device, dtype
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for number, batch in enumerate(self._raw()):
+        return self.after(0)
+
+    def after(self, taken: int) -> Iterator[tuple[Tensor, ...]]:
+        """The batches after the first ones, which are drawn now, and not transformed."""
+        numbered = enumerate(self._raw())
+        for _ in islice(numbered, taken):
+            pass
+        return self._finished(numbered)
+
+    def _finished(self, numbered: Iterator[tuple[int, tuple]]) -> Iterator[tuple[Tensor, ...]]:
+        for number, batch in numbered:
             batch = self._transformed(batch)
             if self.check is not None and not self._seen_as_a_whole:
                 try:

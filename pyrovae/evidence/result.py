@@ -268,8 +268,8 @@ class Evidence:
         return files.to_datatree(self.dataset)
 
     def save(self, path: "str | PathLike[str]") -> None:
-        """Write :meth:`to_datatree` to a netCDF file."""
-        self.to_datatree().to_netcdf(path, engine="h5netcdf")
+        """Write :meth:`to_datatree` to a netCDF file, whole or not at all, with a checksum."""
+        files.write(self.dataset, path)
 
     @classmethod
     def load(cls, path: "str | PathLike[str]") -> "Evidence":
@@ -277,6 +277,6 @@ class Evidence:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it holds no evidence.
+            ValueError: If it is damaged, or holds no evidence.
         """
         return cls(files.read(path))

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 
+from pyrovae import files
 from pyrovae.data import Splits, load
 from pyrovae.models.base import Model
 from pyrovae.runs.declared import (
@@ -23,6 +25,7 @@ from pyrovae.runs.declared import (
 )
 from pyrovae.runs.messages import one_line
 from pyrovae.runs.own_classes import MODE, resolved
+from pyrovae.runs.trust import check_trusted
 
 __all__ = ["Config", "declare", "load_data"]
 
@@ -154,17 +157,28 @@ class Config:
             object.__setattr__(self, name, checked[name])
 
     @classmethod
-    def load(cls, path: str | PathLike) -> "Config":
+    def load(cls, path: str | PathLike, *, trust: bool = False) -> "Config":
         """The configuration in a YAML file.
 
         Paths of files with classes are relative to the folder of the YAML file.
 
+        Args:
+            path: The file.
+            trust: Whether the file may name classes that are not pyrovae's own. To use them runs
+                their code. Without it nothing is imported for the sake of the file.
+
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it cannot be read, or does not declare a run.
+            PermissionError: If it may not be read.
+            ValueError: If it is damaged, does not declare a run, or names classes that are not
+                pyrovae's own without ``trust``.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no configuration at {path}.")
+        if not trust:
+            bases = [base for kind in CLASSES.values() for base in (get_args(kind) or (kind,))]
+            parts = [base for base in bases if base not in (type(None), float)]
+            check_trusted(_content_of(Path(path)), Path(path), parts, [*CLASSES])
         try:
             return cls(**vars(_parser().parse_path(str(path), defaults=False)))
         except (ArgumentError, OSError, TypeError, ValueError) as error:
@@ -179,7 +193,7 @@ class Config:
 
     def save(self, path: str | PathLike) -> None:
         """Write the YAML text that :meth:`load` reads."""
-        Path(path).write_text(str(self), encoding="utf-8")
+        files.write(Path(path), str(self))
 
     def build(self, name: str) -> Any:
         """A new object of the class that a field declares; None or a number as it is.
@@ -193,6 +207,17 @@ class Config:
     def model_class(self) -> type:
         """The class of the model."""
         return class_of(self.model)
+
+
+def _content_of(path: Path) -> Any:
+    """What a YAML file holds, without a look at the classes that it names."""
+    try:
+        return get_loader("yaml")(path.read_text(encoding="utf-8-sig"))
+    except PermissionError as error:
+        raise PermissionError(f"{path} may not be read by this user: permission denied.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a YAML file that can be read: {said}") from error
 
 
 def _parser() -> ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
 
-__all__ = ["MODE", "resolved"]
+__all__ = ["MODE", "file_and_name", "loaded_class", "resolved"]
 
 MODE = "pyrovae"
 """The parser mode whose YAML also names classes by their files."""
@@ -47,6 +47,17 @@ def resolved(value: Any) -> Any:
     return value
 
 
+def file_and_name(text: str) -> tuple[str, str] | None:
+    """The two halves of ``path/to/mine.py:Mine``; None for another text."""
+    found = _IN_FILE.fullmatch(text)
+    return None if found is None else (found[1], found[2])
+
+
+def loaded_class(file: Path, name: str) -> Any:
+    """What a file calls so, if this process has loaded the file before; else None."""
+    return getattr(sys.modules.get(_module_of(file.resolve())), name, None)
+
+
 def _located(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _located(item) for key, item in value.items()}
@@ -58,14 +69,19 @@ def _located(value: Any) -> Any:
     return value
 
 
+def _module_of(path: Path) -> str:
+    """The name that a file is loaded under."""
+    stem = re.sub(r"\W", "_", path.stem)
+    return f"{_PREFIX}{stem}_{zlib.crc32(str(path).encode()):08x}"
+
+
 def _import_path(text: str) -> str:
     """The file's class as ``module.Class``; the file is loaded under a name of its own."""
     file, name = _IN_FILE.fullmatch(text).groups()  # type: ignore[union-attr]
     path = Path(file).expanduser().resolve()
+    module = _module_of(path)
     if not path.is_file():
         raise ValueError(f"Cannot find the class {text!r}: there is no such file.")
-    stem = re.sub(r"\W", "_", path.stem)
-    module = f"{_PREFIX}{stem}_{zlib.crc32(str(path).encode()):08x}"
     if module not in sys.modules:
         spec = importlib.util.spec_from_file_location(module, path)
         assert spec is not None

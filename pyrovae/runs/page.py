@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 import pyrovae
+from pyrovae import files
 from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
 from pyrovae.models.base import Model
 from pyrovae.runs import figures
 from pyrovae.runs.conditions import arguments, condition_of, drawing
 from pyrovae.runs.run import Run
-from pyrovae.runs.terminal import attempt, binarized, say, seeded
+from pyrovae.runs.terminal import attempt, binarized, say, seeded, whole
+from pyrovae.runs.trust import names_code
 from pyrovae.training.history import History
 
 __all__ = ["report", "write_page"]
@@ -29,7 +31,7 @@ def report(
 
     def add(name: str, caption: str, make: Callable[[Path], Any]) -> None:
         path = run.path / f"{name}.png"
-        if not path.exists() and attempt(path.name, lambda: make(path)):
+        if not path.exists() and attempt(path.name, lambda: whole(make, path)):
             made[name] = (path, caption)
 
     add(
@@ -80,6 +82,7 @@ def _page(
     made: dict[str, tuple[Path, str]],
 ) -> None:
     seconds = float(history["seconds"].sum())
+    trust = " --trust" * names_code(vars(run.config))
     stopped = ", when patience ran out" if history.stopped_early else ""
     write_page(
         run.page,
@@ -95,9 +98,9 @@ def _page(
         tables=[("Epochs", repr(history))]
         + ([] if evidence is None else [("Evidence in full", repr(evidence))]),
         commands=[
-            f"pyrovae train --config {run.config_file}",
-            f"pyrovae evaluate {run.path}",
-            f"pyrovae sample {run.path}",
+            f"pyrovae train --config {run.config_file}{trust}",
+            f"pyrovae evaluate {run.path}{trust}",
+            f"pyrovae sample {run.path}{trust}",
         ],
         config=str(run.config),
         versions=f"pyrovae {pyrovae.__version__}, torch {torch.__version__}, Python "
@@ -158,4 +161,4 @@ def write_page(path: Path, **content: Any) -> None:
         for name, (file, caption) in content.pop("figures").items()
     }
     text = environment.get_template("page.html.jinja").render(figures=pictures, **content)
-    path.write_text(text, encoding="utf-8")
+    files.write(path, text)

@@ -42,24 +42,43 @@ def train(config: Config, path: str | PathLike | None = None) -> Run:
     """
     config, splits = settle(config)
     vae, parts = _start(config, splits)
-    return _train(Run.create(config, path), vae, parts, splits, resume=False)
+    run = Run.create(config, path)
+    try:
+        return _train(run, vae, parts, splits, resume=False)
+    finally:
+        run.release()
 
 
-def resume(path: str | PathLike) -> Run:
-    """Go on with an interrupted run, to its end.
+def resume(path: str | PathLike, *, trust: bool = False) -> Run:
+    """Go on with an interrupted run, to its end: training, evidence, and report.
+
+    Args:
+        path: The run folder.
+        trust: Whether its configuration may name classes that are not pyrovae's own.
 
     Raises:
-        ValueError: If the run is finished, or has no checkpoint.
+        BlockingIOError: If another process is at work in the folder.
+        ValueError: If the run is finished, has no checkpoint, or its data have changed.
     """
-    run = Run.open(path, unfinished=True)
+    run = Run.open(path, unfinished=True, trust=trust)
+    _check_unfinished(run)
+    run.own()
+    try:
+        _check_unfinished(run)  # another process may have finished it meanwhile
+        splits = load_data(run.config)
+        run.check_data(splits)
+        vae, parts = _start(run.config, splits)
+        return _train(run, vae, parts, splits, resume=True)
+    finally:
+        run.release()
+
+
+def _check_unfinished(run: Run) -> None:
     if not checkpoint.exists(run.checkpoint):
         reason = "it is finished" if run.weights.is_file() else "it has no checkpoint.pt"
         raise ValueError(
             f"Cannot go on with {run.path}: {reason}. Start anew with --config {run.config_file}."
         )
-    splits = load_data(run.config)
-    vae, parts = _start(run.config, splits)
-    return _train(run, vae, parts, splits, resume=True)
 
 
 def settle(config: Config) -> tuple[Config, Splits]:
@@ -129,24 +148,30 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
     say("model", f"{vae!r}")
     say("run", str(run.path))
     try:
+        if not resume:
+            run.note_data(splits)
         history = _fit(run, vae, parts, splits, resume)
     except (Exception, KeyboardInterrupt) as error:
-        if not resume and not run.has_epochs:
+        if not resume and not checkpoint.exists(run.checkpoint):
             run.discard()
-        elif isinstance(error, NonFiniteLoss):
+            raise
+        if isinstance(error, NonFiniteLoss):
             run.save_weights(vae, condition_of(vae, splits))
             say("saved", f"the last good weights to {run.weights}")
-        elif isinstance(error, KeyboardInterrupt):
-            advice = f"go on with: pyrovae train --resume {run.path}"
-            raise KeyboardInterrupt(advice) from None
+        else:
+            error.add_note(f"go on with: {run.resume_command}")
         raise
-    run.save_weights(vae, condition_of(vae, splits))
+    try:
+        run.save_weights(vae, condition_of(vae, splits))
+        seconds = math.fsum(history["seconds"])
+        best = f"weights of epoch {history.best_epoch} kept"
+        say("trained", f"{len(history)} epochs in {seconds:.1f} s, {best}")
+        evidence = _evidence(run, vae.eval(), parts["method"], splits)
+        report(run, vae, splits, evidence, history)
+    except (Exception, KeyboardInterrupt) as error:
+        error.add_note(f"the weights are saved; go on with: {run.resume_command}")
+        raise
     checkpoint.remove(run.checkpoint)
-    seconds = math.fsum(history["seconds"])
-    best = f"weights of epoch {history.best_epoch} kept"
-    say("trained", f"{len(history)} epochs in {seconds:.1f} s, {best}")
-    evidence = _evidence(run, vae.eval(), parts["method"], splits)
-    report(run, vae, splits, evidence, history)
     if evidence is not None:
         say("", headline(evidence, splits.name, "test"))
     return run
@@ -177,14 +202,15 @@ def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool
 
 def _evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence | None:
     """Evidence, written to the run; None, with the reason told, for a model that has none."""
+    if run.evidence.is_file():  # the run was interrupted after it
+        run.manifest.check(run.evidence, strict=False)
+        return Evidence.load(run.evidence)
     try:
         evidence = evaluate(vae, splits, "test", method, run.config.seed)
-    except KeyboardInterrupt:
-        advice = f"the weights are saved: go on with pyrovae evaluate {run.path}"
-        raise KeyboardInterrupt(advice) from None
     except ValueError as error:  # such as that of a guide without a density
         say("evidence", "none. " + str(error).splitlines()[0])
         return None
     evidence.save(run.evidence)
+    run.manifest.record(run.evidence)
     say("evidence", f"{evidence!r}")
     return evidence

@@ -3,16 +3,23 @@
 import itertools
 import json
 import re
+import shlex
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 
+from pyrovae import files
+from pyrovae.data import Splits
 from pyrovae.models.base import Model
 from pyrovae.runs.config import Config, declare
+from pyrovae.runs.lock import Lock
+from pyrovae.runs.manifest import Manifest
+from pyrovae.runs.trust import names_code
 from pyrovae.training import checkpoint
 
 __all__ = ["Run", "load_run", "new_file"]
@@ -28,7 +35,9 @@ class Run:
 
     def __init__(self, path: Path, config: Config):
         self.path, self.config = path, config
+        self.manifest = Manifest(path)
         self._created: list[Path] = []
+        self._lock: Lock | None = None
 
     config_file = property(lambda self: self.path / "config.yaml")
     metrics = property(lambda self: self.path / "metrics.jsonl")
@@ -49,30 +58,64 @@ class Run:
             folders = (Path("runs") / f"{name}-{i}" for i in itertools.count(1))
             path = next(folder for folder in folders if not folder.exists())
         path = Path(path)
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        cls._check_empty(path)
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        created = []
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            created.insert(0, folder)
+        run = cls(path, config)
+        run._created = created
+        run.own()
+        try:
+            cls._check_empty(path)  # another process may have come between
+        except FileExistsError:
+            run.release()
+            raise
+        config.save(run.config_file)
+        run.manifest.record(run.config_file)
+        return run
+
+    @staticmethod
+    def _check_empty(path: Path) -> None:
+        """Raise an error if there is anything in the place of a new run but the lock of one."""
+        if path.is_file() or (
+            path.is_dir() and any("lock" not in p.name.split(".") for p in path.iterdir())
+        ):
             raise FileExistsError(
                 f"{path} is not empty. Give another folder (--out), or move it away: nothing is "
                 "overwritten."
             )
-        run = cls(path, config)
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
-            run._created.insert(0, folder)
-        config.save(run.config_file)
-        return run
+
+    def own(self) -> None:
+        """Keep other processes from writing to the folder, until :meth:`release`.
+
+        Raises:
+            BlockingIOError: If another process owns it; the message names it.
+        """
+        self._lock = Lock(self.path)
+
+    def release(self) -> None:
+        """Let other processes write to the folder again."""
+        if self._lock is not None:
+            self._lock.release()
 
     @classmethod
-    def open(cls, path: str | PathLike, *, unfinished: bool = False) -> "Run":
-        """A run that was written before.
+    def open(cls, path: str | PathLike, *, unfinished: bool = False, trust: bool = False) -> "Run":
+        """A run that was written before. Its files are checked against its manifest; a folder
+        without one is used with a warning.
 
         Args:
             path: The folder.
             unfinished: Whether the run may lack its weights.
+            trust: Whether its configuration may name classes that are not pyrovae's own, whose
+                code then runs.
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            ValueError: If it is not the folder of a run, or the run is not finished.
+            PermissionError: If a file of it may not be read.
+            ValueError: If it is not the folder of a run, the run is not finished, was changed or
+                damaged, is of a newer version, or names classes of others without ``trust``.
         """
         path = Path(path)
         if not path.exists():
@@ -82,23 +125,35 @@ class Run:
                 f"{path} is no run folder: it has no config.yaml. Give a folder that "
                 "`pyrovae train` wrote."
             )
-        run = cls(path, Config.load(path / "config.yaml"))
+        manifest = Manifest(path)
+        manifest.check(path / "config.yaml")
+        run = cls(path, Config.load(path / "config.yaml", trust=trust))
         if not unfinished and not run.weights.is_file():
             raise ValueError(
                 f"The run {path} is not finished: it has no weights. See "
                 f"`pyrovae train --resume {path}`."
             )
+        if not unfinished:
+            manifest.check(run.weights)
+        if not manifest.exists:
+            warnings.warn(
+                f"{path} has no manifest.json, so its files could not be checked for damage.",
+                stacklevel=2,
+            )
         return run
 
     @property
-    def has_epochs(self) -> bool:
-        """Whether training finished an epoch."""
-        return self.metrics.is_file() and self.metrics.stat().st_size > 0
+    def resume_command(self) -> str:
+        """How to go on with the run after an interruption."""
+        trust = " --trust" * names_code(vars(self.config))
+        return f"pyrovae train --resume {shlex.quote(str(self.path))}{trust}"
 
     def discard(self) -> None:
         """Remove the files of a run that gave nothing, and the folders that :meth:`create` made."""
-        self.config_file.unlink(missing_ok=True)
+        for file in (self.config_file, self.manifest.path):
+            file.unlink(missing_ok=True)
         checkpoint.remove(self.checkpoint)
+        self.release()
         for folder in self._created:
             if any(folder.iterdir()):
                 break
@@ -107,16 +162,23 @@ class Run:
     def save_weights(self, vae: Model, metadata: dict[str, str]) -> None:
         """Write all parameters and buffers, the shape of the data, and further :attr:`metadata`."""
         tensors = {n: t.detach().cpu().contiguous() for n, t in vae.state_dict().items()}
-        # The final name appears only when the file is complete.
-        part = self.weights.with_suffix(".part")
-        save_file(tensors, part, metadata={"data_shape": json.dumps(vae.data_shape), **metadata})
-        part.replace(self.weights)
+        facts = {"data_shape": json.dumps(vae.data_shape), **metadata}
+        files.write(self.weights, as_safetensors(tensors, facts))
+        self.manifest.record(self.weights, self.metrics)
 
     @property
     def metadata(self) -> dict[str, str]:
         """What was saved with the weights."""
         with safe_open(self.weights, framework="pt") as file:
             return file.metadata() or {}
+
+    def note_data(self, splits: Splits) -> None:
+        """Keep the fingerprints of the data in the manifest."""
+        self.manifest.record(self.config_file, data=_arrays(splits))
+
+    def check_data(self, splits: Splits) -> None:
+        """Raise a ValueError if the data are not those that the run was trained on."""
+        self.manifest.check_data(_arrays(splits), self.config.data)
 
     def load_vae(self, device: str | None = None) -> Model:
         """The trained model and guide, in eval mode.
@@ -128,6 +190,8 @@ class Run:
             with safe_open(self.weights, framework="pt") as file:
                 shape = json.loads(file.metadata()["data_shape"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except PermissionError as error:
+            raise PermissionError(f"{self.weights} may not be read by this user.") from error
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise ValueError(
@@ -144,7 +208,7 @@ class Run:
         return vae.to(device or default).eval()
 
 
-def load_run(path: str | PathLike, *, device: str | None = None) -> Any:
+def load_run(path: str | PathLike, *, device: str | None = None, trust: bool = False) -> Any:
     """The trained model of a folder that ``pyrovae train`` wrote, in eval mode.
 
     It is what the run's ``config.yaml`` declares: a :class:`~pyrovae.VAE` or another model, with
@@ -153,13 +217,25 @@ def load_run(path: str | PathLike, *, device: str | None = None) -> Any:
     Args:
         path: The run folder.
         device: The device to load to; default CUDA where there is any.
+        trust: Whether the configuration may name classes that are not pyrovae's own. Their code
+            runs then. Without it, a folder from a stranger runs nothing.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If the run is not finished, its configuration declares no model, or its weights
-            are damaged or those of another model.
+        PermissionError: If a file of it may not be read.
+        ValueError: If the run is not finished, was changed or damaged since it was written, is of
+            a newer version of pyrovae, or names classes of others without ``trust``.
     """
-    return Run.open(path).load_vae(device)
+    return Run.open(path, trust=trust).load_vae(device)
+
+
+def _arrays(splits: Splits) -> dict[str, torch.Tensor]:
+    """The arrays of the three parts, by name."""
+    parts = ("train", "valid", "test")
+    found = {part: getattr(splits, part) for part in parts}
+    for part, labels in zip(parts, splits.labels or (), strict=False):
+        found[f"{part} labels"] = labels
+    return {name: x for name, x in found.items() if isinstance(x, torch.Tensor)}
 
 
 def new_file(folder: Path, stem: str, suffix: str) -> Path:

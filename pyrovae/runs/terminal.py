@@ -1,14 +1,23 @@
 """What a run prints: lines under a word at the left, warnings, and the result."""
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
 from pyrovae.evidence import Evidence
+from pyrovae.files import written_whole
 
-__all__ = ["attempt", "binarized", "headline", "say", "seeded", "warn"]
+__all__ = ["attempt", "binarized", "headline", "say", "seeded", "show", "warn", "whole"]
+
+
+def show(result: Any) -> None:
+    """Print what a result says of itself."""
+    _print(f"{result!r}", sys.stdout)
 
 
 def say(what: str, text: str) -> None:
@@ -28,7 +37,11 @@ def _print(text: str, stream: TextIO) -> None:
     try:
         letters = getattr(stream, "encoding", None) or "utf-8"
         print(text.encode(letters, "replace").decode(letters), file=stream, flush=True)
-    except OSError:
+    except BrokenPipeError:
+        # Whoever read it went away. What is still in the stream would be an error at the end.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):  # such as a full disk, or a closed stream
         pass
 
 
@@ -43,6 +56,12 @@ def attempt(what: str, make: Callable[[], Any]) -> bool:
     else:
         return True
     return False
+
+
+def whole(make: Callable[[Path], Any], path: Path) -> None:
+    """Let a function write a file, which appears when it is complete."""
+    with written_whole(path) as part:
+        make(part)
 
 
 def headline(evidence: Evidence, name: str, part: str) -> str:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyrovae.files import written_whole
+
 __all__ = ["exists", "load", "random_states", "remove", "restore_random_states", "save"]
 
-_FORMAT = b"pyrovae checkpoint 1 "
+_FORMAT = b"pyrovae checkpoint 2 "
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -26,15 +28,14 @@ def save(state: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(_FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n")
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        path.replace(previous_of(path))
-    temporary.replace(path)
+    with written_whole(path) as part:
+        with part.open("wb") as file:
+            file.write(_FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n")
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            path.replace(previous_of(path))
 
 
 def load(path: Path) -> tuple[dict[str, Any], str | None]:

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,7 @@ def fit(
     progress: bool | None = None,
     log: str | os.PathLike | None = None,
     checkpoint: str | os.PathLike | None = None,
+    checkpoint_every: int | timedelta = timedelta(minutes=10),
     resume: bool = False,
     callback: Callable[[dict[str, float]], Any] | None = None,
     capture: bool = True,
@@ -90,9 +92,14 @@ def fit(
             others.
         progress: Show a progress bar; default only on a terminal.
         log: A file to append a JSON line to after each epoch.
-        checkpoint: A file to save the whole training state to after each epoch.
-        resume: Go on from ``checkpoint`` if it exists; the result equals that of an uninterrupted
-            run.
+        checkpoint: A file to save the whole training state to after each epoch, and when SIGINT or
+            SIGTERM asks to stop; the first one is followed after the step at hand, a second one at
+            once.
+        checkpoint_every: Save it within an epoch too, after so many steps or so much time.
+        resume: Go on from ``checkpoint`` if it exists, within the epoch where it was saved so.
+            Weights and history equal those of an uninterrupted run, bit for bit, with the same
+            arguments and data. The batches of the epoch that were taken before are drawn again and
+            left out: a ``DataLoader`` reads them once more.
         callback: Called with each epoch's row; returning True stops training.
         capture, compile: How the training step runs, as for :class:`pyrovae.svi.Step`.
 
@@ -102,6 +109,8 @@ def fit(
     Raises:
         ValueError: For empty, non-finite or misshapen data, data outside the likelihood's support,
             or arguments out of range.
+        FileNotFoundError: If there is no folder for ``log`` or ``checkpoint``.
+        KeyboardInterrupt: After a signal, once the checkpoint is saved.
         NonFiniteLoss: If the loss stops being finite. The last good weights are restored.
     """
     counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
@@ -114,7 +123,7 @@ def fit(
     beta_schedule = _beta_schedule(beta, estimator)
     where = torch.device(device) if device is not None else _default_device()
     log_path, saved = (None if path is None else Path(path) for path in (log, checkpoint))
-    outputs = Outputs(progress, log_path, saved, callback)
+    outputs = Outputs(progress, log_path, saved, callback, checkpoint_every)
     for module in modules_of(model, guide):
         module.to(where)
     with ExitStack() as stack:

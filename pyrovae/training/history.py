@@ -16,6 +16,7 @@ COLUMNS = (
     "beta",
     "lr",
     "seconds",
+    "skipped",
 )
 
 
@@ -26,8 +27,9 @@ class History:
     the estimator's bound over the epoch's batches, at beta = 1); ``valid_bound`` (mean over the
     validation data after the epoch, at beta = 1 and in eval mode; NaN without any);
     ``reconstruction`` and ``kl`` (training means; bound = reconstruction - kl for the ELBO);
-    ``beta`` and ``lr`` (of the epoch's last step); ``seconds`` (training time of that epoch).
-    Bounds are in nats per datum.
+    ``beta`` and ``lr`` (of the epoch's last step); ``seconds`` (training time of that epoch);
+    ``skipped`` (steps that changed nothing, under ``nonfinite="skip"``). Bounds are in nats per
+    datum.
 
     Attributes:
         best_epoch: The epoch whose weights were kept; the last one without validation data.
@@ -57,14 +59,14 @@ class History:
     def __repr__(self) -> str:
         shown = self.rows if len(self.rows) <= 8 else [*self.rows[:3], None, *self.rows[-4:]]
         lines = ["".join(f"{column:>15}" for column in COLUMNS)]
+        whole = ("epoch", "step", "skipped")
         for row in shown:
             if row is None:
                 lines.append(f"{'...':>15}")
             else:
                 lines.append(
                     "".join(
-                        f"{row[c]:>15.0f}" if c in ("epoch", "step") else f"{row[c]:>15.5g}"
-                        for c in COLUMNS
+                        f"{row[c]:>15.0f}" if c in whole else f"{row[c]:>15.5g}" for c in COLUMNS
                     )
                 )
         if self.best_epoch is not None:

@@ -3,10 +3,9 @@
 import itertools
 import math
 import time
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +17,14 @@ from pyrovae.objective import Report, objective
 from pyrovae.particles import InvalidParameters
 from pyrovae.programs import Program, evaluation_mode
 from pyrovae.schedules import Schedule
+from pyrovae.signals import Stop, deferred
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
-from pyrovae.training.history import History, NonFiniteLoss
+from pyrovae.training import state
+from pyrovae.training.history import COLUMNS, History, NonFiniteLoss
 from pyrovae.training.outputs import Outputs
+from pyrovae.training.progress import Progress
+from pyrovae.training.tally import Tally
 from pyrovae.training.weights import Weights
 
 __all__ = ["Trainer"]
@@ -66,6 +69,8 @@ class Trainer:
         self.count = 0  # steps taken
         self.waited = 0  # epochs since the best one
         self.best_bound = -math.inf
+        self.tally: Tally | None = None  # of the epoch at hand
+        self.layout: list[Any] | None = None  # of the first batch of the run
         self.weights = Weights(modules, step.parameters)
         self.best = self.good = self.weights.copy()
         judged = objective(*programs, self.estimator)
@@ -80,81 +85,103 @@ class Trainer:
 
     def run(self, epochs: int, patience: int | None, outputs: Outputs, *, resume: bool) -> History:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
-        from tqdm.auto import tqdm
-
-        checkpoint, callback = outputs.checkpoint, outputs.callback
+        self.outputs = outputs
+        checkpoint = outputs.checkpoint
         if resume and checkpoint is not None and files.exists(checkpoint):
-            self._load(checkpoint)
+            state.restore(self, checkpoint)
             # The log and the checkpoint may have ended at different epochs.
             outputs.rewrite(self.history.rows)
-        first = len(self.history)
         hidden = None if outputs.progress is None else not outputs.progress
-        looks: dict[str, Any] = {"desc": "fit", "unit": "epoch", "dynamic_ncols": True}
-        with tqdm(total=epochs, initial=first, disable=hidden, **looks) as bar:
-            for epoch in range(first, epochs):
+        looks = hidden, epochs, self.train.num_batches, self.count
+        # Without a checkpoint there is nothing to put off a signal for.
+        with Progress(*looks) as self.bar, deferred() if checkpoint else nullcontext() as stop:
+            self.stop = stop or Stop()
+            for epoch in range(len(self.history), epochs):
                 if self.history.stopped_early:
                     break
-                row = self._epoch(epoch)
+                self._epoch(epoch)
+                row = {**self._row(epoch), "valid_bound": self._validate(epoch)}
+                row = {name: row[name] for name in COLUMNS}
+                self.history.rows.append(row)
+                self.tally = None
                 self._judge(row, patience)
-                if callback is not None and callback(row):
+                if outputs.callback is not None and outputs.callback(row):
                     self.history.stopped_early = True
-                if checkpoint is not None:
-                    self._save(checkpoint)
+                self._save()
                 outputs.append(row)
-                bar.update()
-                names = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}
-                shown = {name: f"{row[key]:.2f}" for name, key in names.items()}
-                bar.set_postfix(shown if self.valid is not None else {**shown, "valid": "none"})
+                self.bar.row(row, self.valid is not None)
+                if self.stop.received is not None:
+                    self._stop()
         if self.valid is not None:
             self.weights.restore(self.best)
         else:
             self.history.best_epoch = len(self.history) or None
         return self.history
 
-    def _epoch(self, epoch: int) -> dict[str, float]:
+    def _epoch(self, epoch: int) -> None:
+        """Take the steps of an epoch, or those that are left of it."""
         for module in self.modules:
             module.train()
-        start = time.perf_counter()
-        reports: list[Report] = []
-        betas: list[float] = []
-        sizes: list[int] = []
-        batches = iter(self.train.indices() if self.train.by_index else self.train)
-        checked = -1
-        while checked < len(sizes):
-            checked = len(sizes)
+        batches = self._batches()
+        tally = self.tally
+        assert tally is not None
+        start, before = time.perf_counter(), -1
+        while before < tally.taken:
+            before = tally.taken
             with self.step.guarded():
                 for batch in itertools.islice(batches, CHECK_EVERY):
-                    betas.append(self._set_schedules())
-                    report = self._take(batch, betas[-1])
-                    reports.append(report)
-                    sizes.append(batch[0].shape[0])
-                    if self.beta.feedback:
-                        seen = report.reconstruction.item(), report.kl.item()
-                        self.beta.update(*(value / sizes[-1] for value in seen))
+                    beta = self._set_schedules()
+                    self._note(batch, beta, self._take(batch, beta))
                     self.count += 1
-            self._check_finite(reports[checked:])
-        seconds = time.perf_counter() - start
-        bounds, reconstructions, kls = (
-            torch.stack(column).double().cpu() for column in zip(*reports, strict=True)
-        )
-        extra = torch.tensor(betas, dtype=torch.float64) - 1.0
-        at_one = bounds + torch.where(extra == 0, 0.0, extra * kls)
-        total = sum(sizes)
-        row = {
-            "epoch": epoch + 1,
-            "step": self.count,
-            "train_bound": (at_one.sum() / total).item(),
-            "valid_bound": self._validate(epoch),
-            "reconstruction": (reconstructions.sum() / total).item(),
-            "kl": (kls.sum() / total).item(),
-            "beta": betas[-1],
-            "lr": float(self.step.optimizer.param_groups[0]["lr"]),  # type: ignore[union-attr]
-            "seconds": seconds,
-        }
-        self.history.rows.append(row)
-        return row
+                    self.bar.step(epoch, tally)
+                    if self.outputs.due() or self.stop.received is not None:
+                        tally.seconds += time.perf_counter() - start
+                        start = time.perf_counter()
+                        self._check_finite()
+                        self._save()
+                        if self.stop.received is not None:
+                            self._stop()
+            self._check_finite()
+        tally.seconds += time.perf_counter() - start
+
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """The batches of an epoch that are still to be taken.
+
+        The order of an epoch follows from the random states at its beginning. So the batches that
+        were taken before an interruption are drawn once more, and left out.
+        """
+        source = self.train.source
+        if self.tally is None:
+            self.tally = Tally(files.random_states(self.train.device, source))
+            return iter(self.train.indices() if self.train.by_index else self.train)
+        now = files.random_states(self.train.device, source)
+        files.restore_random_states(self.tally.random, self.train.device, source)
+        if self.train.by_index:
+            batches: Iterator[tuple[Tensor, ...]] = iter(self.train.indices())
+            for _ in itertools.islice(batches, self.tally.taken):
+                pass
+        else:
+            batches = self.train.after(self.tally.taken)
+        files.restore_random_states(now, self.train.device, source)
+        return batches
+
+    def _note(self, batch: tuple[Tensor, ...], beta: float, report: Report) -> None:
+        """Count a step in, and let a schedule with feedback hear of it."""
+        assert self.tally is not None
+        size = batch[0].shape[0]
+        self.tally.add(report, beta, size)
+        if self.beta.feedback:
+            seen = report.reconstruction.item(), report.kl.item()
+            self.beta.update(*(value / size for value in seen))
+
+    def _row(self, epoch: int) -> dict[str, float]:
+        assert self.tally is not None
+        lr = float(self.step.optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
+        return {"epoch": epoch + 1, "step": self.count, "lr": lr, **self.tally.means()}
 
     def _take(self, batch: tuple[Tensor, ...], beta: float) -> Report:
+        if self.layout is None:
+            self.layout = [(list(x.shape), list(x.stride()), x.dtype) for x in batch]
         try:
             return self.step(*batch, beta=beta)
         except InvalidParameters as error:
@@ -187,12 +214,17 @@ class Trainer:
         with evaluation_mode(*self.programs), torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed)
             for batch in self.valid:
+                if self.stop.received is not None:
+                    break
                 report, _ = self._judge_batch(None, *batch)
                 bound = report.bound.item()
                 if not math.isfinite(bound):
                     self._fail_validation(bound, epoch, count, count + len(batch[0]))
                 total += bound
                 count += len(batch[0])
+        if self.stop.received is not None:  # with the random state of training again
+            self._save()
+            self._stop()
         return total / count
 
     def _fail_validation(self, bound: float, epoch: int, first: int, last: int) -> None:
@@ -220,7 +252,10 @@ class Trainer:
         if patience is not None and self.waited >= patience:
             self.history.stopped_early = True
 
-    def _check_finite(self, reports: Sequence[Report]) -> None:
+    def _check_finite(self) -> None:
+        """Look at the steps since the last look; raise if one of them was not finite."""
+        assert self.tally is not None
+        reports = self.tally.reports[self.tally.checked :]
         if not reports:
             return
         values = torch.stack([torch.stack(tuple(report)) for report in reports])
@@ -229,6 +264,7 @@ class Trainer:
         bad = ~torch.isfinite(values).all(1)
         if not bad.any() and all(torch.isfinite(p).all() for p in self.step.parameters):
             self.good = self.weights.copy()
+            self.tally.checked = len(self.tally.reports)
             return
         index, term, value = len(reports) - 1, "weights", math.nan
         if bad.any():
@@ -254,47 +290,15 @@ class Trainer:
             history=self.history,
         )
 
-    def _save(self, path: Path) -> None:
-        state = {
-            "weights": self.weights.copy(),
-            "best": self.best,
-            "optimizer_class": type(self.step.optimizer).__name__,
-            "optimizer": self.step.optimizer.state_dict(),  # type: ignore[union-attr]
-            "rows": self.history.rows,
-            "best_epoch": self.history.best_epoch,
-            "stopped_early": self.history.stopped_early,
-            "count": self.count,
-            "waited": self.waited,
-            "best_bound": self.best_bound,
-            "beta": self.beta.state_dict(),
-            "random": files.random_states(self.train.device, self.train.source),
-        }
-        files.save(state, path)
+    def _save(self) -> None:
+        """Write the checkpoint, if there is to be one."""
+        if self.outputs.checkpoint is not None:
+            state.save(self, self.outputs.checkpoint)
+            self.outputs.saved()
 
-    def _load(self, path: Path) -> None:
-        state, warning = files.load(path)
-        if warning:
-            warnings.warn(warning, stacklevel=2)
-        kind = type(self.step.optimizer).__name__
-        if state["optimizer_class"] != kind:
-            raise ValueError(
-                f"{path} was written with {state['optimizer_class']}, and the optimiser is {kind}. "
-                "Give the same optimiser, or another checkpoint."
-            )
-        if not files.tensors_match(state["weights"], self.weights.tensors):
-            raise ValueError(
-                f"{path} holds the weights of another model. Remove it, or give another checkpoint."
-            )
-        self.weights.restore(state["weights"])
-        self.best = [
-            b.to(t.device) for b, t in zip(state["best"], self.weights.tensors, strict=True)
-        ]
-        self.good = self.weights.copy()
-        self.step.optimizer.load_state_dict(state["optimizer"])  # type: ignore[union-attr]
-        self.history.rows = state["rows"]
-        self.history.best_epoch = state["best_epoch"]
-        self.history.stopped_early = state["stopped_early"]
-        self.count, self.waited = state["count"], state["waited"]
-        self.best_bound = state["best_bound"]
-        self.beta.load_state_dict(state["beta"])
-        files.restore_random_states(state["random"], self.train.device, self.train.source)
+    def _stop(self) -> NoReturn:
+        """End training after a signal; everything is saved."""
+        self.stop.answer(
+            f"training was stopped at step {self.count} and saved; resume=True goes on from "
+            f"{self.outputs.checkpoint}"
+        )

@@ -122,7 +122,9 @@ def test_damaged_runs(run, tmp_path, capsys):
     assert call("sample", tmp_path) == 1
     weights.unlink()
     assert call("sample", tmp_path) == 1
-    damaged, changed, unfinished = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
+    warned, damaged, _, changed, unfinished = lines
+    assert "has no manifest.json, so its files could not be checked" in warned
     assert "It is damaged" in damaged
     assert "does not fit" in changed
     assert "not finished" in unfinished

@@ -161,7 +161,7 @@ def test_a_file_is_found_beside_the_configuration(tmp_path, monkeypatch):
     (tmp_path / "there" / "own_beside.py").write_text(OWN)
     (tmp_path / "there" / "c.yaml").write_text("prior: own_beside.py:Wide\n")
     monkeypatch.chdir(tmp_path / "here")
-    config = pv.Config.load("../there/c.yaml")
+    config = pv.Config.load("../there/c.yaml", trust=True)
     assert type(config.build("prior")).__name__ == "Wide"
     monkeypatch.chdir(tmp_path / "there")
     assert pv.Config(prior="own_beside.py:Wide") == config

@@ -1,0 +1,149 @@
+"""One owner a run: a file that names the process at work in the folder."""
+
+import json
+import os
+import socket
+import weakref
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Lock"]
+
+
+class Lock:
+    """The file ``lock`` of a folder, which holds the process and the host of the owner.
+
+    A lock that a process left behind when it was killed is taken over, on the same host. It is
+    released by :meth:`release`, and with the process at the latest.
+
+    Args:
+        folder: What to own.
+
+    Raises:
+        BlockingIOError: If another process, or another part of this one, owns the folder. The
+            message names it.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / "lock"
+        self.content = json.dumps(_me()) + "\n"
+        while not (self._created() or self._taken_over()):
+            pass
+        self.release = weakref.finalize(self, _release, self.path, self.content, os.getpid())
+
+    def _created(self) -> bool:
+        """Whether there was no such file, and it is ours now, with its content from the start."""
+        part = self.path.with_name(f".lock.{os.getpid()}.{id(self)}")
+        part.write_text(self.content)
+        try:
+            os.link(part, self.path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            return self._created_in_place()
+        finally:
+            part.unlink()
+        return True
+
+    def _created_in_place(self) -> bool:
+        try:
+            with self.path.open("x") as file:
+                file.write(self.content)
+        except FileExistsError:
+            return False
+        return True
+
+    def _taken_over(self) -> bool:
+        """Whether the file was of a process that is gone, and is ours now; False if there is no
+        file any more.
+        """
+        try:
+            file = self.path.open("r+")
+        except FileNotFoundError:
+            return False
+        with file, _alone(file):
+            try:
+                current = os.stat(self.path).st_ino == os.fstat(file.fileno()).st_ino
+            except FileNotFoundError:
+                return False
+            if not current:
+                return False
+            owner = _parsed(file.read())
+            if not _is_gone(owner):
+                raise BlockingIOError(_refusal(self.path, owner))
+            file.seek(0)
+            file.write(self.content)
+            file.truncate()
+        return True
+
+
+def _release(path: Path, content: str, process: int) -> None:
+    """Remove our own file, and no other; a forked process owns nothing."""
+    with suppress(OSError):
+        if os.getpid() == process and path.read_text() == content:
+            path.unlink()
+
+
+def _refusal(path: Path, owner: dict[str, Any]) -> str:
+    holder = f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}"
+    if owner.get("pid") == os.getpid() and owner.get("host") == socket.gethostname():
+        holder = "this process"
+    return (
+        f"{holder[0].upper()}{holder[1:]} is at work in {path.parent}. Wait until it ends. If you "
+        f"know that it is gone, remove {path}."
+    )
+
+
+@contextmanager
+def _alone(file: Any) -> Any:
+    """Keep other processes out while the owner of a lock file is looked at and changed."""
+    try:
+        import fcntl
+    except ImportError:  # a system without it
+        yield
+        return
+    with suppress(OSError):  # a file system without it
+        fcntl.flock(file, fcntl.LOCK_EX)
+    yield  # closing the file releases it
+
+
+def _me() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _is_gone(owner: dict[str, Any]) -> bool:
+    """Whether the owner was a process of this host that runs no more."""
+    pid = owner.get("pid")
+    if owner.get("host") != socket.gethostname() or not isinstance(pid, int) or os.name != "posix":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        pass
+    # A number is given again to a later process, which began at another time.
+    started = _started(pid)
+    return None not in (started, owner.get("started")) and started != owner["started"]
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in ticks since the system did, and which start of the system; None
+    where that is not told.
+    """
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if state[0] in "ZX":
+            return "ended"  # its parent has not yet heard of it
+        return f"{state[19]} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+    except (OSError, IndexError):
+        return None

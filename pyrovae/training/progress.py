@@ -1,0 +1,61 @@
+"""A progress bar that moves with every step."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+from pyrovae.training.tally import Tally
+
+__all__ = ["Progress"]
+
+_EVERY = 0.5  # seconds between looks at the numbers, each of which waits for the device
+
+
+class Progress:
+    """Steps taken, their rate, the time that is left, and the bound, KL and beta of late.
+
+    Args:
+        hidden: Whether to show nothing; None shows it on a terminal only.
+        epochs: Epochs in all.
+        steps: Steps of an epoch, if known.
+        done: Steps taken before.
+    """
+
+    def __init__(self, hidden: bool | None, epochs: int, steps: int | None, done: int):
+        from tqdm.auto import tqdm
+
+        total = None if steps is None else epochs * steps
+        look: dict[str, Any] = {"desc": "fit", "unit": "step", "dynamic_ncols": True}
+        self.bar = tqdm(total=total, initial=done, disable=hidden, **look)
+        self.epochs, self.valid = epochs, "none"
+        self._shown = 0.0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def step(self, epoch: int, tally: Tally) -> None:
+        """Move by a step of an epoch, counted from 0."""
+        self.bar.update()
+        if not self.bar.disable and time.monotonic() - self._shown > _EVERY:
+            self._shown = time.monotonic()
+            seen = tally.latest()
+            names = {"bound": "train_bound", "kl": "kl", "beta": "beta"}
+            shown = {name: f"{seen[key]:.4g}" for name, key in names.items() if key in seen}
+            self._show(epoch, shown)
+
+    def row(self, row: dict[str, float], has_valid: bool) -> None:
+        """Show the numbers of a finished epoch."""
+        self.valid = f"{row['valid_bound']:.2f}" if has_valid else "none"
+        names = {"bound": "train_bound", "kl": "kl", "beta": "beta"}
+        self._show(int(row["epoch"]) - 1, {name: f"{row[key]:.4g}" for name, key in names.items()})
+
+    def _show(self, epoch: int, shown: dict[str, str]) -> None:
+        self.bar.set_postfix({"epoch": f"{epoch + 1}/{self.epochs}", **shown, "valid": self.valid})
