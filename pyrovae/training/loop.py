@@ -20,8 +20,10 @@ from pyrovae.programs import Program, evaluation_mode, modules_of
 from pyrovae.schedules import Schedule
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
+from pyrovae.training.distributed import Processes
 from pyrovae.training.history import History, NonFiniteLoss
 from pyrovae.training.outputs import Outputs
+from pyrovae.training.shares import Share
 from pyrovae.training.weights import Weights
 
 __all__ = ["Trainer"]
@@ -39,6 +41,7 @@ class Trainer:
         beta, lr: Schedules over steps; without ``lr`` the optimiser keeps its own.
         seed: Of validation's draws.
         capture, compile, epochs: How the bound of validation batches runs, and how often.
+        processes: Those that train together; None for one alone.
     """
 
     def __init__(
@@ -54,8 +57,9 @@ class Trainer:
         capture: bool,
         compile: bool | Literal["auto"],
         epochs: int,
+        processes: Processes | None = None,
     ):
-        self.programs, self.step = programs, step
+        self.programs, self.step, self.processes = programs, step, processes
         self.train, self.valid = train, valid
         self.beta, self.lr, self.seed = beta, lr, seed
         self.estimator = step.objective.estimator
@@ -67,14 +71,15 @@ class Trainer:
         self.weights = Weights(programs, step.parameters)
         self.best = self.good = self.weights.copy()
         judged = objective(*programs, self.estimator)
-        self._judge_batch = compiled(
-            judged.report,
+        judge: Any = compiled(
+            judged.report if processes is None else Share(judged, gradients=False),
             settings=judged.settings,
             enabled=capture and self.ours,
             quiet=True,  # the training step has said what there is to say
             backend=compile,
             calls=0 if valid is None else epochs * valid.num_batches,
         )
+        self._judge_batch = judge if processes is None else processes.judging(judge)
 
     def run(self, epochs: int, patience: int | None, outputs: Outputs, *, resume: bool) -> History:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
@@ -96,7 +101,7 @@ class Trainer:
                 self._judge(row, patience)
                 if callback is not None and callback(row):
                     self.history.stopped_early = True
-                if checkpoint is not None:
+                if checkpoint is not None and (self.processes is None or self.processes.first):
                     self._save(checkpoint)
                 outputs.append(row)
                 bar.update()
@@ -131,6 +136,9 @@ class Trainer:
                         self.beta.update(*(value / sizes[-1] for value in seen))
                     self.count += 1
             self._check_finite(reports[checked:])
+        if self.processes is not None:
+            buffers = [b for module in modules_of(*self.programs) for b in module.buffers()]
+            self.processes.settle(self.step.parameters, buffers)
         seconds = time.perf_counter() - start
         bounds, reconstructions, kls = (
             torch.stack(column).double().cpu() for column in zip(*reports, strict=True)
