@@ -9,8 +9,10 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader, Dataset
 
 from pyrovae.data.arrays import as_tensor
+from pyrovae.evidence.streamed import streamed
 from pyrovae.programs import Program, modules_of
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
@@ -31,8 +33,14 @@ def check_arguments(
         p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()
     )
     like = next(floating, None)
-    values = data if isinstance(data, tuple) else (data,)
-    args = tuple(_as_tensor(value, i, like) for i, value in enumerate(values))
+    if isinstance(data, Dataset | DataLoader):
+        args: Any = streamed(data, (model, guide), None if like is None else like.dtype)
+    else:
+        several = isinstance(data, tuple) or (
+            isinstance(data, list) and all(hasattr(item, "shape") for item in data)
+        )
+        values = data if several else (data,)
+        args = tuple(_as_tensor(value, i, like) for i, value in enumerate(values))
     if not args:
         raise ValueError(
             "There are no data: found an empty tuple. Pass an array, or a tuple of arrays."

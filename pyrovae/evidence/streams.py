@@ -4,7 +4,7 @@ of work.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,14 @@ def fingerprint(args: Sequence[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _bytes(arg: Tensor) -> Any:
-    # One precision, so that the same data are the same whatever the parameters' dtype.
-    canonical = arg.detach().cpu().to(torch.float32 if arg.is_floating_point() else torch.int64)
-    rows = canonical.reshape(len(canonical), -1).contiguous().numpy()
-    return [memoryview(row).cast("B") if row.size else b"" for row in rows]
+def _bytes(arg: Any) -> Iterator[Any]:
+    """The content of each datum of a tensor, or of a column that is read piece by piece."""
+    for _, piece in arg.pieces() if hasattr(arg, "pieces") else [(None, arg)]:
+        # One precision, so that the same data are the same whatever the parameters' dtype.
+        kind = torch.float32 if piece.is_floating_point() else torch.int64
+        canonical = piece.detach().cpu().to(kind)
+        for row in canonical.reshape(len(canonical), -1).contiguous().numpy():
+            yield memoryview(row).cast("B") if row.size else b""
 
 
 def _mix(keys: np.ndarray, *salts: int) -> np.ndarray:
