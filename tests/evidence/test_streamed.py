@@ -99,7 +99,7 @@ def test_large_data_are_never_held_as_a_whole(vae, x, monkeypatch):
         return found
 
     monkeypatch.setattr(streamed._Stream, "read", watched)
-    vae.log_marginal(loader(Items(x)), num_particles=30, memory_budget=40_000)
+    vae.log_marginal(loader(Items(x)), num_particles=30, memory_budget=10_000)
     assert held
     assert max(held) <= 18  # a piece of work may lie in two batches of nine
 
