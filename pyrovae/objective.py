@@ -89,13 +89,16 @@ class Objective:
         report, loss = self._evaluate(beta, batch, kwargs)
         gradients = gradients_of(loss, self.parameters)
         if self.clip_norm is not None:
-            gradients = _clipped(gradients, self.clip_norm)
+            gradients = clipped(gradients, self.clip_norm)
         return Evaluation(report, loss.detach(), gradients)
 
     def report(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> tuple[Report, Tensor]:
         """Evaluate without gradients: the report and the loss."""
         with torch.no_grad():
             return self._evaluate(beta, batch, kwargs)
+
+    def look(self, *batch: Any) -> None:
+        """Find out what is asked of the programs once for each size of a batch: nothing."""
 
     def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
         model, guide = self._programs(beta)
@@ -160,8 +163,13 @@ class StockObjective(Objective):
         report, loss, divisor = self._scaled(torch.as_tensor(loss), *plate)
         gradients = [None if g is None else g / divisor for g in gradients]
         if self.clip_norm is not None:
-            gradients = _clipped(gradients, self.clip_norm)
+            gradients = clipped(gradients, self.clip_norm)
         return Evaluation(report, loss, gradients)
+
+    def look(self, *batch: Any) -> None:
+        """Find out the scale and the size of the data plate."""
+        with undisturbed(self.model, self.guide):
+            self._plate(self._arguments(batch), {})
 
     def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
         model, guide = self._programs(beta)
@@ -224,7 +232,7 @@ def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-def _clipped(gradients: list[Tensor | None], norm: float) -> list[Tensor | None]:
+def clipped(gradients: list[Tensor | None], norm: float) -> list[Tensor | None]:
     """As :func:`torch.nn.utils.clip_grad_norm_`, without changing a tensor in place."""
     norms = [torch.linalg.vector_norm(g) for g in gradients if g is not None]
     if not norms:

@@ -54,6 +54,9 @@ class Step:
             calls pay for the compilation and a compiler is installed.
         steps: How many steps to expect, if known.
         summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
+        processes: Those that take each step together
+            (:class:`pyrovae.training.distributed.Processes`). The graph then ends at the gradients
+            of this process's rows, and the update follows their sum.
 
     Raises:
         TypeError: If the optimiser evaluates the loss itself, as ``LBFGS`` does.
@@ -73,21 +76,23 @@ class Step:
         compile: bool | Literal["auto"] = "auto",
         steps: int | None = None,
         summed: bool = False,
+        processes: Any = None,
     ):
         check_optimizer(optimizer)
-        self.optimizer, self.parameters = optimizer, list(parameters)
+        self.optimizer, self.parameters, self.processes = optimizer, list(parameters), processes
         self._stored = stored_parameters(self.parameters)
         common = model, guide, estimator, self.parameters
         options = {"transform": transform, "summed": summed}
         self.objective = objective(*common, clip_norm=clip_norm, **options)
+        unclipped = objective(*common, **options)
         if not isinstance(optimizer, PyroOptim):
             prefer_fused(optimizer)
         self.update = update_for(optimizer, self.parameters)
         ours = isinstance(estimator, Estimator)
         graphs = {"enabled": capture and ours, "backend": compile, "calls": steps}
         self._whole = _compiled(self._take, self.objective, **graphs)
-        self._gradients = _compiled(self.objective, self.objective, **graphs)
-        unclipped = objective(*common, **options)
+        share = self.objective if processes is None else processes.share(unclipped, clip_norm)
+        self._gradients = _compiled(share, self.objective, **graphs)
         self._unclipped = _compiled(unclipped, unclipped, **graphs)
         if capture and not ours:
             why = f"{type(estimator).__name__} is not one of pyrovae.estimators"
@@ -110,10 +115,13 @@ class Step:
         if is_validation_enabled() and self.compiled.enabled and not self.compiled.graphs:
             with undisturbed(self.objective.model, self.objective.guide):
                 self.objective.report(factor, *batch, **kwargs)  # a graph would not validate
-        if self.update.in_graph:
+        if self._in_graph:
             taken = self._whole(factor, *batch, **kwargs)
         else:
-            report, loss, gradients = self._gradients(factor, *batch, **kwargs)
+            if self.processes is None:
+                report, loss, gradients = self._gradients(factor, *batch, **kwargs)
+            else:
+                report, loss, gradients = self.processes.evaluate(self._gradients, factor, batch)
             self.update.apply(gradients)
             taken = _Taken(report, loss)
         self.scaled = factor is not None
@@ -152,7 +160,12 @@ class Step:
         """The function that takes the steps, with its graphs and the reason for running eagerly, if
         any.
         """
-        return self._whole if self.update.in_graph else self._gradients
+        return self._whole if self._in_graph else self._gradients
+
+    @property
+    def _in_graph(self) -> bool:
+        """Whether the graph of a step ends with its update."""
+        return self.update.in_graph and self.processes is None
 
     def _take(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> _Taken:
         report, loss, gradients = self.objective(beta, *batch, **kwargs)

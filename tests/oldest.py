@@ -1,7 +1,7 @@
 """Print the oldest versions that pyproject.toml allows, as constraints for pip.
 
-    python tests/oldest.py > oldest.txt
-    pip install --constraint oldest.txt '.[test]'
+python tests/oldest.py > oldest.txt
+pip install --constraint oldest.txt '.[test]'
 """
 
 import re

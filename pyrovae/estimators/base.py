@@ -60,6 +60,7 @@ class Estimator(Declared, pyro.infer.ELBO):
     - ``needs_density``: no latent site may be a point mass; ``importance_weighted`` implies it.
     - ``takes_auxiliary``: whether it is right for guides with auxiliary sites that hide the density
       of the latent sites (see :attr:`~pyrovae.particles.Particles.auxiliary`).
+    - ``looks_at_batch``: the gradient of a batch is not the sum over its data.
     - ``least_particles``: fewer make no estimate, as where particles are compared with one another.
 
     Args:
@@ -76,6 +77,7 @@ class Estimator(Declared, pyro.infer.ELBO):
     needs_rsample = False
     needs_density = False
     takes_auxiliary = True
+    looks_at_batch = False
     least_particles = 1
 
     def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1):

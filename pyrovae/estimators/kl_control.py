@@ -35,6 +35,8 @@ class KLControl(Estimator):
         ValueError: If it is importance-weighted.
     """
 
+    looks_at_batch = True
+
     def __init__(self, estimator: Estimator):
         name = type(self).__name__
         if not isinstance(estimator, Estimator):

@@ -64,6 +64,7 @@ class BetaTC(Estimator):
     """
 
     needs_rsample = True
+    looks_at_batch = True
 
     def __init__(
         self,

@@ -8,9 +8,11 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader, Dataset
 
 from pyrovae.data.arguments import as_arguments
 from pyrovae.data.rows import Rows
+from pyrovae.evidence.streamed import streamed
 from pyrovae.programs import Program, modules_of, takes_missing
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
@@ -30,11 +32,12 @@ def check_arguments(
         p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()
     )
     like = next(floating, None)
-    args = as_arguments(
-        data,
-        dtype=None if like is None else like.dtype,
-        missing=takes_missing((model, guide)),
-    )
+    dtype = None if like is None else like.dtype
+    args: tuple[Tensor | Rows, ...]
+    if isinstance(data, Dataset | DataLoader):
+        args = streamed(data, (model, guide), dtype)
+    else:
+        args = as_arguments(data, dtype=dtype, missing=takes_missing((model, guide)))
     if device is None:
         device = like.device if like is not None else args[0].device
     device = torch.device(device)

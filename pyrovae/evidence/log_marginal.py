@@ -36,7 +36,10 @@ def log_marginal(
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
-        data: ``(B, ...)`` array or tensor, or a tuple of them: the arguments of both programs.
+        data: ``(B, ...)`` array or tensor, a tuple or list of them, a ``Dataset`` or a
+            ``DataLoader``: the arguments of both programs. The latter two are read batch by batch,
+            more than once, and never held as a whole beyond 256 MiB; further elements of their
+            items, such as labels, are left out.
         num_particles, target_standard_error, max_particles: As :class:`ImportanceSampling`.
         method: Another method, or importance sampling with other settings.
         memory_budget: Bytes that a piece of work may take; default 256 MiB, 4 GiB on a GPU.

@@ -23,6 +23,7 @@ from pyrovae.estimators import ELBO, Estimator
 from pyrovae.programs import Program, before_calls, check_data, meet, modules_of
 from pyrovae.schedules import Constant, Schedule
 from pyrovae.svi import Step
+from pyrovae.training.distributed import Processes
 from pyrovae.training.history import History, NonFiniteLoss
 from pyrovae.training.loop import Trainer
 from pyrovae.training.outputs import Outputs
@@ -122,8 +123,12 @@ def fit(
     estimator = ELBO() if estimator is None else estimator
     beta_schedule = _beta_schedule(beta, estimator)
     where = torch.device(device) if device is not None else _default_device()
+    processes = Processes.join(where)
     log_path, saved = (None if path is None else Path(path) for path in (log, checkpoint))
     outputs = Outputs(progress, log_path, saved, callback, checkpoint_every)
+    if processes is not None:
+        where = processes.device
+        outputs = processes.outputs(outputs)
     for module in modules_of(model, guide):
         module.to(where)
     with ExitStack() as stack:
@@ -147,6 +152,8 @@ def fit(
             raise ValueError(
                 "The programs have no parameters to train. Declare them by nn.Module or pyro.param."
             )
+        if processes is not None:
+            processes.begin(programs, parameters, train_data, valid_data)
         # Validation of distributions would cost more than the step, and was done above once.
         stack.enter_context(pyro.validation_enabled(False))
         lr_schedule = lr if isinstance(lr, Schedule) else Constant(lr)
@@ -160,6 +167,7 @@ def fit(
             clip_norm=clip_norm,
             transform=train_data.gather if train_data.by_index else None,
             steps=epochs * train_data.num_batches,
+            processes=processes,
             **how,
         )
         trainer = Trainer(
@@ -172,6 +180,7 @@ def fit(
             lr=None if optimizer and not isinstance(lr, Schedule) else lr_schedule,
             seed=seed,
             epochs=epochs,
+            processes=processes,
             **how,
         )
         return trainer.run(epochs, patience, outputs, resume=resume)

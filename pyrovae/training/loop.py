@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, NoReturn
 
@@ -21,9 +21,11 @@ from pyrovae.signals import Stop, deferred
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
 from pyrovae.training import state
+from pyrovae.training.distributed import Processes
 from pyrovae.training.history import COLUMNS, History, NonFiniteLoss
 from pyrovae.training.outputs import Outputs
 from pyrovae.training.progress import Progress
+from pyrovae.training.shares import Share
 from pyrovae.training.tally import Tally
 from pyrovae.training.weights import Weights
 
@@ -43,6 +45,7 @@ class Trainer:
         beta, lr: Schedules over steps; without ``lr`` the optimiser keeps its own.
         seed: Of validation's draws.
         capture, compile, epochs: How the bound of validation batches runs, and how often.
+        processes: Those that train together; None for one alone.
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class Trainer:
         capture: bool,
         compile: bool | Literal["auto"],
         epochs: int,
+        processes: Processes | None = None,
     ):
         self.programs, self.modules, self.step = programs, modules, step
+        self.processes = processes
         self.train, self.valid = train, valid
         self.beta, self.lr, self.seed = beta, lr, seed
         self.estimator = step.objective.estimator
@@ -74,14 +79,15 @@ class Trainer:
         self.weights = Weights(modules, step.parameters)
         self.best = self.good = self.weights.copy()
         judged = objective(*programs, self.estimator)
-        self._judge_batch = compiled(
-            judged.report,
+        judge: Any = compiled(
+            judged.report if processes is None else Share(judged, gradients=False),
             settings=judged.settings,
             enabled=capture and self.ours,
             quiet=True,  # the training step has said what there is to say
             backend=compile,
             calls=0 if valid is None else epochs * valid.num_batches,
         )
+        self._judge_batch = judge if processes is None else processes.judging(judge)
 
     def run(self, epochs: int, patience: int | None, outputs: Outputs, *, resume: bool) -> History:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
@@ -142,6 +148,9 @@ class Trainer:
                         if self.stop.received is not None:
                             self._stop()
             self._check_finite()
+        if self.processes is not None:
+            buffers = [b for module in self.modules for b in module.buffers()]
+            self.processes.settle(self.step.parameters, buffers)
         tally.seconds += time.perf_counter() - start
 
     def _batches(self) -> Iterator[tuple[Tensor, ...]]:
@@ -291,8 +300,9 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        """Write the checkpoint, if there is to be one."""
-        if self.outputs.checkpoint is not None:
+        """Write the checkpoint, if there is to be one, by the first of the processes."""
+        first = self.processes is None or self.processes.first
+        if self.outputs.checkpoint is not None and first:
             state.save(self, self.outputs.checkpoint)
             self.outputs.saved()
 

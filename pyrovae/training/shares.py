@@ -1,0 +1,128 @@
+"""An objective on some rows of a batch, with the random numbers of the whole batch."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.objective import Evaluation, Objective, Report, clipped
+from pyrovae.programs import undisturbed
+from pyrovae.training.draws import Layout, Place, SharedDraws, draw_layouts
+
+__all__ = ["Share"]
+
+_CLOSE = 1e-3
+"""Relative difference of two gradients in single precision that is more than rounding."""
+
+
+class Share:
+    """What one process adds to the loss and the gradients of a batch, as one flat tensor.
+
+    The flat tensors of all processes add up to those of the batch: gradients of the mean over all
+    its data, then the report, then the loss. So a single collective operation joins them.
+
+    Args:
+        objective: Without a norm to clip at, since that is the norm of the sum.
+        clip_norm: Largest norm of the joined gradients.
+        gradients: False evaluates the bound alone.
+    """
+
+    def __init__(
+        self, objective: Objective, *, clip_norm: float | None = None, gradients: bool = True
+    ):
+        self.objective, self.clip_norm = objective, clip_norm
+        self.parameters = objective.parameters if gradients else []
+        self.gradients = gradients
+        self.layouts: list[Layout | None] | None = None
+        self.apart = False  # whether a sampler drew other numbers than one process would
+
+    def __call__(
+        self, beta: Tensor | None, place: Place, *rows: Tensor
+    ) -> tuple[Tensor, tuple[bool, ...]]:
+        """The flat tensor, and which parameters have a gradient."""
+        assert self.layouts is not None
+        self.objective.look(*rows)
+        with SharedDraws(self.layouts, place) as draws:
+            if self.gradients:
+                report, loss, gradients = self.objective(beta, *rows)
+            else:
+                (report, loss), gradients = self.objective.report(beta, *rows), []
+        self.apart |= draws.apart
+        weight, share = place.num / place.total / place.copies, 1 / place.copies
+        numbers = [*(value * share for value in report), loss * weight]
+        flat = [(g * weight).reshape(-1) for g in gradients if g is not None]
+        # Sums over a batch want single precision at least, whatever the networks have.
+        kind = torch.promote_types(numbers[0].dtype, torch.float32)
+        flat.append(torch.stack([number.to(kind) for number in numbers]))
+        return torch.cat(flat), tuple(g is not None for g in gradients)
+
+    def whole(self, flat: Tensor, present: Sequence[bool]) -> Evaluation:
+        """The evaluation of the batch, from the sum of all flat tensors."""
+        used = [p for p, there in zip(self.parameters, present, strict=True) if there]
+        *pieces, numbers = flat.split([*(p.numel() for p in used), 4])
+        found = (g.reshape(p.shape).to(p.dtype) for g, p in zip(pieces, used, strict=True))
+        gradients = [_laid_out(next(found), p) if there else None
+                     for p, there in zip(self.parameters, present, strict=True)]  # fmt: skip
+        if self.clip_norm is not None:
+            gradients = clipped(gradients, self.clip_norm)
+        return Evaluation(Report(*numbers[:3]), numbers[3], gradients)
+
+    def prepare(self, beta: Tensor | None, batch: Sequence[Tensor]) -> None:
+        """Find out where the data lie in the random tensors, and whether shares make up the whole.
+
+        Nothing is changed: neither the random state nor buffers.
+        """
+        if self.layouts is not None:
+            return
+        programs, num = (self.objective.model, self.objective.guide), len(batch[0])
+
+        def run(size: int) -> None:
+            index = torch.arange(size, device=batch[0].device) % num
+            self.objective.report(beta, *(tensor[index] for tensor in batch))
+
+        with undisturbed(*programs):
+            particles = getattr(self.objective.estimator, "num_draws", 1)
+            self.layouts = draw_layouts(run, particles)
+            if self.gradients and num >= 4:
+                self._compare(beta, batch)
+
+    def _compare(self, beta: Tensor | None, batch: Sequence[Tensor]) -> None:
+        """Warn unless the halves of a batch give the gradient of the whole."""
+        num, state = len(batch[0]), torch.get_rng_state()
+        half = num // 2
+        places = (Place(0, 0, num, num),), (Place(0, 0, half, num), Place(1, half, num - half, num))
+        found = []
+        for some in places:
+            total: Any = 0.0
+            for place in some:
+                torch.set_rng_state(state)
+                with undisturbed(self.objective.model, self.objective.guide), torch.enable_grad():
+                    flat, _ = self(beta, place, *(tensor[place.rows] for tensor in batch))
+                total = total + flat[:-4].detach()
+            found.append(total)
+        whole, halves = found
+        apart = torch.linalg.vector_norm(whole - halves) > _CLOSE * torch.linalg.vector_norm(whole)
+        if self.apart:
+            warnings.warn(f"{_UNEQUAL_DRAWS} {_SO}", stacklevel=2)
+        elif apart or getattr(self.objective.estimator, "looks_at_batch", False):
+            warnings.warn(f"{_COUPLED} {_SO}", stacklevel=2)
+
+
+_UNEQUAL_DRAWS = (
+    "The programs draw from a gamma, Poisson, binomial or Dirichlet distribution, whose samplers "
+    "take more random numbers for some values than for others."
+)
+_COUPLED = (
+    "The gradient of a batch is not the sum over its data, as with batch normalisation, an optimal "
+    "scale, FreeBits, Capacity or BetaTC, and each process sees its own rows only."
+)
+_SO = "Training is right, but its result depends on how many processes there are."
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """Fused optimisers want gradients laid out as their parameters are."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

@@ -1,0 +1,103 @@
+"""Training by several processes: the result is that of one, up to rounding."""
+
+import pytest
+import torch
+from helpers import trainings
+from helpers.together import ROOT, together
+
+from pyrovae.training.draws import Place, SharedDraws, draw_layouts
+
+SCRIPT = ROOT / "tests" / "helpers" / "trainings.py"
+UNEQUAL = {"batch normalisation", "gamma"}
+"""What one process and two do not agree on, and are warned of."""
+WARNED = {*UNEQUAL, "FreeBits"}
+
+
+def compare(name, folder, options):
+    one = trainings.run(name, **options)
+    two = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)]
+    for key, value in two[0]["state"].items():
+        assert torch.equal(value, two[1]["state"][key]), f"{key} differs between the processes"
+    for mine, other in zip(two[0]["rows"], two[1]["rows"], strict=True):
+        assert str(mine) == str(other)  # NaN without validation data
+    told = [text for text in two[0]["warnings"] if "depends on how many processes" in text]
+    assert bool(told) == (name in WARNED)
+    if name in UNEQUAL:
+        return
+    # In double precision the order of sums moves the last digits alone.
+    for key, value in one["state"].items():
+        torch.testing.assert_close(two[0]["state"][key], value, rtol=1e-10, atol=1e-12)
+    for mine, other in zip(one["rows"], two[0]["rows"], strict=True):
+        for column, value in mine.items():
+            assert other[column] == pytest.approx(value, rel=1e-10, abs=1e-12, nan_ok=True), column
+
+
+def test_two_processes_give_the_result_of_one(tmp_path):
+    together([SCRIPT, tmp_path, "capture=False", *trainings.CASES])
+    for name in trainings.CASES:
+        compare(name, tmp_path, {"capture": False})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["capture=True", "compile=True"])
+def test_two_processes_give_the_result_of_one_by_graphs(tmp_path, options):
+    names = ["elbo", "IWAE", "dropout"] if "compile" in options else trainings.CASES
+    together([SCRIPT, tmp_path, options, *names])
+    for name in names:
+        compare(name, tmp_path, {options.split("=")[0]: True})
+
+
+@pytest.mark.slow
+def test_five_processes_share_unequal_batches(tmp_path):
+    together([SCRIPT, tmp_path, "capture=False", "elbo"], 5)
+    compare("elbo", tmp_path, {"capture": False})
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: torch.randn(3, len(x), 2),
+        lambda x: torch.empty(len(x), 5).uniform_(),
+        lambda x: torch.empty(2, len(x), 4).transpose(0, 2).normal_(),
+        lambda x: torch.empty(len(x)).exponential_(2.0),
+        lambda x: torch.rand_like(x),
+        lambda x: torch.randint(0, 9, (len(x), 4)),
+        lambda x: torch.bernoulli(x.expand(3, -1)),
+        lambda x: torch.normal(x, torch.ones(len(x))),
+        lambda x: torch.multinomial(torch.stack([x, 1 - x], 1) + 0.1, 1)[:, 0],
+        lambda x: torch.multinomial(
+            torch.stack([x, 1 - x], 1).repeat(3, 1) + 0.1, 1
+        ).reshape(3, -1),
+        lambda x: torch.nn.functional.dropout(x.expand(3, -1), 0.4),
+        lambda x: torch.randn(4),  # not over the data: the same for all
+    ],
+)  # fmt: skip
+def test_rows_of_a_share_are_those_of_the_whole(draw):
+    """Of every kind of random tensor, and the generator ends where one process would leave it."""
+    x = torch.linspace(0, 1, 28)
+    torch.manual_seed(1)
+    whole, after = draw(x), torch.rand(())
+    layouts = draw_layouts(lambda num: draw(x[:num]), 3)
+    for first, num in ((0, 11), (11, 16), (27, 1)):
+        torch.manual_seed(1)
+        with SharedDraws(layouts, Place(0, first, num, 28)):
+            found = draw(x[first : first + num])
+        axis = next((i for i, size in enumerate(whole.shape) if size == 28), None)
+        expected = whole if axis is None else whole.narrow(axis, first, num)
+        assert torch.equal(found, expected)
+        assert torch.rand(()) == after
+
+
+def test_draws_that_cannot_be_shared_are_refused():
+    with pytest.raises(ValueError, match="1 random tensors for two data and 2 for three"):
+        draw_layouts(lambda num: [torch.rand(4) for _ in range(num - 1)], 1)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) for two data"):
+        draw_layouts(lambda num: torch.rand(num, num), 1)
+    layouts = draw_layouts(torch.randperm, 1)
+    with SharedDraws(layouts, Place(0, 0, 2, 4)), pytest.raises(ValueError, match="randperm"):
+        torch.randperm(2)
+    with (
+        pytest.raises(ValueError, match="do not draw the same"),
+        SharedDraws([None], Place(0, 0, 2, 4)),
+    ):
+        pass
