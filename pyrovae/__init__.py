@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         where_the_nats_go,
     )
     from pyrovae.models import VAE, ClusteringVAE, ConditionalVAE, HierarchicalVAE
-    from pyrovae.runs import Config, load_run, train
+    from pyrovae.runs import Config, load_run, sweep, train
     from pyrovae.svi import SVI
     from pyrovae.training import History, NonFiniteLoss, fit
 
@@ -62,6 +62,7 @@ _NAMES = {
     "impute": "evidence",
     "log_marginal": "evidence",
     "observe_part": "evidence",
+    "sweep": "runs",
     "train": "runs",
     "where_the_nats_go": "evidence",
 }
@@ -99,6 +100,7 @@ __all__ = [
     "runs",
     "schedules",
     "models",
+    "sweep",
     "testing",
     "train",
     "weights",
