@@ -33,15 +33,13 @@ def compare_models(
 
     One result a model compares *these weights*. A list of results a model, one for each training
     seed, compares the *models*: what they give on average over seeds. The variance of a difference
-    is then that of run means over seeds, on each side, and that of the differences over data. The
-    degrees of freedom are Satterthwaite's. A model is ranked above another where Holm's procedure
-    over all pairs shows it to be better. Nothing is said of a model with one seed. Two seeds are
-    few: where the spreads over seeds are very unequal, a 95 % interval then holds the truth in 92 %
-    of cases.
+    is then that of run means over seeds, on each side, and that of the differences over data, with
+    Satterthwaite's degrees of freedom. Holm's procedure over all pairs ranks the models; nothing is
+    said of one with a single seed. Two seeds are few: where the spreads over seeds are very
+    unequal, a 95 % interval then holds the truth in 92 % of cases.
 
     Args:
-        evidence: Evidence by model name, two or more; or, for each name, a list of the evidence of
-            several training seeds.
+        evidence: Evidence by model name, two or more; or a list of it, one for each training seed.
         prob: How often an interval is to hold the true difference.
         error: ``"both"`` (for all such data); ``"monte_carlo"`` (for these very data);
             ``"test_set"`` (for all such data, without allowances for bias and for weights that were
@@ -55,10 +53,6 @@ def compare_models(
         ValueError: If there are fewer than two, if they saw other data or the same in another
             order, if some bound from below and others from above, if methods or effort differ, if
             one model has the same result twice, or if an argument is out of range.
-
-    References:
-        An Approximate Distribution of Estimates of Variance Components (Satterthwaite, 1946); A
-        Simple Sequentially Rejective Multiple Test Procedure (Holm, 1979)
 
     >>> import pyrovae as pv
     >>> one, two = pv.testing.LinearGaussian(), pv.testing.LinearGaussian(noise=1.4)

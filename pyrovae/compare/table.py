@@ -106,10 +106,9 @@ class ModelComparison:
             for j, other in enumerate(self.names)
             if name not in single and other not in single
         ):
-            error = table.attrs["error"].replace("_", " ")
             lines.append(
-                f"unknown: an estimate has no upper end, so the {error} error of its differences "
-                "has none; print it"
+                "unknown: an estimate has no upper end, so its differences have no interval; print "
+                "the evidence to see why"
             )
         if len(set(table["effort"].values)) > 1:
             lines.append("methods or effort differ: so do the biases of the estimates")

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from pyrovae.runs.config import Config
-from pyrovae.runs.declared import CLASSES
 from pyrovae.runs.messages import nearest
+from pyrovae.runs.sweeps.axes import Axis, Range, examples, nested, values_of
 
-__all__ = ["Axis", "Declaration", "Range"]
+__all__ = ["Declaration"]
 
 Values = dict[str, Any]
 """A value for each axis."""
@@ -23,51 +23,6 @@ Values = dict[str, Any]
 _FIELDS = [f.name for f in fields(Config)]
 _OWN = {"config", "sampler", "pruner", "trials", "seed"}
 _IN_FILE = re.compile(r"(.+\.py):(\w+)")
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from ``low`` to ``high``, on a logarithmic scale or in steps, for a sampler."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-
-    def suggest(self, trial: Any, option: str) -> None:
-        """Let the sampler of an Optuna trial choose a number: an integer where both ends are."""
-        if all(isinstance(end, int) for end in (self.low, self.high)):
-            step = 1 if self.step is None else int(self.step)
-            trial.suggest_int(option, int(self.low), int(self.high), log=self.log, step=step)
-        else:
-            trial.suggest_float(option, self.low, self.high, log=self.log, step=self.step)
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An option with its values, or a range of them."""
-
-    option: str
-    values: tuple[Any, ...] | Range
-
-    @property
-    def names(self) -> list[Any]:
-        """What the study calls the values: numbers, words and None are themselves."""
-        assert isinstance(self.values, tuple)
-        return [short(value) for value in self.values]
-
-    def value(self, name: Any) -> Any:
-        """The value of a name."""
-        if isinstance(self.values, Range):
-            return name
-        return self.values[self.names.index(name)]
-
-    def suggest(self, trial: Any) -> None:
-        """Let the sampler of an Optuna trial choose."""
-        if isinstance(self.values, Range):
-            self.values.suggest(trial, self.option)
-        else:
-            trial.suggest_categorical(self.option, self.names)
 
 
 @dataclass(frozen=True)
@@ -134,7 +89,7 @@ class Declaration:
         seeds = _seeds(given.pop("seed", None))
         own = {name: given.pop(name, None) for name in ("sampler", "pruner", "trials")}
         for option, value in given.items():
-            values = _values(option, value)
+            values = values_of(option, value)
             if values is None:
                 fixed[option] = value
             else:
@@ -195,7 +150,7 @@ class Declaration:
         first = None
         for axis in self.axes or (None,):
             others = [other for other in self.axes if other is not axis]
-            for name in [None] if axis is None else _examples(axis):
+            for name in [None] if axis is None else examples(axis):
                 config = self._first_with(axis, name, others)
                 first = first or config
         assert first is not None
@@ -204,7 +159,7 @@ class Declaration:
     def _first_with(self, axis: Axis | None, name: Any, others: list[Axis]) -> Config:
         own = {} if axis is None else {axis.option: name}
         refused = None
-        for rest in itertools.product(*(_examples(other) for other in others)):
+        for rest in itertools.product(*(examples(other) for other in others)):
             beside = {other.option: value for other, value in zip(others, rest, strict=True)}
             try:
                 return self.config({**own, **beside}, self.seeds[0])
@@ -258,71 +213,3 @@ def _seeds(given: Any) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seed names a training seed twice: {given}.")
     return tuple(seeds)
-
-
-def _values(option: str, value: Any) -> tuple[Any, ...] | Range | None:
-    """The values of an axis; None if the option is fixed."""
-    parts = {f.name for f in fields(Range)}
-    if isinstance(value, Mapping) and {"low", "high"} <= set(value) <= parts:
-        if not value["low"] < value["high"]:
-            raise ValueError(f"{option}: low must be less than high, found {value}.")
-        return Range(**value)
-    if not isinstance(value, list):
-        return None
-    if not value:
-        raise ValueError(f"{option} has no value. Give at least one, or leave it out.")
-    names = [short(one) for one in value]
-    if len(set(map(repr, names))) < len(names):
-        raise ValueError(f"{option} has a value twice: {', '.join(map(str, names))}.")
-    return tuple(value)
-
-
-def _examples(axis: Axis) -> list[Any]:
-    """Names to try: all, or the ends of a range."""
-    if isinstance(axis.values, Range):
-        return [axis.values.low, axis.values.high]
-    return axis.names
-
-
-def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with dots, as ``prior.num_components``, put into the class that they belong to.
-
-    Raises:
-        ValueError: If the option before the dot declares no class.
-    """
-    found = {name: value for name, value in options.items() if "." not in name}
-    for name, value in options.items():
-        if "." not in name:
-            continue
-        first, *rest = name.split(".")
-        if first not in CLASSES or first not in found:
-            raise ValueError(f"{name} belongs to a class: give {first}, too.")
-        found[first] = _with(found[first], rest, value, name)
-    return found
-
-
-def _with(declared: Any, path: list[str], value: Any, name: str) -> Any:
-    if isinstance(declared, str):
-        declared = {"class_path": declared}
-    if not isinstance(declared, Mapping) or "class_path" not in declared:
-        raise ValueError(f"{name} belongs to a class, and {declared!r} is none.")
-    arguments = dict(declared.get("init_args") or {})
-    first, *rest = path
-    arguments[first] = _with(arguments.get(first), rest, value, name) if rest else value
-    return {**declared, "init_args": arguments}
-
-
-def short(value: Any) -> Any:
-    """A value as the study names it: a class with its arguments is written as in Python."""
-    if isinstance(value, Mapping) and "class_path" in value:
-        given = value.get("init_args") or {}
-        arguments = ", ".join(f"{key}={short(item)}" for key, item in given.items())
-        name = str(value["class_path"]).rpartition(".")[2].rpartition(":")[2]
-        return f"{name}({arguments})" if arguments else name
-    if isinstance(value, str) and ".py:" in value:
-        return value.rpartition(":")[2]
-    if isinstance(value, str):
-        return value.rpartition(".")[2] if value.startswith("pyrovae.") else value
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return json.dumps(value)

@@ -27,7 +27,7 @@ def _axes(path: Path, height: float, dark: bool) -> Iterator[tuple[Any, dict[str
     axes.set_facecolor(colors["ground"])
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(colors["line"])
-    axes.tick_params(colors=colors["text"], which="both")
+    axes.tick_params(colors=colors["text"], which="both", labelsize=9)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(colors["text"])
     figure.savefig(path, facecolor=colors["ground"])
@@ -39,8 +39,7 @@ def forest(models: Sequence[Model], path: Path, *, dark: bool = False) -> None:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    others = models[1:]
-    with _axes(path, 1.1 + 0.62 * len(models), dark) as (axes, colors):
+    with _axes(path, 0.75 + 0.48 * len(models), dark) as (axes, colors):
         axes.axvline(0, color=colors["line"], linewidth=1)
         best = models[0].numbers["mean"]
         for place, model in enumerate(models):
@@ -59,9 +58,9 @@ def forest(models: Sequence[Model], path: Path, *, dark: bool = False) -> None:
                 xytext=(0, 7),
                 textcoords="offset points",
                 color=colors["text"],
-                fontsize=8.5,
+                fontsize=9,
             )
-        axes.set_ylim(len(others) + 0.4, -0.75)
+        axes.set_ylim(len(models) - 0.6, -0.75)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("log p(x) less that of the first model, nats per datum", fontsize=9)

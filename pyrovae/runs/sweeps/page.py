@@ -36,7 +36,7 @@ def write(sweep: Sweep) -> None:
         sweep.folder / "sweep.html",
         template="sweep.html.jinja",
         title=f"Sweep {sweep.folder.name}",
-        name=table.summary(sweep),
+        name=table.summary(sweep).partition(": ")[2],
         groups=groups,
         separate=table.separate(sweep) if sweep.apart() else "",
         runs=[_run(row) for row in sweep.rows],
@@ -62,7 +62,7 @@ def _figures(folder: Path, models: list[table.Model], number: int) -> dict[str, 
             "Differences from the first model, with 95 % intervals for all such data and all "
             "training seeds. Short strokes are single runs.",
         ),
-        ("time", figures.time_figure, "log p(x) of every run against its time of training"),
+        ("time", figures.time_figure, "log p(x) of every run against its time of training."),
     ):
         if name == "forest" and len(models) == 1:
             continue
@@ -87,7 +87,7 @@ def _verdict(models: list[table.Model]) -> str:
     if not best:
         return "One training seed a model ranks no models."
     if len(best) == 1:
-        return f"{best[0].name} is the best of these models."
+        return f"{best[0].name} is better than every other model that is ranked here."
     names = "; ".join(model.name for model in best)
     return f"No model is shown to be better than these: {names}."
 

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from pyrovae.runs.sweeps.declaration import Declaration
-from pyrovae.runs.sweeps.study import latest
+from pyrovae.runs.sweeps.queue import latest
 from pyrovae.runs.terminal import say
 
 __all__ = ["Screen", "described"]

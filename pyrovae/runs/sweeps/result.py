@@ -11,7 +11,8 @@ from pyrovae.compare.checks import effort_of
 from pyrovae.compare.models import ModelComparison, tabulate
 from pyrovae.evidence import Evidence
 from pyrovae.runs.sweeps.declaration import Declaration
-from pyrovae.runs.sweeps.study import latest, open_study, quiet
+from pyrovae.runs.sweeps.queue import latest
+from pyrovae.runs.sweeps.study import open_study, quiet
 
 __all__ = ["Group", "Row", "Sweep"]
 
@@ -86,17 +87,22 @@ class Sweep:
     def _row(self, trial: Any) -> Row:
         name = trial.user_attrs.get("run")
         path = None if name is None else self.folder / "runs" / name
-        complete = trial.state.name == "COMPLETE" and path is not None
+        state, reason, evidence = trial.state.name.lower(), trial.user_attrs.get("reason", ""), None
+        if state == "complete" and path is not None:
+            try:
+                evidence = Evidence.load(path / "evidence.nc")
+            except Exception as error:  # whatever a damaged file gives
+                state, reason = "fail", f"Cannot read {path / 'evidence.nc'}: {error}"
         words = [f"{option}={value}" for option, value in trial.params.items()]
         return Row(
             model=", ".join(words) or "the model",
             values=trial.params,
             seed=trial.user_attrs["seed"],
-            state=trial.state.name.lower(),
-            reason=trial.user_attrs.get("reason", ""),
+            state=state,
+            reason=" ".join(reason.split()),
             path=path,
             facts=trial.user_attrs,
-            evidence=Evidence.load(path / "evidence.nc") if complete and path else None,
+            evidence=evidence,
         )
 
     @cached_property

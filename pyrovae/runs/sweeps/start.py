@@ -12,8 +12,9 @@ from pyrovae.declare import is_count
 from pyrovae.runs.config import load_data
 from pyrovae.runs.sweeps.declaration import Declaration
 from pyrovae.runs.sweeps.progress import Screen
+from pyrovae.runs.sweeps.queue import Queue
 from pyrovae.runs.sweeps.result import Sweep
-from pyrovae.runs.sweeps.study import Queue, open_study, optuna, quiet
+from pyrovae.runs.sweeps.study import open_study, optuna, quiet
 from pyrovae.runs.sweeps.worker import Worker
 from pyrovae.runs.sweeps.workers import run_workers
 from pyrovae.runs.terminal import attempt, say
@@ -32,14 +33,13 @@ def sweep(
 ) -> Sweep:
     """Train every combination of some options with several seeds, and compare the models.
 
-    The file, or a mapping of the same content, gives the options of a run
-    (:class:`pyrovae.Config`). An option with a list of values is an axis. ``seed: 5`` trains each
-    combination with the seeds 0 to 4.
+    The file, or a mapping of the same content, gives options of a run (:class:`pyrovae.Config`).
+    An option with a list of values is an axis. ``seed: 5`` means the seeds 0 to 4.
 
-    Each run has a folder of its own. The study lies in Optuna's storage, so that several processes
-    and machines may work on one sweep that share its folder. The same call goes on with an
-    interrupted sweep: what is finished is not repeated, and runs whose process died go on from
-    their checkpoint. A run that fails is a row with its reason.
+    Each run has a folder of its own. The study lies in Optuna's storage, so that processes and
+    machines that share the folder may work on one sweep. The same call goes on with an interrupted
+    sweep: nothing finished is repeated, and runs whose process died go on from their checkpoint. A
+    run that fails is a row with its reason.
 
     Args:
         file: A YAML file, or a mapping.
@@ -63,13 +63,7 @@ def sweep(
     optuna()
     if not is_count(jobs):
         raise ValueError(f"jobs must be a positive integer, found {jobs!r}.")
-    if isinstance(file, Mapping):
-        declaration = Declaration.of(file)
-        if out is None:
-            raise ValueError("A sweep that is given as a mapping needs a folder: give out=...")
-    else:
-        declaration = Declaration.load(file)
-    folder = Path("sweeps") / Path(str(file)).stem if out is None else Path(out)
+    declaration, folder = _declared(file, out)
     _check(declaration, folder)
     with quiet():
         study = _open(declaration, folder, storage)
@@ -87,6 +81,15 @@ def sweep(
     result = Sweep(folder, storage)
     attempt("table and page", result.save)
     return result
+
+
+def _declared(file: Any, out: Any) -> tuple[Declaration, Path]:
+    if not isinstance(file, Mapping):
+        default = Path("sweeps") / Path(file).stem
+        return Declaration.load(file), default if out is None else Path(out)
+    if out is None:
+        raise ValueError("A sweep that is given as a mapping needs a folder: give out=...")
+    return Declaration.of(file), Path(out)
 
 
 def _check(declaration: Declaration, folder: Path) -> None:

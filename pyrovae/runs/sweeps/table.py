@@ -66,7 +66,9 @@ def models_of(group: Group, number: int) -> list[Model]:
     table, found = group.comparison.dataset, []
     for i, (name, rank) in enumerate(zip(group.models, group.comparison.ranks(), strict=True)):
         rows = group.models[name]
-        numbers = {key: value.item() for key, value in table.isel(model=i, reference=0).items()}
+        numbers = {
+            str(key): value.item() for key, value in table.isel(model=i, reference=0).items()
+        }
         seconds = math.fsum(row.facts["seconds"] for row in rows) / len(rows)
         parameters = int(rows[0].facts["parameters"])
         found.append(Model(name, rows, rank, number, numbers, seconds, parameters))
@@ -240,7 +242,7 @@ def _run_line(row: Row, group: int | None) -> dict[str, Any]:
         "seed": row.seed,
         "state": row.state,
         "group": "" if group is None else group,
-        "folder": "" if row.path is None else row.path,
+        "folder": "" if row.path is None else f"runs/{row.path.name}",
         "reason": row.reason,
         **row.values,
     }

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from pyrovae.runs import pipeline
 from pyrovae.runs.config import load_data
 from pyrovae.runs.run import Run
 from pyrovae.runs.sweeps.declaration import Declaration
-from pyrovae.runs.sweeps.study import Queue, open_study, optuna, quiet
+from pyrovae.runs.sweeps.queue import Queue
+from pyrovae.runs.sweeps.study import open_study, optuna, quiet
 from pyrovae.training import checkpoint
 
-__all__ = ["Worker", "name_of"]
+__all__ = ["Worker"]
 
 _PULSE = 60.0  # seconds between signs of life
 _REPORT = 1.0  # seconds between reports of the bound, where no pruner listens
@@ -65,36 +66,32 @@ class Worker:
             self.queue.close()
 
     def _work_on(self, trial: Any) -> None:
-        states = self.queue.states
         name = trial.user_attrs.get("run")
         if name is None:
             trial.set_user_attr("run", name := self._free_name(trial))
         log = self.folder / "logs" / f"{name}.txt"
-        log.parent.mkdir(exist_ok=True)
         try:
             with log.open("a", encoding="utf-8") as text, _writing_to(text), _pulse(trial):
                 run, value = self._train(trial, name)
                 facts = _facts(run, value)
-        except optuna().TrialPruned:
-            self.study.tell(trial, state=states.PRUNED)
-        except KeyboardInterrupt:
-            self.queue.put_back(self.study.trials[trial.number])
-            raise
-        except Exception as error:
-            text = " ".join(re.split(r"\n\s*\n|Trace Shapes:", str(error).strip())[0].split())
-            plain = isinstance(error, ArithmeticError | ImportError | OSError | ValueError) and text
-            reason = text if plain else f"{type(error).__name__}: {text}"
-            with log.open("a", encoding="utf-8") as lines:
-                traceback.print_exception(error, file=lines)
-            trial.set_user_attr("reason", reason)
-            self.study.tell(trial, state=states.FAIL)
-        else:
             for key, fact in facts.items():
                 trial.set_user_attr(key, fact)
             self.study.tell(trial, value)
+        except optuna().TrialPruned:
+            self.study.tell(trial, state=self.queue.states.PRUNED, skip_if_finished=True)
+        except KeyboardInterrupt:
+            self.queue.put_back(self.study.trials[trial.number])
+            raise
+        except optuna().exceptions.UpdateFinishedTrialError:
+            pass  # this machine was silent for so long that another took the run over
+        except Exception as error:
+            with log.open("a", encoding="utf-8") as lines:
+                traceback.print_exception(error, file=lines)
+            trial.set_user_attr("reason", _reason(error))
+            self.study.tell(trial, state=self.queue.states.FAIL)
 
     def _free_name(self, trial: Any) -> str:
-        name = f"{trial.number:03d}-{name_of(trial.params, trial.user_attrs['seed'])}"
+        name = f"{trial.number:03d}-{_name_of(trial.params, trial.user_attrs['seed'])}"
         runs = self.folder / "runs"
         taken = {path.name for path in runs.iterdir()} if runs.is_dir() else set()
         number = 1
@@ -139,7 +136,14 @@ class Worker:
         return callback
 
 
-def name_of(values: dict[str, Any], seed: int) -> str:
+def _reason(error: Exception) -> str:
+    """What went wrong, on one line."""
+    text = " ".join(re.split(r"\n\s*\n|Trace Shapes:", str(error).strip())[0].split())
+    plain = isinstance(error, ArithmeticError | ImportError | OSError | ValueError)
+    return text if text and plain else f"{type(error).__name__}: {text}"
+
+
+def _name_of(values: dict[str, Any], seed: int) -> str:
     """A run in the words of a file's name."""
     words = [f"{option}-{value}" for option, value in values.items()]
     return re.sub(r"[^\w.]+", "-", "-".join([*words, f"seed-{seed}"]))[:100].strip("-")
@@ -176,15 +180,16 @@ def _writing_to(text: Any):
 def _pulse(trial: Any):
     """Signs of life while a run is trained, for workers on other machines."""
     done = threading.Event()
-    parent = os.getppid() if "PYROVAE_SWEEP_PARENT" in os.environ else None
+    parent = os.environ.get("PYROVAE_SWEEP_PARENT")
 
     def beat() -> None:
         since = time.monotonic()
         while not done.wait(1.0):
-            if parent is not None and os.getppid() != parent:
+            if parent is not None and os.getppid() != int(parent):
                 os._exit(1)  # the sweep that started this process was killed
             if time.monotonic() - since > _PULSE:
-                trial.set_user_attr("alive", time.time())
+                with suppress(Exception):  # the next one may reach the storage again
+                    trial.set_user_attr("alive", time.time())
                 since = time.monotonic()
 
     thread = threading.Thread(target=beat, daemon=True)

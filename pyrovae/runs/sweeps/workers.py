@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pyrovae.runs.sweeps.study import Queue
+from pyrovae.runs.sweeps.queue import Queue
 
 __all__ = ["run_workers"]
 
