@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         HierarchicalVAE,
         VariationalDequantization,
     )
-    from pyrovae.runs import Config, load_run, train
+    from pyrovae.runs import Config, load_run, sweep, train
     from pyrovae.svi import SVI
     from pyrovae.training import History, NonFiniteLoss, fit
 
@@ -69,6 +69,7 @@ _NAMES = {
     "impute": "evidence",
     "log_marginal": "evidence",
     "observe_part": "evidence",
+    "sweep": "runs",
     "train": "runs",
     "where_the_nats_go": "evidence",
 }
@@ -107,6 +108,7 @@ __all__ = [
     "runs",
     "schedules",
     "models",
+    "sweep",
     "testing",
     "train",
     "weights",

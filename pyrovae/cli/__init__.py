@@ -1,4 +1,4 @@
-"""The command line: ``pyrovae train``, ``evaluate``, ``estimators``, ``compare``, ``sample``."""
+"""The command line: ``pyrovae train``, ``evaluate``, ``compare``, ``sweep`` and others."""
 
 import os
 import re
@@ -17,6 +17,7 @@ COMMANDS = {
     "estimators": "Compare ELBO estimators at the weights of a run.",
     "compare": "Compare models by their evidence on the same data, in pairs.",
     "sample": "Draw from the model of a run.",
+    "sweep": "Train many models with several seeds each, and rank them.",
 }
 
 # Errors that say what is wrong by themselves; others are shown with their class.

@@ -15,7 +15,7 @@ from pyrovae.runs.conditions import arguments, drawing, is_conditional
 from pyrovae.runs.run import new_file
 from pyrovae.runs.terminal import attempt, headline, say, seeded, show, warn, whole
 
-__all__ = ["compare", "estimators", "evaluate", "sample"]
+__all__ = ["compare", "estimators", "evaluate", "sample", "sweep"]
 
 Part = Literal["test", "valid", "train"]
 _IMPORTANCE: Any = {"class_path": "pyrovae.ImportanceSampling"}
@@ -235,6 +235,28 @@ def sample(
         grid = {"columns": shown.columns, "low": low, "high": high}
         whole(lambda path: figures.image_grid(images, path, **grid), out)
     say("saved", str(out))
+
+
+def sweep(
+    file: Path,
+    out: Path | None = None,
+    jobs: int = 1,
+    storage: str | None = None,
+    retry_failed: bool = False,
+) -> None:
+    """Train many models with several seeds each, and rank them.
+
+    Args:
+        file: A YAML file; an option of pyrovae train with a list of values is an axis, and seed is
+            the number of training seeds.
+        out: The folder of the sweep; default sweeps/FILE. The same command goes on with it.
+        jobs: Processes that train here, which share the threads of this machine.
+        storage: The URL of a database for Optuna's study; default a journal file in the folder.
+        retry_failed: Train runs again that failed.
+    """
+    found = pv.sweep(file, out, jobs=jobs, storage=storage, retry_failed=retry_failed)
+    print(f"\n{found!r}")
+    say("saved", f"{found.folder / 'sweep.csv'} {found.folder / 'sweep.html'}")
 
 
 def _free(path: Path, *suffixes: str) -> Path:

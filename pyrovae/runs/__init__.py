@@ -3,5 +3,17 @@
 from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.pipeline import evaluate, resume, train
 from pyrovae.runs.run import Run, load_run
+from pyrovae.runs.sweeps import Sweep, sweep
 
-__all__ = ["Config", "Run", "declare", "evaluate", "load_data", "load_run", "resume", "train"]
+__all__ = [
+    "Config",
+    "Run",
+    "Sweep",
+    "declare",
+    "evaluate",
+    "load_data",
+    "load_run",
+    "resume",
+    "sweep",
+    "train",
+]

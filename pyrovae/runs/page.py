@@ -143,11 +143,12 @@ def _number(value: float) -> str:
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
-def write_page(path: Path, **content: Any) -> None:
-    """Fill the template ``page.html.jinja`` and write a page that needs no other file.
+def write_page(path: Path, template: str = "page.html.jinja", **content: Any) -> None:
+    """Fill a template and write a page that needs no other file.
 
     Args:
         path: The file to write.
+        template: The template, in this folder.
         content: What the template shows. ``figures`` are PNG files with captions, by name; they are
             put into the page.
     """
@@ -160,5 +161,5 @@ def write_page(path: Path, **content: Any) -> None:
         name: (base64.b64encode(file.read_bytes()).decode(), caption)
         for name, (file, caption) in content.pop("figures").items()
     }
-    text = environment.get_template("page.html.jinja").render(figures=pictures, **content)
+    text = environment.get_template(template).render(figures=pictures, **content)
     files.write(path, text)

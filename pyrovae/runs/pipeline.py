@@ -3,6 +3,7 @@
 import inspect
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -21,8 +22,12 @@ from pyrovae.training import History, NonFiniteLoss, checkpoint, fit
 
 __all__ = ["evaluate", "resume", "settle", "train"]
 
+Callback = Callable[[dict[str, float]], Any]
 
-def train(config: Config, path: str | PathLike | None = None) -> Run:
+
+def train(
+    config: Config, path: str | PathLike | None = None, *, callback: Callback | None = None
+) -> Run:
     """Declare a model, fit it, estimate its evidence on the test data, and write all to a folder.
 
     Weights and evidence are written before figures and page; a figure or page that cannot be made
@@ -31,6 +36,7 @@ def train(config: Config, path: str | PathLike | None = None) -> Run:
     Args:
         config: What to do.
         path: A new or empty folder; default the first free ``runs/DATA-N``.
+        callback: Called with each epoch's row; returning True stops training.
 
     Returns:
         The finished :class:`Run`.
@@ -44,16 +50,17 @@ def train(config: Config, path: str | PathLike | None = None) -> Run:
     vae, parts = _start(config, splits)
     run = Run.create(config, path)
     try:
-        return _train(run, vae, parts, splits, resume=False)
+        return _train(run, vae, parts, splits, callback, resume=False)
     finally:
         run.release()
 
 
-def resume(path: str | PathLike, *, trust: bool = False) -> Run:
+def resume(path: str | PathLike, *, callback: Callback | None = None, trust: bool = False) -> Run:
     """Go on with an interrupted run, to its end: training, evidence, and report.
 
     Args:
         path: The run folder.
+        callback: As in :func:`train`.
         trust: Whether its configuration may name classes that are not pyrovae's own.
 
     Raises:
@@ -68,7 +75,7 @@ def resume(path: str | PathLike, *, trust: bool = False) -> Run:
         splits = load_data(run.config)
         run.check_data(splits)
         vae, parts = _start(run.config, splits)
-        return _train(run, vae, parts, splits, resume=True)
+        return _train(run, vae, parts, splits, callback, resume=True)
     finally:
         run.release()
 
@@ -140,7 +147,15 @@ def _start(config: Config, splits: Splits) -> tuple[Any, dict[str, Any]]:
     return vae, {name: config.build(name) for name in ("estimator", "beta", "method")}
 
 
-def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume: bool) -> Run:
+def _train(
+    run: Run,
+    vae: Any,
+    parts: dict[str, Any],
+    splits: Splits,
+    callback: Callback | None,
+    *,
+    resume: bool,
+) -> Run:
     say(
         "data",
         f"{splits!r}".removeprefix("Splits(").removesuffix(")") + binarized(run.config.binarize),
@@ -150,7 +165,7 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
     try:
         if not resume:
             run.note_data(splits)
-        history = _fit(run, vae, parts, splits, resume)
+        history = _fit(run, vae, parts, splits, callback, resume)
     except (Exception, KeyboardInterrupt) as error:
         if not resume and not checkpoint.exists(run.checkpoint):
             run.discard()
@@ -177,7 +192,14 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
     return run
 
 
-def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool) -> History:
+def _fit(
+    run: Run,
+    vae: Any,
+    parts: dict[str, Any],
+    splits: Splits,
+    callback: Callback | None,
+    resume: bool,
+) -> History:
     config = run.config
     return fit(
         vae.model,
@@ -197,6 +219,7 @@ def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool
         log=run.metrics,
         checkpoint=run.checkpoint,
         resume=resume,
+        callback=callback,
     )
 
 

@@ -1,0 +1,122 @@
+"""The difference between two evaluated models, and how far it may be from the truth."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from pyrovae.evidence.intervals import quantile, reach
+from pyrovae.evidence.result import Evidence
+
+__all__ = ["SAME", "unknown_pair", "Pair", "of_weights", "within"]
+
+
+class Pair(NamedTuple):
+    """A mean difference of log p(x), in nats per datum.
+
+    ``p_value`` is that of no difference. Where an end of the interval is unknown, the ends are
+    infinite and the probabilities NaN.
+    """
+
+    difference: float
+    standard_error: float
+    lower: float
+    upper: float
+    probability: float  # that the first is the better
+    p_value: float
+
+
+SAME = Pair(0.0, 0.0, 0.0, 0.0, 0.5, math.nan)
+
+
+def unknown_pair(mean: float, error: float) -> Pair:
+    """A difference whose interval has no ends."""
+    return Pair(mean, error, -math.inf, math.inf, math.nan, math.nan)
+
+
+def of_weights(one: Evidence, two: Evidence, prob: float, error: str) -> Pair:
+    """The difference between two sets of weights, paired over data.
+
+    ``error`` is ``"both"``, ``"test_set"`` or ``"monte_carlo"``, as in :func:`compare_models`.
+    """
+    difference = one.log_marginal.values - two.log_marginal.values
+    num_data, mean = len(difference), float(difference.mean())
+    chance, degrees = _paired_error(one, two)
+    if error != "monte_carlo":
+        spread = difference.std(ddof=1) / math.sqrt(num_data) if num_data > 1 else math.inf
+        if error == "test_set" or spread > chance:
+            chance, degrees = spread, max(num_data - 1, 1)
+    return within(mean, chance, degrees, prob, [] if error == "test_set" else [[one], [two]])
+
+
+def within(
+    mean: float, chance: float, degrees: float, prob: float, sides: list[list[Evidence]]
+) -> Pair:
+    """The interval of a difference with this standard error and degrees of freedom.
+
+    ``sides`` is empty, or holds the evidence of both sides. Then the ends also allow for the bias
+    of each and for weights that were not met.
+    """
+    if any(one.unknown for side in sides for one in side):
+        return unknown_pair(mean, chance)
+    if not (math.isfinite(mean) and math.isfinite(chance)):
+        return unknown_pair(mean, chance)
+    reached = quantile(prob, degrees) * chance
+    low, high = (reached, 0.0), (reached, 0.0)  # half-width, and shift by the bias
+    if sides:
+        above, below = (_allowance(side, prob) for side in sides)
+        bias = above[0] - below[0]
+        low = math.hypot(reached, below[1]), max(0.0, -bias)
+        high = math.hypot(reached, above[1]), max(0.0, bias)
+    probability = _probability(mean, chance, degrees)
+    # The half-width that decides is the one towards zero.
+    width, shift = low if mean > 0 else high
+    scale = width / quantile(prob, degrees)
+    p_value = 2 * (1 - _probability(max(abs(mean) - shift, 0.0), scale, degrees))
+    return Pair(mean, chance, mean - sum(low), mean + sum(high), probability, p_value)
+
+
+def _allowance(side: list[Evidence], prob: float) -> tuple[float, float]:
+    """By how much the mean of a side's estimates is biased, and what lies beyond chance on the side
+    of the bias.
+
+    What no weight has met may be the same for every run, so it does not average out.
+    """
+    found = [reach(one.columns, prob) for one in side]
+    beyond = [math.sqrt(max(each.beyond**2 - each.chance**2, 0.0)) for each in found]
+    return math.fsum(each.bias for each in found) / len(found), math.fsum(beyond) / len(found)
+
+
+def _paired_error(one: Evidence, two: Evidence) -> tuple[float, float]:
+    """Monte Carlo error of the mean difference, and its degrees of freedom, by the jackknife over
+    batches of weights.
+
+    Evidence made by hand has no batches; its errors are taken as independent.
+    """
+    sides = [one.columns, two.columns]
+    if not all("batch_log_mean" in side for side in sides):
+        variances = sum((side["standard_error"] ** 2).sum() for side in sides)
+        return math.sqrt(float(variances)) / len(one), math.inf
+    without = []
+    for side in sides:
+        batches = side["batch_log_mean"]  # (B, 8)
+        top = batches.max(1, keepdims=True)
+        weights = np.exp(batches - top)
+        with np.errstate(divide="ignore"):
+            without.append(np.log(weights.sum(1, keepdims=True) - weights))
+    change = without[0] - without[1]
+    num = change.shape[1]
+    variances = (num - 1) / num * ((change - change.mean(1, keepdims=True)) ** 2).sum(1)
+    total = float(variances.sum())
+    if not math.isfinite(total):
+        return math.inf, math.inf
+    degrees = (num - 1) * total**2 / float((variances**2).sum()) if total > 0 else math.inf
+    return math.sqrt(total) / len(one), degrees
+
+
+def _probability(mean: float, error: float, degrees: float) -> float:
+    from scipy.special import ndtr, stdtr
+
+    if error == 0:
+        return 0.5 if mean == 0 else float(mean > 0)
+    return float(ndtr(mean / error) if math.isinf(degrees) else stdtr(degrees, mean / error))

@@ -1,0 +1,134 @@
+"""The page of a sweep: one HTML file that holds everything."""
+
+import platform
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pyrovae
+from pyrovae.runs.page import write_page
+from pyrovae.runs.sweeps import figures, table
+from pyrovae.runs.sweeps.result import Sweep
+from pyrovae.runs.terminal import attempt
+
+__all__ = ["write"]
+
+
+def write(sweep: Sweep) -> None:
+    """Write the figures and ``sweep.html``."""
+    groups, pictures = [], {}
+    for number, group in enumerate(sweep.groups, 1):
+        models = table.models_of(group, number)
+        shown = _figures(sweep.folder, models, number)
+        pictures |= shown
+        groups.append(
+            {
+                "heading": table.heading(sweep, group, number),
+                "verdict": _verdict(models),
+                "models": [_model(model, place) for place, model in enumerate(models)],
+                "remarks": table.remarks(group),
+                "figures": [*shown],
+            }
+        )
+    write_page(
+        sweep.folder / "sweep.html",
+        template="sweep.html.jinja",
+        title=f"Sweep {sweep.folder.name}",
+        name=table.summary(sweep).partition(": ")[2],
+        groups=groups,
+        separate=table.separate(sweep) if sweep.apart() else "",
+        runs=[_run(row) for row in sweep.rows],
+        declaration=(sweep.folder / "sweep.yaml").read_text(encoding="utf-8"),
+        commands=[
+            f"pyrovae sweep {shlex.quote(str(sweep.folder / 'sweep.yaml'))} "
+            f"--out {shlex.quote(str(sweep.folder))}"
+        ],
+        figures=pictures,
+        versions=f"pyrovae {pyrovae.__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}, {platform.machine()}",
+    )
+
+
+def _figures(folder: Path, models: list[table.Model], number: int) -> dict[str, Any]:
+    """Files and captions by name; the dark one of each beside the light one."""
+    found: dict[str, Any] = {}
+    suffix = "" if number == 1 else f"-{number}"
+    for name, draw, caption in (
+        (
+            "forest",
+            figures.forest,
+            "Differences from the first model, with 95 % intervals for all such data and all "
+            "training seeds. Short strokes are single runs.",
+        ),
+        ("time", figures.time_figure, "log p(x) of every run against its time of training."),
+    ):
+        if name == "forest" and len(models) == 1:
+            continue
+        path = folder / f"{name}{suffix}.png"
+        dark = folder / f"{name}{suffix}-dark.png"
+
+        def make(draw: Any = draw, path: Path = path, dark: Path = dark) -> None:
+            draw(models, path)
+            draw(models, dark, dark=True)
+
+        if attempt(path.name, make):
+            found[path.stem] = (path, caption)
+            found[dark.stem] = (dark, caption)
+    return found
+
+
+def _verdict(models: list[table.Model]) -> str:
+    """What may be said, in a sentence."""
+    best = [model for model in models if model.rank.partition("-")[0] == "1"]
+    if len(models) == 1:
+        return f"log p(x) of {models[0].name} is {_number(models[0].numbers['mean'])}."
+    if not best:
+        return "One training seed a model ranks no models."
+    if len(best) == 1:
+        return f"{best[0].name} is better than every other model that is ranked here."
+    names = "; ".join(model.name for model in best)
+    return f"No model is shown to be better than these: {names}."
+
+
+def _model(model: table.Model, place: int) -> dict[str, Any]:
+    row = model.numbers
+    return {
+        "name": model.name,
+        "rank": model.rank.replace("-", "\N{EN DASH}"),
+        "mean": _number(row["mean"]),
+        "errors": [
+            ("Monte Carlo", f"{row['monte_carlo_error']:.3f}"),
+            ("test set", f"{row['test_set_error']:.3f}"),
+            ("seeds", table.known(row["seeds_error"])),
+        ],
+        "seeds": row["num_seeds"],
+        "difference": _number(row["difference"]) if place else "",
+        "interval": table.ends(row).replace("-", "\N{MINUS SIGN}") if place else "",
+        "flagged": f"{row['flagged']:.1%}",
+        "parameters": f"{model.parameters:,}",
+        "seconds": f"{model.seconds:,.1f}",
+    }
+
+
+def _run(row: Any) -> dict[str, Any]:
+    shown = {"model": row.model, "seed": row.seed, "what": "", "cells": [], "link": ""}
+    if row.path is not None and (row.path / "report.html").is_file():
+        shown["link"] = f"runs/{row.path.name}/report.html"
+    if row.evidence is None:
+        return {**shown, "what": table.what_became(row)}
+    found = row.evidence
+    cells = [
+        _number(found.mean()),
+        f"{found.monte_carlo_error():.3f}",
+        f"{found.test_set_error():.3f}",
+        f"{found.share_flagged:.1%}",
+        _number(row.facts["valid_bound"]),
+        f"{row.facts['seconds']:,.1f}",
+    ]
+    return {**shown, "cells": cells}
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")

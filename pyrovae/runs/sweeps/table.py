@@ -1,0 +1,258 @@
+"""The table of a sweep: on a terminal, and as CSV."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyrovae.compare.checks import effort_of
+from pyrovae.evidence import Evidence
+from pyrovae.runs.sweeps.result import Group, Row, Sweep
+
+__all__ = ["Model", "models_of", "text", "write_csv"]
+
+COLUMNS = (
+    "kind",
+    "model",
+    "seed",
+    "state",
+    "rank",
+    "log_px",
+    "monte_carlo_error",
+    "test_set_error",
+    "seeds_error",
+    "num_seeds",
+    "difference",
+    "lower",
+    "upper",
+    "share_k_above_0.7",
+    "method",
+    "valid_bound",
+    "seconds",
+    "parameters",
+    "group",
+    "folder",
+    "reason",
+)
+"""The columns of ``sweep.csv``, after which the axes follow."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A declaration with the numbers of all its runs.
+
+    Attributes:
+        name: The values, in words.
+        rows: Its runs with evidence.
+        rank: Its rank in the group.
+        group: The number of the group, counted from 1.
+        numbers: Its row of the comparison, beside the best model.
+        seconds: Of training, on average.
+        parameters: That are trained.
+    """
+
+    name: str
+    rows: list[Row]
+    rank: str
+    group: int
+    numbers: dict[str, Any]
+    seconds: float
+    parameters: int
+
+
+def models_of(group: Group, number: int) -> list[Model]:
+    """The models of a group, best first."""
+    table, found = group.comparison.dataset, []
+    for i, (name, rank) in enumerate(zip(group.models, group.comparison.ranks(), strict=True)):
+        rows = group.models[name]
+        numbers = {
+            str(key): value.item() for key, value in table.isel(model=i, reference=0).items()
+        }
+        seconds = math.fsum(row.facts["seconds"] for row in rows) / len(rows)
+        parameters = int(rows[0].facts["parameters"])
+        found.append(Model(name, rows, rank, number, numbers, seconds, parameters))
+    return found
+
+
+def text(sweep: Sweep) -> str:
+    """The whole table."""
+    lines = [summary(sweep)]
+    for number, group in enumerate(sweep.groups, 1):
+        lines += ["", heading(sweep, group, number)]
+        lines += _models(models_of(group, number))
+        lines += remarks(group)
+    if sweep.apart():
+        lines += ["", separate(sweep)]
+    return "\n".join([*lines, "", *_runs(sweep)])
+
+
+def heading(sweep: Sweep, group: Group, number: int) -> str:
+    """What the numbers of a group are."""
+    start = f"Group {number} ({about(sweep, group)}): " if len(sweep.groups) > 1 else ""
+    return (
+        f"{start}log p(x) of {group.comparison.dataset.attrs['num_data']} test data in nats per "
+        f"datum by {group.about['method or effort']}"
+    )
+
+
+def remarks(group: Group) -> list[str]:
+    """What has to be said beside the numbers of a group."""
+    prob = group.comparison.dataset.attrs["prob"]
+    if len(group.models) == 1:
+        return ["One model alone is compared with nothing."]
+    return [
+        f"Errors are standard errors. Differences are from the first, with {prob:.0%} intervals "
+        "for all such data and all training seeds.",
+        *group.comparison.remarks(),
+    ]
+
+
+def summary(sweep: Sweep) -> str:
+    """How many runs there are, and what became of them."""
+    counts: dict[str, int] = {}
+    for row in sweep.rows:
+        counts[row.state] = counts.get(row.state, 0) + 1
+    words = {"complete": "complete", "fail": "failed"}
+    parts = [f"{number} {words.get(state, state)}" for state, number in counts.items()]
+    return f"Sweep {sweep.folder.name}: {len(sweep.rows)} runs, {', '.join(parts)}"
+
+
+def separate(sweep: Sweep) -> str:
+    """Why groups are not compared."""
+    return (
+        f"Models of different groups differ in {sweep.apart()}: their numbers must not be compared."
+    )
+
+
+def about(sweep: Sweep, group: Group) -> str:
+    """What sets a group apart."""
+    names = sweep.apart().split(" and ")
+    return ", ".join(f"{name}: {group.about[name] or 'nothing'}" for name in names)
+
+
+def _models(models: list[Model]) -> list[str]:
+    width = max(12, *(len(model.name) for model in models))
+    lines = [
+        f"{'model':<{width}}  {'rank':>5}  {'log p(x)':>10}  {'± MC':>7}  {'± test':>7}  "
+        f"{'± seeds':>7}  {'seeds':>5}  {'difference':>10}  {'interval':>20}  {'k > 0.7':>7}  "
+        f"{'parameters':>10}  {'training':>9}"
+    ]
+    for i, m in enumerate(models):
+        row = m.numbers
+        beside = f"{'':>10}  {'':>20}" if not i else f"{row['difference']:>10.3f}  {ends(row):>20}"
+        lines.append(
+            f"{m.name:<{width}}  {m.rank:>5}  {row['mean']:>10.3f}  "
+            f"{row['monte_carlo_error']:>7.3f}  {row['test_set_error']:>7.3f}  "
+            f"{known(row['seeds_error']):>7}  {row['num_seeds']:>5}  {beside}  "
+            f"{row['flagged']:>7.1%}  {m.parameters:>10,}  {m.seconds:>7.1f} s"
+        )
+    return lines
+
+
+def ends(numbers: dict[str, Any]) -> str:
+    """The interval of a difference."""
+    if math.isinf(numbers["lower"]):
+        return "unknown"
+    return f"[{numbers['lower']:.3f}, {numbers['upper']:.3f}]"
+
+
+def _runs(sweep: Sweep) -> list[str]:
+    width = max(12, *(len(row.model) for row in sweep.rows), 12) if sweep.rows else 12
+    lines = [
+        f"{'run':<{width}}  {'seed':>4}  {'log p(x)':>10}  {'± MC':>7}  {'± test':>7}  "
+        f"{'k > 0.7':>7}  {'valid':>10}  {'training':>9}  folder"
+    ]
+    for row in sweep.rows:
+        start = f"{row.model:<{width}}  {row.seed:>4}  "
+        if row.evidence is None:
+            lines.append(f"{start}{what_became(row)}")
+            continue
+        found = row.evidence
+        lines.append(
+            f"{start}{found.mean():>10.3f}  {found.monte_carlo_error():>7.3f}  "
+            f"{found.test_set_error():>7.3f}  {_flagged(found):>7.1%}  "
+            f"{row.facts['valid_bound']:>10.3f}  {row.facts['seconds']:>7.1f} s  "
+            f"{'' if row.path is None else row.path.name}"
+        )
+    return lines
+
+
+def what_became(row: Row) -> str:
+    """In words, of a run without evidence."""
+    if row.state == "fail":
+        return f"failed. {row.reason or 'It was interrupted.'}"
+    return {"pruned": "pruned: others had a better validation bound"}.get(row.state, row.state)
+
+
+def _flagged(found: Evidence) -> float:
+    return found.share_flagged if "pareto_k" in found.dataset else math.nan
+
+
+def known(value: float) -> str:
+    """A number, or a question mark."""
+    return "?" if math.isnan(value) else f"{value:.3f}"
+
+
+def write_csv(sweep: Sweep, path: Path) -> None:
+    """A line for each run (kind ``run``), and one for each model over its seeds (``model``)."""
+    axes = [axis.option for axis in sweep.declaration.axes]
+    part = path.with_suffix(".part")
+    groups: dict[int, int] = {}
+    lines: list[dict[str, Any]] = []
+    for number, group in enumerate(sweep.groups, 1):
+        for model in models_of(group, number):
+            lines.append(_model_line(model))
+            groups |= {id(row): number for row in model.rows}
+    lines += [_run_line(row, groups.get(id(row))) for row in sweep.rows]
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *axes], restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+    part.replace(path)
+
+
+def _model_line(model: Model) -> dict[str, Any]:
+    numbers = model.numbers
+    return {
+        "kind": "model",
+        "model": model.name,
+        "rank": model.rank,
+        "log_px": numbers["mean"],
+        "monte_carlo_error": numbers["monte_carlo_error"],
+        "test_set_error": numbers["test_set_error"],
+        "seeds_error": "" if math.isnan(numbers["seeds_error"]) else numbers["seeds_error"],
+        "num_seeds": numbers["num_seeds"],
+        "difference": numbers["difference"],
+        "lower": numbers["lower"],
+        "upper": numbers["upper"],
+        "share_k_above_0.7": numbers["flagged"],
+        "method": numbers["effort"],
+        "seconds": model.seconds,
+        "parameters": model.parameters,
+        "group": model.group,
+        **model.rows[0].values,
+    }
+
+
+def _run_line(row: Row, group: int | None) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "kind": "run",
+        "model": row.model,
+        "seed": row.seed,
+        "state": row.state,
+        "group": "" if group is None else group,
+        "folder": "" if row.path is None else f"runs/{row.path.name}",
+        "reason": row.reason,
+        **row.values,
+    }
+    line |= {name: row.facts.get(name, "") for name in ("valid_bound", "seconds", "parameters")}
+    if row.evidence is not None:
+        line |= {
+            "log_px": row.evidence.mean(),
+            "monte_carlo_error": row.evidence.monte_carlo_error(),
+            "test_set_error": row.evidence.test_set_error(),
+            "share_k_above_0.7": _flagged(row.evidence),
+            "method": effort_of(row.evidence),
+        }
+    return line
