@@ -7,8 +7,10 @@ from pyrovae.likelihoods.categorical import Categorical
 from pyrovae.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from pyrovae.likelihoods.discretized_logistic import DiscretizedLogistic
 from pyrovae.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
+from pyrovae.likelihoods.gamma import Gamma
 from pyrovae.likelihoods.gaussian import Gaussian
 from pyrovae.likelihoods.laplace import Laplace
+from pyrovae.likelihoods.log_normal import LogNormal
 from pyrovae.likelihoods.negative_binomial import NegativeBinomial
 from pyrovae.likelihoods.poisson import Poisson
 from pyrovae.likelihoods.student_t import StudentT
@@ -21,9 +23,11 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "Gamma",
     "Gaussian",
     "Laplace",
     "Likelihood",
+    "LogNormal",
     "NegativeBinomial",
     "Poisson",
     "StudentT",

@@ -23,6 +23,8 @@ ROWS = [
     (likelihoods.Gaussian(), [-1e30, 3.0], []),
     (likelihoods.Laplace(), [-1e30, 3.0], []),
     (likelihoods.StudentT(), [-1e30, 3.0], []),
+    (likelihoods.LogNormal(), [1e-30, 3.0], [0.0, -1.0]),
+    (likelihoods.Gamma(), [1e-30, 3.0], [0.0, -1.0]),
     (likelihoods.Poisson(), [0.0, 1e6], [0.5, -1.0]),
     (likelihoods.NegativeBinomial(), [0.0, 1e6], [0.5, -1.0]),
     (likelihoods.ZeroInflatedNegativeBinomial(), [0.0, 1e6], [0.5, -1.0]),

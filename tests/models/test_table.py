@@ -70,6 +70,8 @@ LIKELIHOODS = {
     "Gaussian-optimal": (likelihoods.Gaussian("optimal"), reals),
     "Laplace": (likelihoods.Laplace("learned"), reals),
     "StudentT": (likelihoods.StudentT(), reals),
+    "LogNormal": (likelihoods.LogNormal(), unit),
+    "Gamma": (likelihoods.Gamma(), unit),
     "Categorical": (likelihoods.Categorical(num_levels=4), greys),
     "DiscretizedLogistic": (likelihoods.DiscretizedLogistic(num_levels=4), greys),
     "DiscretizedLogisticMixture": (likelihoods.DiscretizedLogisticMixture(2, num_levels=4), greys),

@@ -39,6 +39,8 @@ LIKELIHOODS = {
     "Gaussian": (likelihoods.Gaussian("decoder"), reals),
     "Laplace": (likelihoods.Laplace("learned"), reals),
     "StudentT": (likelihoods.StudentT(), reals),
+    "LogNormal": (likelihoods.LogNormal(), unit),
+    "Gamma": (likelihoods.Gamma(), unit),
     "Categorical": (likelihoods.Categorical(num_levels=4), greys),
     "DiscretizedLogistic": (likelihoods.DiscretizedLogistic(num_levels=4), greys),
     "Poisson": (likelihoods.Poisson(), numbers),
