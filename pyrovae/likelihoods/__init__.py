@@ -4,6 +4,7 @@ from pyrovae.likelihoods.base import Likelihood
 from pyrovae.likelihoods.bernoulli import Bernoulli
 from pyrovae.likelihoods.beta import Beta
 from pyrovae.likelihoods.categorical import Categorical
+from pyrovae.likelihoods.columns import Columns
 from pyrovae.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from pyrovae.likelihoods.discretized_logistic import DiscretizedLogistic
 from pyrovae.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
@@ -20,6 +21,7 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Categorical",
+    "Columns",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",

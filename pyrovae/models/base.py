@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
-import numpy as np
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
@@ -14,18 +13,19 @@ from torch import Tensor, nn
 from pyrovae import posteriors, priors
 from pyrovae.declare import Declared, is_count
 from pyrovae.likelihoods import Bernoulli, Likelihood
+from pyrovae.models.forms import Forms, as_tensor
 from pyrovae.nets import MLP, Recipe, last_bias
 from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior
 from pyrovae.programs import register_parameters
 
-__all__ = ["Model", "as_tensor", "check_shape", "check_size", "check_spaces", "join", "unbound"]
+__all__ = ["Model", "check_shape", "check_size", "check_spaces", "join", "unbound"]
 
 _serial = itertools.count()
 T = TypeVar("T")
 
 
-class Model(Declared, nn.Module, ABC):
+class Model(Declared, Forms, nn.Module, ABC):
     """Base of the declared models: modules that make two Pyro programs, ``model`` and ``guide``.
 
     A copy or an unpickled model shares no parameter with its original, whatever Pyro's global
@@ -59,18 +59,6 @@ class Model(Declared, nn.Module, ABC):
         """Same as :meth:`encode`."""
         return self.encode(*data)
 
-    def fit(self, train: Any, **kwargs: Any) -> Any:
-        """Short for :func:`pyrovae.fit` with this model and guide."""
-        from pyrovae.training.fit import fit
-
-        return fit(self.model, self.guide, train, **kwargs)
-
-    def log_marginal(self, data: Any, **kwargs: Any) -> Any:
-        """Short for :func:`pyrovae.log_marginal` with this model and guide."""
-        from pyrovae.evidence import log_marginal
-
-        return log_marginal(self.model, self.guide, data, **kwargs)
-
     @torch.no_grad()
     def initialize_from(self, data: Any) -> Self:
         """Set the decoder's last bias so that the likelihood's mean is the mean of the data.
@@ -91,7 +79,8 @@ class Model(Declared, nn.Module, ABC):
                 decoder does not end in a bias for each output or channel.
         """
         x = self._as_data(data[0] if isinstance(data, tuple | list) else data)
-        bias = self.likelihood.initial_bias(x.mean(0))
+        mean = x.nanmean(0)
+        bias = self.likelihood.initial_bias(mean)
         target = last_bias(self.likelihood.decoder)
         if bias is None or target is None or bias.numel() % target.numel():
             raise ValueError(
@@ -102,7 +91,7 @@ class Model(Declared, nn.Module, ABC):
         # The bias of a convolution is shared by all pixels of its channel.
         target.copy_(bias.reshape(target.numel(), -1).mean(1))
         if getattr(self.prior, "starts_at_data", False):
-            self.prior.initialize_from(x)
+            self.prior.initialize_from(torch.where(x.isnan(), mean, x))
         return self
 
     def check(self, x: Any, *, support: bool = True) -> None:
@@ -121,7 +110,8 @@ class Model(Declared, nn.Module, ABC):
         """
         if not isinstance(x, Tensor):
             raise TypeError(
-                f"The VAE takes tensors, found {type(x).__name__}. Use torch.as_tensor(x)."
+                f"The VAE takes tensors, found {type(x).__name__}. Use torch.as_tensor(x), or "
+                "vae.read(x) for a data frame."
             )
         if x.dim() != 1 + len(self.data_shape) or tuple(x.shape[1:]) != self.data_shape:
             raise ValueError(
@@ -150,6 +140,12 @@ class Model(Declared, nn.Module, ABC):
             latent_dim=latent_dim, data_shape=self.data_shape, decoder=decoder
         )
 
+    @staticmethod
+    def _reading(likelihood: Likelihood | None, encoder: Recipe | nn.Module | None) -> Any:
+        """The encoder, with what it is to see of x put before it."""
+        encoder = MLP(300, 300) if encoder is None else encoder
+        return likelihood.reading(encoder) if isinstance(likelihood, Likelihood) else encoder
+
     def _decode(self, *latents: Tensor, mean: bool) -> Tensor:
         """E[x | latents], or a draw from p(x | latents)."""
         distribution = self.likelihood(join(*latents))
@@ -157,7 +153,7 @@ class Model(Declared, nn.Module, ABC):
 
     def _as_data(self, x: Any) -> Tensor:
         """Data as a tensor of the parameters' dtype and device, or an error."""
-        x = as_tensor(x, self._like)
+        x = as_tensor(self.likelihood.read(x), self._like)
         Model.check(self, x, support=False)  # subclasses may check more than x
         return x
 
@@ -175,25 +171,6 @@ class Model(Declared, nn.Module, ABC):
         for parameter in self.parameters():
             vars(parameter).pop("unconstrained", None)
         return self.__dict__.copy()
-
-
-def as_tensor(data: Any, like: Tensor) -> Any:
-    """An array, or a floating-point tensor, with the dtype and device of ``like``.
-
-    Integer arrays become integer tensors. Anything else is returned as it is.
-
-    Raises:
-        TypeError: If the data are a NumPy masked array, whose mask a tensor cannot hold.
-    """
-    if isinstance(data, np.ma.MaskedArray):
-        raise TypeError(
-            "Found a NumPy masked array, whose mask would be lost. Fill in the missing values, or "
-            "give values and mask to pyrovae.observe_part."
-        )
-    if isinstance(data, np.ndarray):
-        data = torch.as_tensor(np.require(data, requirements=["C", "W"]))
-    floating = isinstance(data, Tensor) and data.is_floating_point()
-    return data.to(like) if floating else data
 
 
 def join(*tensors: Tensor) -> Tensor:

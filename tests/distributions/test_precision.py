@@ -19,9 +19,9 @@ from pyrovae.distributions import (
     discretized,
     levels,
     location_scale,
-    positive,
 )
 from pyrovae.distributions.bernoulli import JointBernoulli
+from pyrovae.distributions.positive import Gamma, LogNormal
 
 STEP = mp.mpf(10) ** -40  # of the central difference, whose error is far below all rounding here
 
@@ -223,8 +223,8 @@ DENSITIES = {
         student_cases,
     ),
     "Beta": (beta.Beta, beta_density, (1, 1), beta_cases),
-    "LogNormal": (positive.LogNormal, log_normal, (0, 1), log_normal_cases),
-    "Gamma": (positive.Gamma, gamma, (0, 1), gamma_cases),
+    "LogNormal": (LogNormal, log_normal, (0, 1), log_normal_cases),
+    "Gamma": (Gamma, gamma, (0, 1), gamma_cases),
     "Bernoulli": (
         lambda l: JointBernoulli(dist.Bernoulli(logits=l.unsqueeze(-1), validate_args=False), 1),
         bernoulli, (0,), bit_cases,

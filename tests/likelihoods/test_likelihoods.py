@@ -19,6 +19,7 @@ from pyrovae.likelihoods import (
     Bernoulli,
     Beta,
     Categorical,
+    Columns,
     ContinuousBernoulli,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
@@ -55,6 +56,7 @@ ROWS = [
     NegativeBinomial(exposure="total", typical_total=6.0),
     *(ZeroInflatedNegativeBinomial(dispersion) for dispersion in (0.7, "per-element", "decoder")),
     ZeroInflatedNegativeBinomial(exposure="total", typical_total=6.0),
+    Columns({"a": Gaussian("learned"), "b": Beta(), "c": LogNormal()}, units={"a": (0.3, 2.0)}),
 ]
 rows = pytest.mark.parametrize("likelihood", ROWS, ids=repr)
 
@@ -137,6 +139,7 @@ BAD = [
     (Beta(), 0.0, "ContinuousBernoulli, which takes 0 and 1"),
     (LogNormal(), 0.0, "positive numbers, found 0 .*Gaussian for values of any sign"),
     (Gamma(), -1.0, "positive numbers, found -1"),
+    (Columns({"a": Gaussian(), "b": Bernoulli(), "c": Poisson()}), 0.5, "Column 'b': Bernoulli"),
     (Categorical(5), 0.3, r"grey levels 0, 1/4, \.\.\., 1, found 0.3 .* num_levels"),
     (DiscretizedLogistic(), 7.0, "ContinuousBernoulli for reals"),
     (DiscretizedLogisticMixture(), 0.5, "256 grey levels"),
@@ -234,7 +237,8 @@ def test_discrete_says_whether_densities_are_probabilities():
     """No probability exceeds one; a density of a narrow likelihood does."""
     for row in ROWS:
         vae = make(row, (3, 1, 1) if isinstance(row, DiscretizedLogisticMixture) else (3,))
-        densities = Gaussian | Laplace | StudentT | Beta | ContinuousBernoulli | LogNormal | Gamma
+        densities = Gaussian | Laplace | StudentT | Beta | ContinuousBernoulli | LogNormal
+        densities |= Gamma | Columns
         expected = not isinstance(row, densities)
         assert row.discrete == expected
         if row.discrete:

@@ -41,6 +41,7 @@ LIKELIHOODS = {
     "StudentT": (likelihoods.StudentT(), reals),
     "LogNormal": (likelihoods.LogNormal(), unit),
     "Gamma": (likelihoods.Gamma(), unit),
+    "Columns": (likelihoods.Columns({name: likelihoods.Poisson() for name in "abcdef"}), numbers),
     "Categorical": (likelihoods.Categorical(num_levels=4), greys),
     "DiscretizedLogistic": (likelihoods.DiscretizedLogistic(num_levels=4), greys),
     "Poisson": (likelihoods.Poisson(), numbers),
