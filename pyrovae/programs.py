@@ -212,7 +212,7 @@ def check_data(programs: Sequence[Program], *data: Tensor) -> None:
     for module in modules_of(*programs):
         check = getattr(module, "check", None)
         if callable(check):
-            check(*data[: _num_positional(check)])
+            check(*data[: num_positional(check)])
 
 
 def takes_missing(programs: Sequence[Program]) -> bool:
@@ -222,7 +222,7 @@ def takes_missing(programs: Sequence[Program]) -> bool:
     return any(getattr(module, "takes_missing", False) is True for module in modules_of(*programs))
 
 
-def _num_positional(function: Callable[..., Any]) -> int | None:
+def num_positional(function: Callable[..., Any]) -> int | None:
     """How many positional arguments a function takes; None for any number."""
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):

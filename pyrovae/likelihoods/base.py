@@ -48,6 +48,9 @@ class Likelihood(Declared, nn.Module):
     advice: str = "Remove or impute what is missing before training"
     """What that error tells the user to do."""
 
+    missing: bool = False
+    """Whether elements of x may be missing, so that the programs are of x and a mask."""
+
     data_shape: tuple[int, ...]
     decoder: Sized
 
@@ -121,6 +124,22 @@ class Likelihood(Declared, nn.Module):
                 f"{type(self).__name__} {self.domain}, found {x[outside][0].item():.6g} among the "
                 f"data ({share:.2%} of values). {self.advice}."
             )
+
+    def reading(self, encoder: Any) -> Any:
+        """The recipe or module of an encoder, with what it is to see of x put before it."""
+        return encoder
+
+    def read(self, data: Any) -> Any:
+        """Data in the form that a user has, as tensors of x; what needs no reading as it is."""
+        return data
+
+    def show(self, x: Tensor, like: Any = None) -> Any:
+        """x in the form that a user has; ``like`` are data in that form."""
+        return x
+
+    def fill(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x with a number of the support for each missing element, and the mask of the others."""
+        raise NotImplementedError
 
     def initial_bias(self, mean: Tensor) -> Tensor | None:
         """Decoder outputs ``output_shape`` whose distribution has this mean, or None where there is

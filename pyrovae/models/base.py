@@ -11,23 +11,23 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrovae import posteriors, priors
-from pyrovae.data import arrays
 from pyrovae.data.arguments import as_arguments
 from pyrovae.data.rows import Rows
 from pyrovae.declare import Declared, is_count
 from pyrovae.likelihoods import Bernoulli, Likelihood
+from pyrovae.models.forms import Forms, as_tensor
 from pyrovae.nets import MLP, Recipe, last_bias
 from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior
 from pyrovae.programs import register_parameters
 
-__all__ = ["Model", "as_tensor", "check_shape", "check_size", "check_spaces", "join", "unbound"]
+__all__ = ["Model", "check_shape", "check_size", "check_spaces", "join", "unbound"]
 
 _serial = itertools.count()
 T = TypeVar("T")
 
 
-class Model(Declared, nn.Module, ABC):
+class Model(Declared, Forms, nn.Module, ABC):
     """Base of the declared models: modules that make two Pyro programs, ``model`` and ``guide``.
 
     A copy or an unpickled model shares no parameter with its original, whatever Pyro's global
@@ -61,18 +61,6 @@ class Model(Declared, nn.Module, ABC):
         """Same as :meth:`encode`."""
         return self.encode(*data)
 
-    def fit(self, train: Any, **kwargs: Any) -> Any:
-        """Short for :func:`pyrovae.fit` with this model and guide."""
-        from pyrovae.training.fit import fit
-
-        return fit(self.model, self.guide, train, **kwargs)
-
-    def log_marginal(self, data: Any, **kwargs: Any) -> Any:
-        """Short for :func:`pyrovae.log_marginal` with this model and guide."""
-        from pyrovae.evidence import log_marginal
-
-        return log_marginal(self.model, self.guide, data, **kwargs)
-
     @torch.no_grad()
     def initialize_from(self, data: Any) -> Self:
         """Set the decoder's last bias so that the likelihood's mean is the mean of the data.
@@ -93,9 +81,12 @@ class Model(Declared, nn.Module, ABC):
                 decoder does not end in a bias for each output or channel.
         """
         like = self._like
-        x = as_arguments(data, device=like.device, dtype=like.dtype)[0]
+        x = self.likelihood.read(data[0] if isinstance(data, tuple | list) else data)
+        missing = self.likelihood.missing
+        x = as_arguments(x, device=like.device, dtype=like.dtype, missing=missing)[0]
         Model.check(self, x if isinstance(x, Tensor) else x[:1], support=False)
-        bias = self.likelihood.initial_bias(_mean(x).to(like))
+        mean = _mean(x).to(like)
+        bias = self.likelihood.initial_bias(mean)
         target = last_bias(self.likelihood.decoder)
         if bias is None or target is None or bias.numel() % target.numel():
             raise ValueError(
@@ -106,7 +97,8 @@ class Model(Declared, nn.Module, ABC):
         # The bias of a convolution is shared by all pixels of its channel.
         target.copy_(bias.reshape(target.numel(), -1).mean(1))
         if getattr(self.prior, "starts_at_data", False):
-            self.prior.initialize_from(x)
+            filled = torch.where(x.isnan(), mean, x) if isinstance(x, Tensor) else x
+            self.prior.initialize_from(filled)
         return self
 
     def check(self, x: Any, *, support: bool = True) -> None:
@@ -125,7 +117,8 @@ class Model(Declared, nn.Module, ABC):
         """
         if not isinstance(x, Tensor):
             raise TypeError(
-                f"The VAE takes tensors, found {type(x).__name__}. Use torch.as_tensor(x)."
+                f"The VAE takes tensors, found {type(x).__name__}. Use torch.as_tensor(x), or "
+                "vae.read(x) for a data frame."
             )
         if x.dim() != 1 + len(self.data_shape) or tuple(x.shape[1:]) != self.data_shape:
             raise ValueError(
@@ -154,6 +147,12 @@ class Model(Declared, nn.Module, ABC):
             latent_dim=latent_dim, data_shape=self.data_shape, decoder=decoder
         )
 
+    @staticmethod
+    def _reading(likelihood: Likelihood | None, encoder: Recipe | nn.Module | None) -> Any:
+        """The encoder, with what it is to see of x put before it."""
+        encoder = MLP(300, 300) if encoder is None else encoder
+        return likelihood.reading(encoder) if isinstance(likelihood, Likelihood) else encoder
+
     def _decode(self, *latents: Tensor, mean: bool) -> Tensor:
         """E[x | latents], or a draw from p(x | latents)."""
         distribution = self.likelihood(join(*latents))
@@ -161,7 +160,7 @@ class Model(Declared, nn.Module, ABC):
 
     def _as_data(self, x: Any) -> Tensor:
         """Data as a tensor of the parameters' dtype and device, or an error."""
-        x = as_tensor(x, self._like)
+        x = as_tensor(self.likelihood.read(x), self._like)
         Model.check(self, x, support=False)  # subclasses may check more than x
         return x
 
@@ -182,19 +181,10 @@ class Model(Declared, nn.Module, ABC):
 
 
 def _mean(x: Tensor | Rows) -> Tensor:
+    """The mean of what is not missing."""
     if isinstance(x, Tensor):
-        return x.mean(0)
+        return x.nanmean(0)
     return torch.stack([piece.double().sum(0) for _, piece in x.pieces()]).sum(0) / len(x)
-
-
-def as_tensor(data: Any, like: Tensor, what: str = "The data") -> Tensor:
-    """Data of any kind as a tensor on the device of ``like``, floating-point ones in its dtype.
-
-    Raises:
-        TypeError, ValueError: As :func:`pyrovae.data.arrays.as_tensor`.
-    """
-    tensor = arrays.as_tensor(data[:] if isinstance(data, Rows) else data, what)
-    return tensor.to(like if tensor.is_floating_point() else like.device)
 
 
 def join(*tensors: Tensor) -> Tensor:

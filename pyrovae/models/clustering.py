@@ -131,4 +131,5 @@ class ClusteringVAE(SingleLatentModel):
             raise ValueError(f"cluster must lie in 0 ... {self.num_clusters - 1}, found {cluster}.")
         mixture = self.prior()
         normal = dist.Normal(mixture.locs[cluster], mixture.scales[cluster])
-        return self.decode(normal.sample((check_size("num_samples", num_samples),)), mean=mean)
+        z = normal.sample((check_size("num_samples", num_samples),))
+        return self.likelihood.show(self.decode(z, mean=mean))

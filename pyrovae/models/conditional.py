@@ -9,7 +9,8 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrovae.likelihoods import Likelihood
-from pyrovae.models.base import Model, as_tensor, check_size, check_spaces, join, unbound
+from pyrovae.models.base import Model, check_size, check_spaces, join, unbound
+from pyrovae.models.forms import as_tensor
 from pyrovae.models.joint import JointPosterior, as_recipe, conditional_prior
 from pyrovae.nets import Recipe
 from pyrovae.posteriors import Posterior
@@ -79,6 +80,7 @@ class ConditionalVAE(Model):
         self.latent_dim = check_size("latent_dim", latent_dim)
         self.condition_dim = check_size("condition_dim", condition_dim)
         encoder, joint = as_recipe("encoder", encoder, 300, 300), as_recipe("joint", joint, 300)
+        encoder = as_recipe("encoder", self._reading(likelihood, encoder))
         self.posterior = JointPosterior(
             posterior, encoder, joint, latent_dim=latent_dim, data_shape=self.data_shape,
             given_dim=condition_dim, features=features, role="q(z | x, y)",
@@ -122,12 +124,12 @@ class ConditionalVAE(Model):
         y = self.condition(y)
         prior = self._prior_given(y)
         z = prior.sample() if prior.batch_shape else prior.sample((len(y),))
-        return self.decode(z, y, mean=mean)
+        return self.likelihood.show(self.decode(z, y, mean=mean))
 
     @torch.no_grad()
     def reconstruct(self, x: Any, y: Any, *, mean: bool = True) -> Tensor:
         """``(B, *data_shape)``: E[x | z, y], or a draw of x, at one draw of z from q(z | x, y)."""
-        return self.decode(self.encode(x, y).sample(), y, mean=mean)
+        return self.likelihood.show(self.decode(self.encode(x, y).sample(), y, mean=mean), x)
 
     def condition(self, y: Any) -> Tensor:
         """``(B, condition_dim)``: y as the networks see it, in the parameters' dtype.

@@ -80,7 +80,7 @@ class HierarchicalVAE(Model):
         low, top = self.latent_dims = tuple(check_size("latent_dims", d) for d in latent_dims)
         sizes: Any = {"latent_dim": top, "data_shape": self.data_shape}
         encoder, between = (
-            as_recipe("encoder", encoder, 300, 300),
+            self._reading(likelihood, as_recipe("encoder", encoder, 300, 300)),
             as_recipe("between", between, 300),
         )
         top_posterior = unbound(posterior, Posterior, DiagonalNormal)
@@ -142,11 +142,12 @@ class HierarchicalVAE(Model):
             ValueError: If ``num_samples < 1``.
         """
         z2 = self.prior().sample((check_size("num_samples", num_samples),))
-        return self.decode(self.conditional(z2).sample(), z2, mean=mean)
+        return self.likelihood.show(self.decode(self.conditional(z2).sample(), z2, mean=mean))
 
     @torch.no_grad()
     def reconstruct(self, x: Any, *, mean: bool = True) -> Tensor:
         """``(B, *data_shape)``: E[x | z1, z2], or a draw of x, at one draw of z2 and z1 given x."""
-        x = self._as_data(x)
+        like, x = x, self._as_data(x)
         z2 = self.top_posterior(x).sample()
-        return self.decode(self.low_posterior(x, z2).sample(), z2, mean=mean)
+        z1 = self.low_posterior(x, z2).sample()
+        return self.likelihood.show(self.decode(z1, z2, mean=mean), like)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, unbound
-from pyrovae.nets import MLP, Recipe
+from pyrovae.nets import Recipe
 from pyrovae.posteriors import DiagonalNormal, Posterior
 from pyrovae.priors import Prior, StandardNormal
 
@@ -42,7 +42,7 @@ class SingleLatentModel(Model):
         super().__init__(data_shape)
         self.latent_dim = check_size("latent_dim", latent_dim)
         sizes: Any = {"latent_dim": latent_dim, "data_shape": self.data_shape}
-        encoder = MLP(300, 300) if encoder is None else encoder
+        encoder = self._reading(likelihood, encoder)
         posterior = unbound(posterior, Posterior, DiagonalNormal)
         self.posterior = posterior.bind(encoder=encoder, **sizes)
         self._bind_likelihood(likelihood, decoder, latent_dim)
@@ -88,16 +88,21 @@ class SingleLatentModel(Model):
     def sample(self, num_samples: int = 1, *, mean: bool = False) -> Tensor:
         """``(num_samples, *data_shape)``: draws of x; with ``mean=True``, E[x | z] of drawn z.
 
+        Where :class:`~pyrovae.likelihoods.Columns` names a library, they are a frame.
+
         Raises:
             ValueError: If ``num_samples < 1``.
         """
         shape = (check_size("num_samples", num_samples),)
-        return self.decode(self.prior().sample(shape), mean=mean)
+        return self.likelihood.show(self.decode(self.prior().sample(shape), mean=mean))
 
     @torch.no_grad()
     def reconstruct(self, x: Any, *, mean: bool = True) -> Tensor:
-        """``(B, *data_shape)``: E[x | z], or a draw of x, at one draw of z from q(z | x)."""
-        return self.decode(self.encode(x).sample(), mean=mean)
+        """``(B, *data_shape)``: E[x | z], or a draw of x, at one draw of z from q(z | x).
+
+        Where x is a frame, so is the result.
+        """
+        return self.likelihood.show(self.decode(self.encode(x).sample(), mean=mean), x)
 
     @torch.no_grad()
     def interpolate(self, start: Any, end: Any, steps: int = 8) -> Tensor:

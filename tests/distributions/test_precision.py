@@ -21,6 +21,7 @@ from pyrovae.distributions import (
     location_scale,
 )
 from pyrovae.distributions.bernoulli import JointBernoulli
+from pyrovae.distributions.positive import Gamma, LogNormal
 
 STEP = mp.mpf(10) ** -40  # of the central difference, whose error is far below all rounding here
 
@@ -67,6 +68,15 @@ def student(x, loc, scale, df):
 def beta_density(x, a, b):
     log_beta = mp.loggamma(a) + mp.loggamma(b) - mp.loggamma(a + b)
     return (a - 1) * mp.log(x) + (b - 1) * mp.log(1 - x) - log_beta
+
+
+def log_normal(x, loc, scale):
+    return normal(mp.log(x), loc, scale) - mp.log(x)
+
+
+def gamma(x, log_mean, a):
+    rate = a * mp.exp(-log_mean)
+    return a * mp.log(rate) - mp.loggamma(a) + (a - 1) * mp.log(x) - rate * x
 
 
 def bernoulli(x, logit):
@@ -158,6 +168,19 @@ def beta_cases():
                 yield x, a, b
 
 
+def log_normal_cases():
+    for t, loc, scale in itertools.product((0.25, 1, -5, 1e-3), (0, -3.3, 20), (0.1, 1, 3)):
+        yield math.exp(loc + t * scale), loc, scale
+
+
+def gamma_cases():
+    for a, log_mean in itertools.product((1e-6, 1e-3, 0.5, 1, 7, 100), (-20, 0, 0.1, 3, 20)):
+        width = a**-0.5
+        for t in (0, 1e-3, 1, -2, 5):
+            yield math.exp(log_mean + t * min(width, 1)), log_mean, a
+        yield 1e-30, log_mean, a
+
+
 def unit_cases():
     sizes = (0, 1e-30, 1e-3, 0.999, 1, 1.001, 4, 80, 1e4, 1e10, 1e30)
     for x, size, sign in itertools.product((0, 1e-10, 0.25, 0.5, 1 - 2**-24, 1), sizes, (1, -1)):
@@ -200,6 +223,8 @@ DENSITIES = {
         student_cases,
     ),
     "Beta": (beta.Beta, beta_density, (1, 1), beta_cases),
+    "LogNormal": (LogNormal, log_normal, (0, 1), log_normal_cases),
+    "Gamma": (Gamma, gamma, (0, 1), gamma_cases),
     "Bernoulli": (
         lambda l: JointBernoulli(dist.Bernoulli(logits=l.unsqueeze(-1), validate_args=False), 1),
         bernoulli, (0,), bit_cases,

@@ -19,11 +19,14 @@ from pyrovae.likelihoods import (
     Bernoulli,
     Beta,
     Categorical,
+    Columns,
     ContinuousBernoulli,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
+    Gamma,
     Gaussian,
     Laplace,
+    LogNormal,
     NegativeBinomial,
     Poisson,
     StudentT,
@@ -41,6 +44,8 @@ ROWS = [
     *(Laplace(scale) for scale in SCALES),
     *(StudentT(3.0, scale) for scale in SCALES),
     *(Beta(concentration) for concentration in (3.0, "learned", "per-element", "decoder")),
+    *(LogNormal(scale) for scale in SCALES),
+    *(Gamma(concentration) for concentration in (3.0, "learned", "per-element", "decoder")),
     *(DiscretizedLogistic(num_levels=9, scale=scale, initial_scale=0.3) for scale in SCALES),
     DiscretizedLogisticMixture(3, num_levels=9, initial_scale=0.3),
     DiscretizedLogisticMixture(3, num_levels=9, coupled=False, initial_scale=0.3),
@@ -51,6 +56,7 @@ ROWS = [
     NegativeBinomial(exposure="total", typical_total=6.0),
     *(ZeroInflatedNegativeBinomial(dispersion) for dispersion in (0.7, "per-element", "decoder")),
     ZeroInflatedNegativeBinomial(exposure="total", typical_total=6.0),
+    Columns({"a": Gaussian("learned"), "b": Beta(), "c": LogNormal()}, units={"a": (0.3, 2.0)}),
 ]
 rows = pytest.mark.parametrize("likelihood", ROWS, ids=repr)
 
@@ -131,6 +137,9 @@ BAD = [
     (ContinuousBernoulli(), 255.0, r"density on \[0, 1\], found 255 .* by 1/255"),
     (ContinuousBernoulli(), math.nan, "found nan"),
     (Beta(), 0.0, "ContinuousBernoulli, which takes 0 and 1"),
+    (LogNormal(), 0.0, "positive numbers, found 0 .*Gaussian for values of any sign"),
+    (Gamma(), -1.0, "positive numbers, found -1"),
+    (Columns({"a": Gaussian(), "b": Bernoulli(), "c": Poisson()}), 0.5, "Column 'b': Bernoulli"),
     (Categorical(5), 0.3, r"grey levels 0, 1/4, \.\.\., 1, found 0.3 .* num_levels"),
     (DiscretizedLogistic(), 7.0, "ContinuousBernoulli for reals"),
     (DiscretizedLogisticMixture(), 0.5, "256 grey levels"),
@@ -163,6 +172,8 @@ def test_every_support_is_checked():
         (lambda: Laplace(0.0), "Laplace scale must be finite and positive"),
         (lambda: StudentT(df=0.0), "Use Gaussian for its limit"),
         (lambda: Beta("fixed"), "Beta concentration"),
+        (lambda: Gamma(0.0), "Gamma concentration must be finite and positive"),
+        (lambda: LogNormal("wide"), "LogNormal scale must be"),
         (lambda: Categorical(1), "num_levels >= 2, found 1"),
         (lambda: DiscretizedLogistic(num_levels=2.5), "integer num_levels"),
         (lambda: DiscretizedLogisticMixture(0), "num_components must be a positive integer"),
@@ -226,7 +237,9 @@ def test_discrete_says_whether_densities_are_probabilities():
     """No probability exceeds one; a density of a narrow likelihood does."""
     for row in ROWS:
         vae = make(row, (3, 1, 1) if isinstance(row, DiscretizedLogisticMixture) else (3,))
-        expected = not isinstance(row, Gaussian | Laplace | StudentT | Beta | ContinuousBernoulli)
+        densities = Gaussian | Laplace | StudentT | Beta | ContinuousBernoulli | LogNormal
+        densities |= Gamma | Columns
+        expected = not isinstance(row, densities)
         assert row.discrete == expected
         if row.discrete:
             assert (vae.likelihood(torch.randn(8, 2, dtype=F64)).log_prob(vae.sample(8)) <= 0).all()

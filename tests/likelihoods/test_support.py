@@ -23,6 +23,13 @@ ROWS = [
     (likelihoods.Gaussian(), [-1e30, 3.0], []),
     (likelihoods.Laplace(), [-1e30, 3.0], []),
     (likelihoods.StudentT(), [-1e30, 3.0], []),
+    (likelihoods.LogNormal(), [1e-30, 3.0], [0.0, -1.0]),
+    (likelihoods.Gamma(), [1e-30, 3.0], [0.0, -1.0]),
+    (
+        likelihoods.Columns({"a": likelihoods.Gamma(), "b": likelihoods.Poisson()}),
+        [2.0, 3.0],
+        [-1.0, 0.5],
+    ),
     (likelihoods.Poisson(), [0.0, 1e6], [0.5, -1.0]),
     (likelihoods.NegativeBinomial(), [0.0, 1e6], [0.5, -1.0]),
     (likelihoods.ZeroInflatedNegativeBinomial(), [0.0, 1e6], [0.5, -1.0]),

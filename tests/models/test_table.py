@@ -70,6 +70,8 @@ LIKELIHOODS = {
     "Gaussian-optimal": (likelihoods.Gaussian("optimal"), reals),
     "Laplace": (likelihoods.Laplace("learned"), reals),
     "StudentT": (likelihoods.StudentT(), reals),
+    "LogNormal": (likelihoods.LogNormal(), unit),
+    "Gamma": (likelihoods.Gamma(), unit),
     "Categorical": (likelihoods.Categorical(num_levels=4), greys),
     "DiscretizedLogistic": (likelihoods.DiscretizedLogistic(num_levels=4), greys),
     "DiscretizedLogisticMixture": (likelihoods.DiscretizedLogisticMixture(2, num_levels=4), greys),
@@ -200,6 +202,7 @@ def test_every_variant_has_a_row():
         estimators: ESTIMATORS,
     }
     bases = {"Prior", "Likelihood", "Posterior", "Estimator", "Terms"}
+    bases |= {"Columns"}  # of tables (B, D) alone: tests/likelihoods/test_columns.py
     for module, rows in tables.items():
         assert {name.split("-")[0] for name in rows} == set(module.__all__) - bases, module.__name__
 

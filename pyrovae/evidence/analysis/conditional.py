@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pyro.distributions import MaskedDistribution
-from pyro.poutine.messenger import Messenger
+from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
@@ -19,7 +19,7 @@ from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.plan import plan
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.particles import predict
-from pyrovae.programs import Program
+from pyrovae.programs import Program, num_positional
 from pyrovae.weights import ess
 
 _RESAMPLING = 31  # the random stream of draws by weight
@@ -67,26 +67,38 @@ def observe_part(model: Program, guide: Program, *, fill: float = 0.0) -> tuple[
     the weights still correct it, and Pareto k reports it.
 
     Args:
-        model, guide: Programs of x alone, whose likelihood factorises over elements.
+        model, guide: Programs whose likelihood of x factorises over elements. x is their first
+            argument. Programs of further ones, such as labels y, become programs of (x, y, mask).
         fill: Number that the guide sees in place of missing elements.
 
     Raises:
         ValueError: On use, if the mask has another shape than x, or the likelihood does not
             factorise.
     """
-
-    return partial(_model_of_part, model), partial(_guide_of_part, guide, fill)
+    if num_positional(unwrap(model)) == 1:
+        return partial(_model_of_part, model), partial(_guide_of_part, guide, fill)
+    return partial(_model_of_part_given, model), partial(_guide_of_part_given, guide, fill)
 
 
 def _model_of_part(model: Program, x: Tensor, mask: Tensor) -> Any:
+    return _model_of_part_given(model, x, mask)
+
+
+def _model_of_part_given(model: Program, x: Tensor, *given: Tensor) -> Any:
+    *rest, mask = given
     _check_mask(x, mask)
     with _Part(mask.bool()):
-        return model(x)
+        return model(x, *rest)
 
 
 def _guide_of_part(guide: Program, fill: float, x: Tensor, mask: Tensor) -> Any:
+    return _guide_of_part_given(guide, fill, x, mask)
+
+
+def _guide_of_part_given(guide: Program, fill: float, x: Tensor, *given: Tensor) -> Any:
+    *rest, mask = given
     _check_mask(x, mask)
-    return guide(torch.where(mask.bool(), x, torch.full_like(x, fill)))
+    return guide(torch.where(mask.bool(), x, torch.full_like(x, fill)), *rest)
 
 
 def _check_mask(x: Tensor, mask: Tensor) -> None:

@@ -60,7 +60,8 @@ def _template(model: Program, data: Any, num_data: int) -> Any:
     for module in modules_of(model):
         if callable(getattr(module, "sample", None)):
             with torch.random.fork_rng(), torch.no_grad(), evaluation_mode(model):
-                return module.sample(num_data)  # type: ignore[operator]
+                drawn = module.sample(num_data)  # type: ignore[operator]
+                return drawn if isinstance(drawn, Tensor) else module.read(drawn)  # type: ignore
     raise ValueError(
         "The shape of the model's data is not known. Pass data=..., arguments as for log_marginal: "
         "observed ones give their shape, others are used as they are."
