@@ -19,7 +19,7 @@ from torch import Tensor
 import pyrovae as pv
 
 HERE = Path(__file__).parent
-PIECE = 500  # test data whose evidence is kept at a time
+PIECE = 1_000  # test data whose evidence is kept at a time
 
 
 def load(name: str) -> pv.data.Splits:

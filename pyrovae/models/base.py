@@ -60,10 +60,26 @@ class Model(Declared, nn.Module, ABC):
         return self.encode(*data)
 
     def fit(self, train: Any, **kwargs: Any) -> Any:
-        """Short for :func:`pyrovae.fit` with this model and guide."""
+        """Short for :func:`pyrovae.fit` with this model and guide.
+
+        With a prior that leaves each datum out of its own p(z), such as
+        :class:`pyrovae.priors.Exemplar`, data are counted here, and a prior that has seen no data
+        starts at these.
+
+        Raises:
+            ValueError: If such a prior was started from other data.
+        """
         from pyrovae.training.fit import fit
 
-        return fit(self.model, self.guide, train, **kwargs)
+        programs: Any = self
+        if getattr(self.prior, "leaves_one_out", False):
+            from pyrovae.models.leave_one_out import LeaveOneOut
+
+            programs = LeaveOneOut(self)
+            x = self._as_data(train)
+            self.prior.start_at(x)
+            train = x, torch.arange(len(x))
+        return fit(programs.model, programs.guide, train, **kwargs)
 
     def log_marginal(self, data: Any, **kwargs: Any) -> Any:
         """Short for :func:`pyrovae.log_marginal` with this model and guide."""

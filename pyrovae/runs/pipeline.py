@@ -17,7 +17,7 @@ from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.page import report
 from pyrovae.runs.run import Run
 from pyrovae.runs.terminal import binarized, headline, say, seeded
-from pyrovae.training import History, NonFiniteLoss, checkpoint, fit
+from pyrovae.training import History, NonFiniteLoss, checkpoint
 
 __all__ = ["evaluate", "resume", "settle", "train"]
 
@@ -147,9 +147,7 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
 
 def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool) -> History:
     config = run.config
-    return fit(
-        vae.model,
-        vae.guide,
+    return vae.fit(
         arguments(vae, splits, "train"),
         valid=arguments(vae, splits, "valid"),
         estimator=parts["estimator"],
