@@ -5,6 +5,7 @@ in pieces that are kept, and the line that is recorded.
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
 from dataclasses import replace
@@ -39,7 +40,7 @@ def load(name: str) -> pv.data.Splits:
     return replace(given, train=1 - given.train, valid=1 - given.valid, test=1 - given.test)
 
 
-def options(description: str | None, epochs: int) -> argparse.ArgumentParser:
+def options(description: str | None, epochs: int, annealed: int = 0) -> argparse.ArgumentParser:
     """The options that every script has."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -48,6 +49,11 @@ def options(description: str | None, epochs: int) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, help=f"at most; default {epochs:,}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="minutes, for a weaker target")
+    parser.add_argument("--tested", type=int, help="number of test data; default, all")
+    parser.add_argument(
+        "--annealed", type=int, default=annealed, help="number of test data for AIS"
+    )
+    parser.add_argument("--temperatures", type=int, default=200, help="of AIS")
     parser.add_argument("--limit", type=int, help="use at most so many data of each part")
     parser.add_argument("--out", type=Path, help="folder of the run; default below runs/papers")
     parser.add_argument(
@@ -66,14 +72,46 @@ def prepare(arguments: argparse.Namespace, name: str) -> Path:
     return folder
 
 
-def train(vae: Any, splits: pv.data.Splits, folder: Path, **settings: Any) -> pv.History:
-    """Fit and keep the best weights; goes on where an earlier call in this folder was stopped."""
-    history = pv.fit(
-        vae.model, vae.guide, splits.train, valid=splits.valid, transform=splits.transform,
+def train(
+    vae: Any, splits: pv.data.Splits, folder: Path, *, select: bool = True, **settings: Any
+) -> pv.History:
+    """Fit; goes on where an earlier call in this folder was stopped.
+
+    With ``select``, the weights of the best validation bound are kept, else the last.
+    """
+    history = vae.fit(
+        splits.train, valid=splits.valid if select else None, transform=splits.transform,
         checkpoint=folder / "checkpoint.pt", log=folder / "epochs.jsonl", resume=True, **settings,
     )  # fmt: skip
     vae.eval()
     return history
+
+
+def finish(
+    arguments: argparse.Namespace,
+    vae: Any,
+    splits: pv.data.Splits,
+    folder: Path,
+    history: pv.History,
+    **labels: Any,
+) -> dict[str, Any]:
+    """Evidence of the test data, AIS on some of them, and the line of the run.
+
+    A quick run takes 1,000 data and particles and a short AIS.
+    """
+    quick = arguments.quick
+    particles = 1_000 if quick else 5_000
+    tested = arguments.tested or (1_000 if quick else len(splits.test))
+    evidence = evaluate(vae, splits.take(tested).test, folder, pv.ImportanceSampling(particles))
+    figures = {**labels, **evidence, "num_particles": particles}
+    annealed = 10 if quick and arguments.annealed else arguments.annealed
+    if annealed:
+        temperatures = 20 if quick else arguments.temperatures
+        method = pv.AIS(temperatures, 16, start="guide", precision="program")
+        figures["ais"] = anneal(
+            vae, splits.test, folder, method=method, num_data=annealed, particles=particles
+        )
+    return record(arguments, history, **figures)
 
 
 def evaluate(vae: Any, data: Tensor, folder: Path, method: Any, *, seed: int = 0) -> dict[str, Any]:
@@ -140,13 +178,14 @@ def record(arguments: argparse.Namespace, history: pv.History, **figures: Any) -
         if name not in ("script", "out", "results") and value is not None and value is not False
     }  # fmt: skip
     words = [f"--{name}" + f" {value}" * (value is not True) for name, value in chosen.items()]
+    bounds = history["valid_bound"]
     line = {
         "paper": script.stem,
         "command": " ".join(["python", f"examples/papers/{script.name}", *words]),
         **chosen,
         "epochs": len(history),
-        "best_epoch": history.best_epoch,
-        "valid_bound": max(history["valid_bound"]),
+        **({} if history.best_epoch is None else {"best_epoch": history.best_epoch}),
+        **({"valid_bound": max(bounds)} if math.isfinite(bounds[0]) else {}),
         "seconds": round(float(history["seconds"].sum()), 1),
         **figures,
         "versions": {

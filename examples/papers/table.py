@@ -110,8 +110,8 @@ TABLES: dict[str, tuple[tuple[str, ...], list[Row]]] = {
 """Headings of the first columns, and the rows, of each table."""
 
 FIGURES: dict[str, tuple[str, ...]] = {
-    "ais": ("method", "effort", "nll", "monte_carlo_error", "gap", "gap_error"),
-    "beta_vae": ("data", "from", "beta", "rate", "distortion", "epochs"),
+    "ais": ("seed", "method", "effort", "nll", "monte_carlo_error", "gap", "gap_error"),
+    "beta_vae": ("data", "seed", "beta", "rate", "distortion", "information", "active"),
     "snr": ("estimator", "particles", "guide_snr", "model_snr", "slope_guide", "slope_model"),
 }
 """Columns of the tables that have no published figures beside ours."""

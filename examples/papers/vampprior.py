@@ -16,10 +16,11 @@ each a layer of its own first.
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import anneal, evaluate, load, options, prepare, record, train
+from protocol import finish, load, options, prepare, train
 
 import pyrovae as pv
 from pyrovae import estimators, nets, posteriors, priors, schedules
@@ -29,10 +30,11 @@ EPOCHS, WARMUP, BATCH = 2_000, 100, 100
 
 def declare(data_shape: tuple[int, ...], model: str, prior: str, components: int = 500) -> Any:
     """The model of the paper: 1 or 2 stochastic layers."""
+    mixtures = {"vamp": priors.Vamp(components, start="data"), "exemplar": priors.Exemplar()}
     gated = nets.GatedMLP(300, 300)
     normal = posteriors.DiagonalNormal(scale="exp", log_variance_range=(-6, 2))
     parts: dict[str, Any] = {
-        "prior": priors.Vamp(components, start="data") if prior == "vamp" else None,
+        "prior": mixtures.get(prior),
         "posterior": normal,
         "encoder": gated,
         "decoder": gated,
@@ -42,46 +44,47 @@ def declare(data_shape: tuple[int, ...], model: str, prior: str, components: int
     return pv.HierarchicalVAE(data_shape, (40, 40), conditional=normal, between=gated, **parts)
 
 
-def main(arguments: argparse.Namespace) -> dict[str, Any]:
-    name = "-".join(("vampprior", arguments.data, arguments.model, arguments.prior))
-    folder = prepare(arguments, f"{name}-{arguments.seed}")
-    quick = arguments.quick
-    splits = load(arguments.data)
-    if arguments.limit:
-        splits = splits.take(arguments.limit)
-
+def fitted(
+    arguments: argparse.Namespace, splits: pv.data.Splits, folder: Path
+) -> tuple[Any, pv.History]:
+    """The model that the arguments choose, trained by the paper's protocol."""
     torch.manual_seed(arguments.seed)
-    vae = declare(splits.data_shape, arguments.model, arguments.prior, min(500, len(splits.train)))
-    if arguments.prior == "vamp":
+    components = min(500, len(splits.train))
+    vae = declare(splits.data_shape, arguments.model, arguments.prior, components)
+    if arguments.prior != "normal":
         vae.prior.initialize_from(splits.train)
-
-    epochs = arguments.epochs or (20 if quick else EPOCHS)
+    epochs = arguments.epochs or (20 if arguments.quick else EPOCHS)
     warmup = min(WARMUP, max(1, epochs // 4)) * -(-len(splits.train) // BATCH)
     history = train(
         vae, splits, folder, lr=5e-4, batch_size=BATCH, epochs=epochs, patience=50,
         beta=schedules.Linear(0, 1, steps=warmup), seed=arguments.seed,
-        # A Vamp prior has no closed KL.
-        estimator=estimators.ELBO() if arguments.prior == "vamp" else estimators.AnalyticKL(),
+        # A mixture has no closed KL.
+        estimator=estimators.AnalyticKL() if arguments.prior == "normal" else estimators.ELBO(),
     )  # fmt: skip
-
-    test = splits.take(1_000).test if quick else splits.test
-    particles = 1_000 if quick else 5_000
-    evidence = evaluate(vae, test, folder, pv.ImportanceSampling(particles))
-    ais = anneal(
-        vae, splits.test, folder, num_data=10 if quick else 500, particles=particles,
-        method=pv.AIS(
-            arguments.temperatures or (20 if quick else 200), 16, start="guide", precision="program"
-        ),
-    )  # fmt: skip
-    return record(arguments, history, **evidence, num_particles=particles, ais=ais)
+    return vae, history
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = options(__doc__, EPOCHS)
+def prepared(arguments: argparse.Namespace) -> tuple[pv.data.Splits, Path]:
+    """The data, and the folder of the run."""
+    chosen = (arguments.data, arguments.model, arguments.prior, str(arguments.seed))
+    folder = prepare(arguments, "-".join(("vampprior", *chosen)))
+    splits = load(arguments.data)
+    return splits.take(arguments.limit) if arguments.limit else splits, folder
+
+
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    splits, folder = prepared(arguments)
+    vae, history = fitted(arguments, splits, folder)
+    return finish(arguments, vae, splits, folder, history)
+
+
+def parser(
+    description: str | None = __doc__, priors: tuple[str, ...] = ("normal", "vamp")
+) -> argparse.ArgumentParser:
+    parser = options(description, EPOCHS, annealed=500)
     parser.add_argument("--data", choices=("static", "dynamic", "caltech"), default="static")
     parser.add_argument("--model", choices=("vae", "hvae"), default="vae")
-    parser.add_argument("--prior", choices=("normal", "vamp"), default="normal")
-    parser.add_argument("--temperatures", type=int, help="of AIS on 500 test data; default 200")
+    parser.add_argument("--prior", choices=priors, default=priors[0])
     parser.set_defaults(script=__file__)
     return parser
 
