@@ -5,12 +5,14 @@ from pyrovae.models.clustering import ClusteringVAE
 from pyrovae.models.conditional import ConditionalVAE
 from pyrovae.models.dequantization import VariationalDequantization
 from pyrovae.models.hierarchical import HierarchicalVAE
+from pyrovae.models.leave_one_out import LeaveOneOut
 from pyrovae.models.vae import VAE
 
 __all__ = [
     "ClusteringVAE",
     "ConditionalVAE",
     "HierarchicalVAE",
+    "LeaveOneOut",
     "Model",
     "VAE",
     "VariationalDequantization",

@@ -20,6 +20,7 @@ __all__ = ["Forms", "as_tensor"]
 class Forms:
     """Mixin of the models: short forms of the package's functions, for data of any form."""
 
+    prior: Any
     likelihood: Likelihood
     model: Any
     guide: Any
@@ -56,11 +57,27 @@ class Forms:
         return (x, *rest) if rest else x
 
     def fit(self, train: Any, *, valid: Any = None, **kwargs: Any) -> Any:
-        """Short for :func:`pyrovae.fit` with the :attr:`programs` and data of this model."""
+        """Short for :func:`pyrovae.fit` with the :attr:`programs` and data of this model.
+
+        With a prior that leaves each datum out of its own p(z), such as
+        :class:`pyrovae.priors.Exemplar`, data are counted here, and a prior that has seen no data
+        starts at these.
+
+        Raises:
+            ValueError: If such a prior was started from other data.
+        """
         from pyrovae.training.fit import fit
 
-        valid = None if valid is None else self.read(valid)
-        return fit(*self.programs, self.read(train), valid=valid, **kwargs)
+        model, guide = self.programs
+        train, valid = self.read(train), None if valid is None else self.read(valid)
+        if getattr(self.prior, "leaves_one_out", False):
+            from pyrovae.models.leave_one_out import LeaveOneOut
+
+            x = as_tensor(train, self._like)
+            self.prior.start_at(x)
+            programs, train = LeaveOneOut(self), (x, torch.arange(len(x)))
+            model, guide = programs.model, programs.guide
+        return fit(model, guide, train, valid=valid, **kwargs)
 
     def log_marginal(self, data: Any, **kwargs: Any) -> Any:
         """Short for :func:`pyrovae.log_marginal` with the :attr:`programs` and data of this

@@ -1,7 +1,8 @@
-"""A VAE with two stochastic layers."""
+"""A VAE with several stochastic layers."""
 
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -10,51 +11,78 @@ from torch import Tensor, nn
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, join, unbound
 from pyrovae.models.joint import JointPosterior, as_recipe, conditional_prior
+from pyrovae.models.layers import BottomUp, Draw, Ladder, LayeredGuide, TopDown
 from pyrovae.nets import Recipe
-from pyrovae.posteriors import DiagonalNormal, Posterior
+from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior, StandardNormal
 
 __all__ = ["HierarchicalVAE"]
 
+_GUIDES: dict[str, type[LayeredGuide]] = {
+    "top-down": TopDown,
+    "bottom-up": BottomUp,
+    "ladder": Ladder,
+}
+
 
 class HierarchicalVAE(Model):
-    r"""A VAE with two stochastic layers, both of which the decoder sees.
+    r"""A VAE with L stochastic layers, two by default.
 
-    .. math:: p(x, z_1, z_2) = p(z_2)\, p(z_1 \mid z_2)\, p(x \mid z_1, z_2), \qquad
-              q(z_1, z_2 \mid x) = q(z_2 \mid x)\, q(z_1 \mid x, z_2)
+    .. math:: p(x, z) = p(z_L) \prod_{n < L} p(z_n \mid z_{n+1})\; p(x \mid z_1, \dots, z_L)
 
-    ``model`` and ``guide`` are plain Pyro programs of x, ``(B, *data_shape)``, with the latent
-    sites ``"z2"`` and ``"z1"``, in that order in both, and the observed site ``"x"``, in the plate
-    ``"data"``. With ``priors.Vamp`` as prior, p(z2) is a mixture of :math:`q(z_2 \mid u_c)`.
+    ``model`` and ``guide`` are plain Pyro programs of x, ``(B, *data_shape)``, in the plate
+    ``"data"``. The model draws the latent sites ``"zL"`` (such as ``"z2"``) down to ``"z1"``, and
+    observes ``"x"``. The guide is one of three:
+
+    - ``"top-down"`` draws in the model's order,
+      :math:`q(z_L \mid x) \prod_n q(z_n \mid x, z_{n+1})`.
+    - ``"bottom-up"`` draws from the data upwards,
+      :math:`q(z_1 \mid x) \prod_n q(z_{n+1} \mid z_n)`.
+    - ``"ladder"`` shares the generative path. Networks carry features of x up to every layer, where
+      they make a normal; on the way down each layer's q is the product of that normal and
+      :math:`p(z_n \mid z_{n+1})`, weighted by precision. It keeps upper layers in use.
+
+    With ``priors.Vamp`` as prior, p(zL) is a mixture of :math:`q(z_L \mid u_c)`; a bottom-up guide
+    has no such distribution. Images take ``nets.Conv`` as encoder and decoder.
 
     Args:
         data_shape: Shape of one datum.
-        latent_dims: Dimensions (D1, D2) of z1 and z2, or one number for both.
-        prior: p(z2); default standard normal.
-        likelihood: p(x | z1, z2); default Bernoulli.
-        posterior: Family of q(z2 | x) and of q(z1 | x, z2), which share no parameters; default
+        latent_dims: Dimensions (D1, ..., DL) from the data upwards, or one number for two layers.
+        prior: p(zL); default standard normal.
+        likelihood: p(x | z); default Bernoulli.
+        posterior: Family of all layers of the guide, which share no parameters; default diagonal
+            normal, which a ladder needs.
+        conditional: Family of :math:`p(z_n \mid z_{n+1})`, declared by a posterior; default
             diagonal normal.
-        conditional: Family of p(z1 | z2), declared by a posterior; default diagonal normal.
-        encoder: Recipe of the networks that see x, one for each layer; default ``MLP(300, 300)``.
-        decoder: Recipe or module from (z1, z2), concatenated, to x; default ``MLP(300, 300)``.
-        between: Recipe of the networks between the layers, that of p(z1 | z2) and that of
-            q(z1 | x, z2), which sees features of x beside z2; default ``MLP(300)``.
-        features: Number of features of x in q(z1 | x, z2).
+        inference: The guide.
+        encoder: Recipe of the networks that see x: one for each layer of a top-down guide, one in
+            all of the others; default ``MLP(300, 300)``.
+        decoder: Recipe or module from the latents, concatenated, to x; default ``MLP(300, 300)``.
+        between: Recipe of the networks between the layers, those of :math:`p(z_n \mid z_{n+1})` and
+            those of the guide, which see features of x, latents, or both; default ``MLP(300)``.
+        features: Number of features of x in a top-down or ladder guide.
+        decoder_sees: ``"all"`` layers, or the ``"lowest"``, z1, alone.
 
     Raises:
         TypeError: If an argument is of another kind, or encoder or ``between`` is not a recipe.
-        ValueError: If sizes do not fit, distributions live on different spaces, or p(z1 | z2) is a
-            point mass.
+        ValueError: If sizes do not fit, distributions live on different spaces, p(z1 | z2) is a
+            point mass, a word is unknown, or a ladder does not get normals.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018), section 4,
-        `arXiv:1705.07120 <https://arxiv.org/abs/1705.07120>`_.
+        `arXiv:1705.07120 <https://arxiv.org/abs/1705.07120>`_; Ladder Variational Autoencoders
+        (Sønderby et al., 2016), `arXiv:1602.02282 <https://arxiv.org/abs/1602.02282>`_; Importance
+        Weighted Autoencoders (Burda et al., 2016), section 5, for the bottom-up guide,
+        `arXiv:1509.00519 <https://arxiv.org/abs/1509.00519>`_.
 
     Example:
         >>> vae = HierarchicalVAE((6,), latent_dims=(3, 2))
         >>> x = vae.sample(10)
         >>> vae.encode(x).sample().shape, vae.reconstruct(x).shape
         (torch.Size([10, 2]), torch.Size([10, 6]))
+        >>> deep = HierarchicalVAE((6,), latent_dims=(8, 4, 2), inference="ladder")
+        >>> [z.shape[-1] for z in deep.guide(x)]
+        [8, 4, 2]
     """
 
     def __init__(
@@ -66,88 +94,135 @@ class HierarchicalVAE(Model):
         likelihood: Likelihood | None = None,
         posterior: Posterior | None = None,
         conditional: Posterior | None = None,
+        inference: Literal["top-down", "bottom-up", "ladder"] = "top-down",
         encoder: Recipe | None = None,
         decoder: Recipe | nn.Module | None = None,
         between: Recipe | None = None,
         features: int = 300,
+        decoder_sees: Literal["all", "lowest"] = "all",
     ):
         super().__init__(data_shape)
         latent_dims = (latent_dims,) * 2 if isinstance(latent_dims, int) else latent_dims
-        if len(latent_dims) != 2:
+        if len(latent_dims) < 2:
             raise ValueError(
-                f"latent_dims must be two positive integers (D1, D2), found {latent_dims!r}."
+                f"latent_dims must be two or more positive integers, found {latent_dims!r}."
             )
-        low, top = self.latent_dims = tuple(check_size("latent_dims", d) for d in latent_dims)
-        sizes: Any = {"latent_dim": top, "data_shape": self.data_shape}
-        encoder, between = (
-            self._reading(likelihood, as_recipe("encoder", encoder, 300, 300)),
-            as_recipe("between", between, 300),
+        if inference not in _GUIDES:
+            raise ValueError(f"inference must be one of {', '.join(_GUIDES)}, found {inference!r}.")
+        if decoder_sees not in ("all", "lowest"):
+            raise ValueError(f"decoder_sees must be 'all' or 'lowest', found {decoder_sees!r}.")
+        dims = self.latent_dims = tuple(check_size("latent_dims", d) for d in latent_dims)
+        encoder = self._reading(likelihood, as_recipe("encoder", encoder, 300, 300))
+        between = as_recipe("between", between, 300)
+        self.posteriors = _GUIDES[inference](
+            posterior, conditional, encoder, between, dims, self.data_shape, features
         )
-        top_posterior = unbound(posterior, Posterior, DiagonalNormal)
-        self.top_posterior = top_posterior.bind(encoder=encoder, **sizes)
-        self.low_posterior = JointPosterior(
-            posterior, encoder, between, latent_dim=low, data_shape=self.data_shape,
-            given_dim=top, features=features, role="q(z1 | x, z2)",
-        )  # fmt: skip
-        self.conditional = conditional_prior(
-            conditional, "p(z1 | z2)", latent_dim=low, given_dim=top, encoder=between
+        self.conditionals = nn.ModuleList(
+            conditional_prior(
+                conditional, f"p(z{n} | z{n + 1})", latent_dim=low, given_dim=high, encoder=between
+            )
+            for n, (low, high) in enumerate(itertools.pairwise(dims), start=1)
         )
-        self._bind_likelihood(likelihood, decoder, low + top)
+        self.decoder_sees = decoder_sees
+        seen = sum(dims) if decoder_sees == "all" else dims[0]
+        self._bind_likelihood(likelihood, decoder, seen)
+        top = None if inference == "bottom-up" else self.posteriors.first
         self.prior = unbound(prior, Prior, StandardNormal).bind(
-            posterior=self.top_posterior, **sizes
+            latent_dim=dims[-1], data_shape=self.data_shape, posterior=top
         )
-        check_spaces(self.prior, self.top_posterior)
-        if self.conditional.space != self.low_posterior.posterior.space:
-            raise ValueError(
-                f"p(z1 | z2) = {self.conditional!r} lives on the space {self.conditional.space!r}, "
-                f"but q(z1 | x, z2) = {self.low_posterior.posterior!r} on "
-                f"{self.low_posterior.posterior.space!r}. Give conditional= the family of "
-                "posterior=."
-            )
+        self._check_spaces()
+
+    def _check_spaces(self) -> None:
+        *lower, (top, _) = self.posteriors.spaces
+        check_spaces(self.prior, top)
+        for n, (above, (part, space)) in enumerate(
+            zip(self.conditionals, lower, strict=True), start=1
+        ):
+            if above.space != space:
+                given = f"x, z{n + 1}" if isinstance(self.posteriors, TopDown) else "x"
+                raise ValueError(
+                    f"p(z{n} | z{n + 1}) = {above!r} lives on the space {above.space!r}, but "
+                    f"q(z{n} | {given}) = {part!r} on {space!r}. Give conditional= the family of "
+                    "posterior=."
+                )
+
+    @property
+    def top_posterior(self) -> Any:
+        """The module from x to q(zL | x)."""
+        return self.posteriors.first
+
+    @property
+    def conditional(self) -> Any:
+        """The module from z2 to p(z1 | z2)."""
+        return self.conditionals[0]
+
+    @property
+    def low_posterior(self) -> JointPosterior:
+        """The module from x and z2 to q(z1 | x, z2), in a top-down guide."""
+        return self.posteriors.lower[0]
 
     def model(self, x: Tensor) -> Tensor:
-        """Generative program: z2, z1 given z2, and x given both, observed."""
+        """Generative program: the layers from the top down, and x given them, observed."""
         self.check(x)
-        self.register_parameters("likelihood", "conditional", "prior")
+        self.register_parameters("likelihood", "conditionals", "prior")
         with pyro.plate("data", x.shape[0], dim=-1):
-            z2 = pyro.sample("z2", self.prior())  # (*K, B, D2)
-            z1 = pyro.sample("z1", self.conditional(z2))  # (*K, B, D1)
-            return pyro.sample("x", self.likelihood(join(z1, z2)), obs=x)
+            z = self._descend(pyro.sample(f"z{len(self.latent_dims)}", self.prior()), _pyro_draw)
+            return pyro.sample("x", self.likelihood(self._seen(z)), obs=x)
 
-    def guide(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Variational program: z2 given x, and z1 given x and z2."""
+    def guide(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Variational program: all layers given x; returns (z1, ..., zL)."""
         self.check(x, support=False)
-        self.register_parameters("top_posterior", "low_posterior")
+        self.register_parameters("posteriors")
+        if isinstance(self.posteriors, Ladder):
+            self.register_parameters("conditionals")
         with pyro.plate("data", x.shape[0], dim=-1):
-            z2 = pyro.sample("z2", self.top_posterior(x))
-            return pyro.sample("z1", self.low_posterior(x, z2)), z2
+            return tuple(self.posteriors(x, _pyro_draw, self.conditionals))
 
     def encode(self, x: Any) -> Any:
-        """The distribution q(z2 | x) of the top layer, batch shape ``(B,)``.
+        """The distribution of the layer that the guide draws first, batch shape ``(B,)``: q(zL |
+        x), or q(z1 | x) of a bottom-up guide.
 
         Args:
             x: Data ``(B, *data_shape)``, an array or a tensor of floating-point numbers.
         """
-        return self.top_posterior(self._as_data(x))
+        return self.posteriors.first(self._as_data(x))
 
-    def decode(self, z1: Tensor, z2: Tensor, *, mean: bool = True) -> Tensor:
-        """``(*batch, *data_shape)``: E[x | z1, z2], or with ``mean=False`` a draw of x."""
-        return self._decode(z1, z2, mean=mean)
+    def decode(self, *latents: Tensor, mean: bool = True) -> Tensor:
+        """``(*batch, *data_shape)``: E[x | z1, ..., zL], or with ``mean=False`` a draw of x."""
+        return self._decode(self._seen(latents), mean=mean)
 
     @torch.no_grad()
     def sample(self, num_samples: int = 1, *, mean: bool = False) -> Tensor:
-        """``(num_samples, *data_shape)``: draws of x; with ``mean=True``, E[x | z1, z2] of drawn z.
+        """``(num_samples, *data_shape)``: draws of x; with ``mean=True``, E[x | z] of drawn z.
 
         Raises:
             ValueError: If ``num_samples < 1``.
         """
-        z2 = self.prior().sample((check_size("num_samples", num_samples),))
-        return self.likelihood.show(self.decode(self.conditional(z2).sample(), z2, mean=mean))
+        shape = (check_size("num_samples", num_samples),)
+        z = self._descend(self.prior().sample(shape), _plain_draw)
+        return self.likelihood.show(self.decode(*z, mean=mean))
 
     @torch.no_grad()
     def reconstruct(self, x: Any, *, mean: bool = True) -> Tensor:
-        """``(B, *data_shape)``: E[x | z1, z2], or a draw of x, at one draw of z2 and z1 given x."""
-        like, x = x, self._as_data(x)
-        z2 = self.top_posterior(x).sample()
-        z1 = self.low_posterior(x, z2).sample()
-        return self.likelihood.show(self.decode(z1, z2, mean=mean), like)
+        """``(B, *data_shape)``: E[x | z], or a draw of x, at one draw of all layers given x."""
+        z = self.posteriors(self._as_data(x), _plain_draw, self.conditionals)
+        return self.likelihood.show(self.decode(*z, mean=mean), x)
+
+    def _descend(self, top: Tensor, draw: Draw) -> list[Tensor]:
+        """All layers from the model, given zL; z1 first, shapes ``(*K, B, Dn)``."""
+        z = [top]
+        for n in range(len(self.conditionals), 0, -1):
+            z.insert(0, draw(n, self.conditionals[n - 1](z[0])))
+        return z
+
+    def _seen(self, latents: Sequence[Tensor]) -> Tensor:
+        """What the decoder sees of the layers."""
+        return join(*latents) if self.decoder_sees == "all" else latents[0]
+
+
+def _pyro_draw(layer: int, distribution: Any) -> Tensor:
+    return pyro.sample(f"z{layer}", distribution)
+
+
+def _plain_draw(layer: int, distribution: Any) -> Tensor:
+    return distribution.sample()

@@ -2,6 +2,7 @@
 
 from pyrovae.priors.base import Prior
 from pyrovae.priors.categorical import Categorical, RelaxedCategorical
+from pyrovae.priors.exemplar import Exemplar
 from pyrovae.priors.flow import Flow
 from pyrovae.priors.gaussian_mixture import GaussianMixture
 from pyrovae.priors.hyperspherical_uniform import HypersphericalUniform
@@ -11,6 +12,7 @@ from pyrovae.priors.vamp import Vamp
 
 __all__ = [
     "Categorical",
+    "Exemplar",
     "Flow",
     "GaussianMixture",
     "HypersphericalUniform",

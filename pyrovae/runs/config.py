@@ -66,8 +66,8 @@ class Config:
         dequantize: Make grey levels real numbers, by uniform noise of one level's width. Training
             data get it anew for each batch. It is for likelihoods that are densities.
         model: The kind of model: VAE, HierarchicalVAE, ConditionalVAE or ClusteringVAE.
-        latent_dim: Dimension D of z; a HierarchicalVAE takes one number for both layers or
-            [D1, D2], from the data upwards.
+        latent_dim: Dimension D of z; a HierarchicalVAE takes one number for two layers or
+            [D1, ..., DL], from the data upwards.
         condition_dim: Size of the condition of a ConditionalVAE; default as the labels of the data.
         prior: p(z). A ConditionalVAE also takes one of the posteriors, as p(z | y).
         likelihood: p(x | z).
@@ -112,7 +112,7 @@ class Config:
     binarize: Literal["auto", "none", "threshold", "stochastic", "dynamic"] = "auto"
     dequantize: bool = False
     model: Declared = field(default_factory=_declared("VAE"))
-    latent_dim: int | tuple[int, int] = 16
+    latent_dim: int | tuple[int, ...] = 16
     condition_dim: int | None = None
     prior: Declared = field(default_factory=_declared("priors.StandardNormal"))
     likelihood: Declared = field(default_factory=_declared("likelihoods.Bernoulli"))

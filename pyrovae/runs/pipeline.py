@@ -18,7 +18,7 @@ from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.page import report
 from pyrovae.runs.run import Run
 from pyrovae.runs.terminal import binarized, headline, say, seeded
-from pyrovae.training import History, NonFiniteLoss, checkpoint, fit
+from pyrovae.training import History, NonFiniteLoss, checkpoint
 
 __all__ = ["evaluate", "resume", "settle", "train"]
 
@@ -201,9 +201,7 @@ def _fit(
     resume: bool,
 ) -> History:
     config = run.config
-    return fit(
-        vae.model,
-        vae.guide,
+    return vae.fit(
         arguments(vae, splits, "train"),
         valid=arguments(vae, splits, "valid"),
         estimator=parts["estimator"],

@@ -49,6 +49,8 @@ PRIORS = {
     "Vamp-FullRankNormal": (priors.Vamp(num_components=3), "real", 2, SMOOTH),
     "Vamp-PowerSpherical": (priors.Vamp(num_components=3), "sphere", 3, KINKED),
     "Vamp-Categorical": (priors.Vamp(num_components=3), "one-hot", 3, SMOOTH),
+    "Exemplar-DiagonalNormal": (priors.Exemplar(scale=0.7), "real", 2, SMOOTH),
+    "Exemplar-DiagonalNormal-1d": (priors.Exemplar(scale=0.7), "real", 1, SMOOTH),
     "HypersphericalUniform": (priors.HypersphericalUniform(), "sphere", 3, SMOOTH),
     "HypersphericalUniform-circle": (priors.HypersphericalUniform(), "sphere", 2, SMOOTH),
     "Categorical": (priors.Categorical(num_categories=3, learned=True), "one-hot", 6, SMOOTH),
@@ -125,12 +127,14 @@ def law(kind, name):
         part = bound_posterior(part, dim)
         return part.distribution(outputs_of(part)), space, error
     posterior = None
-    if isinstance(part, priors.Vamp):
+    if isinstance(part, priors.Vamp | priors.Exemplar):
         posterior = bound_posterior(getattr(posteriors, name.split("-")[1])(), dim)
     part = part.redeclare().bind(latent_dim=dim, data_shape=SHAPE, posterior=posterior)
     with torch.no_grad():
         for parameter in part.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
+    if isinstance(part, priors.Exemplar):
+        part.eval().initialize_from(torch.rand(4, *SHAPE))
     return part(), space, error
 
 

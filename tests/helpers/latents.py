@@ -39,6 +39,7 @@ PRIORS: dict[str, tuple[Any, Any]] = {
     "StudentT": (counts, {"df": st.floats(1.5, 30.0), "scale": scales}),
     "Flow": (counts, maps),
     "Vamp": (None, {"num_components": counts}),
+    "Exemplar": (None, {"num_neighbours": counts, "scale": scales}),
     "HypersphericalUniform": (st.integers(2, 5), {}),
     "Categorical": (counts, {"num_categories": categories, "learned": st.booleans()}),
     "RelaxedCategorical": (
@@ -105,12 +106,15 @@ def laws(draw, kind, name, batch=ALONE):
     dims, arguments = PRIORS[name]
     values = {key: draw(strategy) for key, strategy in arguments.items()}
     mixed = None
-    if name == "Vamp":
-        mixed = draw(st.sampled_from(sorted(POSTERIORS)).flatmap(bound_posteriors))
+    if name in ("Vamp", "Exemplar"):
+        names = sorted(POSTERIORS) if name == "Vamp" else ["DiagonalNormal", "FullRankNormal"]
+        mixed = draw(st.sampled_from(names).flatmap(bound_posteriors))
         sizes = {"latent_dim": mixed.latent_dim, "data_shape": mixed.data_shape}
     else:
         sizes = {"latent_dim": size_of(draw(dims), values), "data_shape": draw(data_shapes)}
     part = shake(getattr(priors, name)(**values).bind(**sizes, posterior=mixed).double(), spread)
+    if name == "Exemplar":
+        part.eval().initialize_from(torch.rand(draw(counts), *mixed.data_shape))
     found = part()
     assert tuple(found.batch_shape) == ()
     return Law(part, found.expand(draw(batch)), part.space)
