@@ -15,7 +15,14 @@ from pyrovae.data.arrays import as_tensor
 from pyrovae.data.rows import Rows, is_small, rows_of
 from pyrovae.programs import Program, modules_of
 
-__all__ = ["as_arguments", "as_tensors", "check_finite", "for_programs", "num_arguments"]
+__all__ = [
+    "as_arguments",
+    "as_tensors",
+    "check_finite",
+    "for_programs",
+    "is_several",
+    "num_arguments",
+]
 
 
 def as_arguments(
@@ -47,7 +54,7 @@ def as_arguments(
     """
     what = "The data" if name == "data" else f"The {name} data"
     found = []
-    several = _is_several(data)
+    several = is_several(data)
     for place, item in enumerate(data if several else (data,)):
         called = f"{what} (argument {place})" if several and len(data) > 1 else what
         value = _opened(item, called, missing)
@@ -154,7 +161,7 @@ class _Check:
         return x
 
 
-def _is_several(data: Any) -> bool:
+def is_several(data: Any) -> bool:
     """Whether these are several arguments: a tuple, or a list that holds arrays."""
     if not isinstance(data, tuple | list):
         return False

@@ -11,7 +11,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrovae import posteriors, priors
-from pyrovae.data.arguments import as_arguments
+from pyrovae.data.arguments import as_arguments, is_several
 from pyrovae.data.rows import Rows
 from pyrovae.declare import Declared, is_count
 from pyrovae.likelihoods import Bernoulli, Likelihood
@@ -81,7 +81,7 @@ class Model(Declared, Forms, nn.Module, ABC):
                 decoder does not end in a bias for each output or channel.
         """
         like = self._like
-        x = self.likelihood.read(data[0] if isinstance(data, tuple | list) else data)
+        x = self.likelihood.read(data[0] if is_several(data) else data)
         missing = self.likelihood.missing
         x = as_arguments(x, device=like.device, dtype=like.dtype, missing=missing)[0]
         Model.check(self, x if isinstance(x, Tensor) else x[:1], support=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.data import arrays
-from pyrovae.data.arguments import as_arguments
+from pyrovae.data.arguments import as_arguments, is_several
 from pyrovae.data.rows import Rows
 from pyrovae.likelihoods import Likelihood
 from pyrovae.likelihoods.frames import frame_of
@@ -49,7 +49,7 @@ class Forms:
         Args:
             data: x, or a tuple that begins with x.
         """
-        x, *rest = data if isinstance(data, tuple | list) else (data,)
+        x, *rest = data if is_several(data) else (data,)
         x = self.likelihood.read(x)
         if self.likelihood.missing and isinstance(x, np.ndarray | Tensor) and len(rest) < 2:
             x, mask = self.likelihood.fill(torch.as_tensor(x))
@@ -127,7 +127,7 @@ class Forms:
             data: x, or a tuple ``(x, y)`` for a model that is given y.
             batch_size: How many data are encoded at once.
         """
-        parts = data if isinstance(data, tuple | list) else (data,)
+        parts = data if is_several(data) else (data,)
         read = [self.likelihood.read(parts[0]), *parts[1:]]
         args = as_arguments(tuple(read), dtype=self._like.dtype, missing=self.likelihood.missing)
         codes = []
