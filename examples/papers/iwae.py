@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = prepare(arguments, "-".join(("iwae", *map(str, chosen))))
     grey = pv.data.load("mnist")
     drawn = grey.binarize("dynamic")
-    splits = replace(drawn, train=torch.cat([grey.train, grey.valid]))
+    splits = replace(drawn, train=torch.cat([grey.train, grey.valid]), labels=None)
     if arguments.limit:
         splits = splits.take(arguments.limit)
 
