@@ -202,18 +202,25 @@ def test_a_run_that_was_killed_late_or_early_is_finished(missing, swept, tmp_pat
         assert sum(row.evidence is not None for row in found.rows) == 4
 
 
-def test_a_loss_that_is_not_finite_is_a_row(tmp_path, quick):
-    found = pv.sweep({**TINY, "lr": [1e30]}, tmp_path / "sweep")
-    (row,) = found.rows
-    assert row.state == "fail"
+def test_one_seed_ranks_no_models_and_a_loss_that_is_not_finite_is_a_row(tmp_path, quick):
+    found = pv.sweep({**TINY, "lr": [1e-3, 1e-2, 1e30], "epochs": 1}, tmp_path / "sweep")
+    (group,) = found.groups
+    assert group.comparison.ranks() == ["-", "-"]
+    assert "One training seed shows weights, not a model" in repr(found)
+    page = (tmp_path / "sweep" / "sweep.html").read_text("utf-8")
+    assert "One training seed a model ranks no models" in page
+    (row,) = [row for row in found.rows if row.state == "fail"]
+    assert row.values == {"lr": 1e30}
     assert row.reason.startswith("Training stopped")
-    assert "No run has held-out evidence yet" in (tmp_path / "sweep/sweep.html").read_text("utf-8")
+    assert row.reason.split(":")[0] in page
 
 
 def test_a_pruner_ends_runs_on_the_validation_bound(tmp_path, quick):
     never = {"class_path": "ThresholdPruner", "init_args": {"lower": 0.0}}
     found = pv.sweep({**TINY, "pruner": never, "lr": [1e-3, 1e-2]}, tmp_path / "sweep")
     assert [row.state for row in found.rows] == ["pruned", "pruned"]
+    page = (tmp_path / "sweep" / "sweep.html").read_text("utf-8")
+    assert "No run has held-out evidence yet" in page
     (trial, _) = found.study.trials
     assert list(trial.intermediate_values) == [1]
     assert "2 pruned" in repr(found)
@@ -227,15 +234,6 @@ def test_what_may_not_be_compared_stands_apart_and_is_named(tmp_path, quick):
     assert "Models of different groups differ in test data: their numbers must not be" in text
     page = (tmp_path / "sweep" / "sweep.html").read_text("utf-8")
     assert "their numbers must not be compared" in page
-
-
-def test_one_seed_ranks_no_models(tmp_path, quick):
-    found = pv.sweep({**TINY, "latent_dim": [2, 3], "epochs": 1}, tmp_path / "sweep")
-    (group,) = found.groups
-    assert group.comparison.ranks() == ["-", "-"]
-    assert "One training seed shows weights, not a model" in repr(found)
-    page = (tmp_path / "sweep" / "sweep.html").read_text("utf-8")
-    assert "One training seed a model ranks no models" in page
 
 
 def test_on_the_command_line(swept, tmp_path, monkeypatch, quick, capsys):

@@ -1,8 +1,13 @@
 """What a sweep's file declares."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 import pyrovae as pv
+from pyrovae.cli.parse import parse
 from pyrovae.runs.sweeps.axes import Range
 from pyrovae.runs.sweeps.declaration import Declaration
 
@@ -123,3 +128,27 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("priors: [Vamp]")
     with pytest.raises(ValueError, match=r"bad\.yaml: There is no option 'priors'"):
         Declaration.load(tmp_path / "bad.yaml")
+
+
+DOCS = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("page", ["docs/sweeps.md", "README.md"])
+def test_what_the_pages_declare_are_sweeps(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        declaration = Declaration.of(yaml.safe_load(block))
+        assert declaration.check().data == "digits"
+        assert len(declaration.seeds) >= 3
+
+
+def test_the_commands_of_the_page_parse():
+    text = (DOCS / "docs/sweeps.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^pyrovae (sweep .*)$", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        function, given = parse("sweep", command.split()[1:])
+        assert function.__name__ == "sweep"
+        assert given["file"].name == "priors.yaml"

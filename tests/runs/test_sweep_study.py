@@ -167,6 +167,12 @@ def test_half_a_line_of_a_full_disk_is_cut_off(tmp_path):
     assert not (tmp_path / "study.journal.lock").exists()
 
 
+def test_reading_needs_a_study_and_writes_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no study\.journal.*give storage="):
+        open_study(tmp_path, None)
+    assert not [*tmp_path.iterdir()]
+
+
 SEARCH = {
     "lr": {"low": 1e-4, "high": 1e-2, "log": True},
     "prior": ["StandardNormal", "Vamp"],

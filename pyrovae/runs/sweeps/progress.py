@@ -63,8 +63,8 @@ class Screen:
         return [*latest(self.study.get_trials(deepcopy=False)).values()]
 
     def _tell(self, trial: Any, total: int) -> None:
-        self.total.clear()
-        say(f"{len(self.ended)}/{total}", f"{described(trial)}: {_outcome(trial)}")
+        with self.total.external_write_mode(file=sys.stdout):  # bars make room
+            say(f"{len(self.ended)}/{total}", f"{described(trial)}: {_outcome(trial)}")
 
     def _show(self, trial: Any) -> None:
         if trial.number not in self.bars:

@@ -43,17 +43,21 @@ def open_study(
     """The study of a sweep's folder, made where there is none yet if a declaration is given.
 
     Raises:
+        FileNotFoundError: If there is none, and no declaration is given.
         ValueError: If the folder holds another sweep, or the sampler or pruner cannot be made.
     """
     package, name, where = optuna(), "sweep", storage
     if declaration is not None:
         _searching(declaration, 0)  # an error of theirs comes before anything is written
     if storage is None:
-        journal = package.storages.journal
-        _mend(folder / "study.journal", journal)
-        where = package.storages.JournalStorage(
-            journal.JournalFileBackend(str(folder / "study.journal"))
-        )
+        journal, path = package.storages.journal, folder / "study.journal"
+        if declaration is not None:
+            _mend(path, journal)
+        elif not path.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no study.journal. If its study is in a database, give storage=..."
+            )
+        where = package.storages.JournalStorage(journal.JournalFileBackend(str(path)))
     else:
         name = folder.resolve().name
     if declaration is None:
