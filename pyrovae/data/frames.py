@@ -218,8 +218,11 @@ def as_given(values: Any, data: Any, name: str = "z") -> Any:
         names = [name] if array.ndim == 1 else [f"{name}{i}" for i in range(flat.shape[1])]
         columns = {column: flat[:, i] for i, column in enumerate(names)}
         made = nw.from_dict(columns, backend=frame.implementation)
+        native: Any = made.to_native()
         index = nw.maybe_get_index(frame)
-        return (made if index is None else nw.maybe_set_index(made, index=index)).to_native()
+        if index is not None:
+            native.index = index
+        return native
     if isinstance(first, np.ndarray | list) or hasattr(first, "toarray"):
         return array
     return tensor
