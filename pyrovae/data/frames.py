@@ -67,9 +67,9 @@ def _check_numeric(columns: Sequence[Any], what: str) -> None:
     if other:
         named = _listed(f"{str(c.name)!r} ({c.dtype})" for c in other)
         raise TypeError(
-            f"{what} have columns without numbers: {named}. Leave them out, or "
-            "convert them: categories to labels or one column each, dates to "
-            "numbers."
+            f"{what} have columns without numbers: {named}. Keep the numeric "
+            "columns only, or convert the others: categories to labels or one column each, dates "
+            "to numbers."
         )
 
 
