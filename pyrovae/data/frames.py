@@ -201,7 +201,7 @@ def as_given(values: Any, data: Any, name: str = "z") -> Any:
     import narwhals as nw
     import torch
 
-    first = data[0] if isinstance(data, tuple) and data else data
+    first: Any = data[0] if isinstance(data, tuple) and data else data
     tensor = torch.as_tensor(values).detach().cpu()
     array = tensor.numpy()
     if type(first).__module__.startswith("anndata"):

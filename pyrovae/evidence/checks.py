@@ -6,20 +6,18 @@ import torch
 from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyrovae.data.arguments import as_arguments
-from pyrovae.data.rows import Rows
-from pyrovae.programs import Program, modules_of, takes_missing
+from pyrovae.programs import Program, modules_of
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
 
 
 def check_arguments(
     model: Program, guide: Program, data: Any, device: Any = None
-) -> tuple[tuple[Tensor | Rows, ...], torch.device]:
-    """The data, in the dtype of the parameters, and the device on which the programs run.
+) -> tuple[tuple[Any, ...], torch.device]:
+    """The data as tensors or rows, in the parameters' dtype, and where the programs run.
 
     Raises:
         TypeError: If the data are not arrays.
@@ -30,11 +28,7 @@ def check_arguments(
         p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()
     )
     like = next(floating, None)
-    args = as_arguments(
-        data,
-        dtype=None if like is None else like.dtype,
-        missing=takes_missing((model, guide)),
-    )
+    args = as_arguments(data, dtype=None if like is None else like.dtype)
     if device is None:
         device = like.device if like is not None else args[0].device
     device = torch.device(device)
