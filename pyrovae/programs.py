@@ -215,13 +215,6 @@ def check_data(programs: Sequence[Program], *data: Tensor) -> None:
             check(*data[: num_positional(check)])
 
 
-def takes_missing(programs: Sequence[Program]) -> bool:
-    """Whether a module behind the programs says, by a true attribute ``takes_missing``, that its
-    data may be NaN.
-    """
-    return any(getattr(module, "takes_missing", False) is True for module in modules_of(*programs))
-
-
 def num_positional(function: Callable[..., Any]) -> int | None:
     """How many positional arguments a function takes; None for any number."""
     parameters = inspect.signature(function).parameters.values()

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from pyrovae.data import loaders
 from pyrovae.data.arguments import as_arguments, num_arguments
 from pyrovae.data.rows import Rows
-from pyrovae.programs import takes_missing
 
 __all__ = ["Batches", "as_batches"]
 
@@ -37,7 +36,6 @@ class Batches:
         num_arguments: How many elements of a loader's batch to keep; None keeps all.
         device, dtype: Where batches go, and the precision of floating ones.
         name: What to call the data in errors.
-        missing: Whether data may be NaN.
 
     Raises:
         TypeError, ValueError: If a batch cannot be data of the programs, such as one with NaN. The
@@ -57,9 +55,8 @@ class Batches:
         device: torch.device,
         dtype: torch.dtype,
         name: str = "data",
-        missing: bool = False,
     ):
-        self.name, self.check, self.drop_last, self.missing = name, check, drop_last, missing
+        self.name, self.check, self.drop_last = name, check, drop_last
         self.source, self.batch_size, self.shuffle = source, batch_size, shuffle
         self.transform, self.num_arguments = transform, num_arguments
         self.device, self.dtype = device, dtype
@@ -168,7 +165,6 @@ class Batches:
                 self._cast,
                 num_arguments=self.num_arguments,
                 name=self.name,
-                missing=self.missing,
             )
         elif self._in_memory:
             for (index,) in self.indices():
@@ -218,14 +214,13 @@ def as_batches(
     """Batches of all that :func:`~pyrovae.data.arguments.as_arguments` takes, of a ``Dataset`` or
     of a ``DataLoader``.
 
-    Other arguments are those of :class:`Batches`. Data may be NaN where a module behind the
-    programs has a true attribute ``takes_missing``.
+    Other arguments are those of :class:`Batches`.
 
     Raises:
         TypeError: If the data are of another kind.
         ValueError: If they are empty, of unequal lengths, or not finite.
     """
-    kept, missing = None, takes_missing(programs)
+    kept = None
     if isinstance(data, TensorDataset):
         data = data.tensors[: num_arguments(programs[0])]
     if isinstance(data, Dataset):
@@ -235,7 +230,7 @@ def as_batches(
         kept = num_arguments(programs[0])
         source: tuple[Tensor | Rows, ...] | DataLoader = data
     else:
-        source = as_arguments(data, device=device, dtype=dtype, name=name, missing=missing)
+        source = as_arguments(data, device=device, dtype=dtype, name=name)
         if drop_last and len(source[0]) < batch_size:
             raise ValueError(
                 f"drop_last=True leaves no batch: there are {len(source[0])} {name} data, fewer "
@@ -252,5 +247,4 @@ def as_batches(
         device=device,
         dtype=dtype,
         name=name,
-        missing=missing,
     )

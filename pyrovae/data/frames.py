@@ -67,9 +67,9 @@ def _check_numeric(columns: Sequence[Any], what: str) -> None:
     if other:
         named = _listed(f"{str(c.name)!r} ({c.dtype})" for c in other)
         raise TypeError(
-            f"{what} have columns without numbers: {named}. Leave them out, or "
-            "convert them: categories to labels or one column each, dates to "
-            "numbers."
+            f"{what} have columns without numbers: {named}. Keep the numeric "
+            "columns only, or convert the others: categories to labels or one column each, dates "
+            "to numbers."
         )
 
 
@@ -201,7 +201,7 @@ def as_given(values: Any, data: Any, name: str = "z") -> Any:
     import narwhals as nw
     import torch
 
-    first = data[0] if isinstance(data, tuple) and data else data
+    first: Any = data[0] if isinstance(data, tuple) and data else data
     tensor = torch.as_tensor(values).detach().cpu()
     array = tensor.numpy()
     if type(first).__module__.startswith("anndata"):
@@ -218,8 +218,11 @@ def as_given(values: Any, data: Any, name: str = "z") -> Any:
         names = [name] if array.ndim == 1 else [f"{name}{i}" for i in range(flat.shape[1])]
         columns = {column: flat[:, i] for i, column in enumerate(names)}
         made = nw.from_dict(columns, backend=frame.implementation)
+        native: Any = made.to_native()
         index = nw.maybe_get_index(frame)
-        return (made if index is None else nw.maybe_set_index(made, index=index)).to_native()
+        if index is not None:
+            native.index = index
+        return native
     if isinstance(first, np.ndarray | list) or hasattr(first, "toarray"):
         return array
     return tensor

@@ -42,7 +42,7 @@ class ImageRows(Rows):
                 f"{files[0].parent}. Convert them to one."
             )
         self.mode = "RGB" if "RGB" in kinds else None
-        self.dtype = {"8-bit": torch.uint8, "16-bit": torch.uint16}.get(*depths, torch.float32)
+        self.dtype = {"8-bit": torch.uint8, "16-bit": torch.uint16}.get(depths.pop(), torch.float32)
         first, edges = files[0], modes[files[0]][1]
         for file, (_, other) in modes.items():
             if size is None and other != edges:
@@ -77,13 +77,13 @@ def _mode(file: Path) -> tuple[str, tuple[int, int]]:
 
     try:
         with Image.open(file) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise ValueError(
-                    f"The image {file} holds {image.n_frames} frames. Save each as a file."
-                )
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ValueError(f"The image {file} holds {frames} frames. Save each as a file.")
             mode, size = image.mode, image.size
             if mode == "I":
-                low, high = image.getextrema()
+                levels = np.array(image)
+                low, high = levels.min(), levels.max()
                 mode = "I?" if low >= 0 and high <= _WIDE else "I"
     except OSError as error:
         raise ValueError(f"Cannot read the image {file}: it is damaged or no image.") from error

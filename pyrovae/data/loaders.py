@@ -57,7 +57,6 @@ def loaded(
     *,
     num_arguments: int | None,
     name: str,
-    missing: bool = False,
 ) -> Iterator[tuple[Tensor, ...]]:
     """The batches of a loader in one pass, checked.
 
@@ -66,7 +65,6 @@ def loaded(
         cast: To the device and precision of the programs.
         num_arguments: How many elements of each batch to keep; None keeps all.
         name: What to call the data in errors.
-        missing: Whether floating-point numbers may be NaN.
 
     Raises:
         TypeError: If batches are no arrays.
@@ -78,10 +76,10 @@ def loaded(
         where = f"Batch {number} of the {name} data"
         tensors = []
         for item in _elements(batch, where)[:num_arguments]:
-            tensor = as_tensor(item, where, missing=missing)
+            tensor = as_tensor(item, where)
             # Checked before the move to the device, where looking at a value would wait for all
             # work there.
-            check_finite(tensor, f"{where} holds", missing=missing)
+            check_finite(tensor, f"{where} holds")
             tensors.append(cast(tensor.detach()))
         shapes = _checked_shapes(tensors, shapes, where)
         yield tuple(tensors)

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ class FileRows(Rows):
             for first, last in _runs(index[order]):
                 rows = np.empty((last - first, self.width), np.uint8)
                 file.seek(self.offset + int(index[order[first]]) * self.width)
-                if file.readinto(memoryview(rows).cast("B")) != rows.size:
+                if file.readinto(memoryview(rows.data).cast("B")) != rows.size:
                     raise ValueError(f"{self.path} ends too early: it changed while it was read.")
                 view[order[first:last]] = rows
         if self.levels:
@@ -221,10 +222,10 @@ def rows_of(source: Any, what: str, *, levels: bool = False) -> Rows:
     if len(source.shape) == 0:
         raise ValueError(f"{what} are a single number; the first dimension counts the data.")
     # A part of a map does not know its place in the file; a private map may differ from the file.
-    whole = isinstance(source, np.memmap) and type(source.base).__name__ == "mmap"
-    if whole and source.mode != "c" and source.flags.c_contiguous and source.size:
+    whole = isinstance(source, np.memmap) and isinstance(source.base, mmap)
+    if whole and source.mode != "c" and source.flags.c_contiguous and source.filename:
         place = source.shape, source.dtype, source.offset
-        return FileRows(Path(source.filename), *place, levels=levels)
+        return FileRows(Path(str(source.filename)), *place, levels=levels)
     return IndexedRows(source, what)
 
 

@@ -112,7 +112,7 @@ class Splits:
         labels = [self.labelled(part)[1] for part in PARTS]
         return labels[0].shape[1] if labels[0].dim() > 1 else 1 + max(int(y.max()) for y in labels)
 
-    def labelled(self, part: str) -> tuple[Tensor | Rows, Tensor]:
+    def labelled(self, part: str) -> tuple[Any, Tensor]:
         """Data and labels of a part, ``(x, y)``, as a conditional model takes them.
 
         Raises:

@@ -13,15 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 from pyrovae.data.arguments import as_arguments
 from pyrovae.data.rows import Rows
 from pyrovae.evidence.streamed import streamed
-from pyrovae.programs import Program, modules_of, takes_missing
+from pyrovae.programs import Program, modules_of
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
 
 
 def check_arguments(
     model: Program, guide: Program, data: Any, device: Any = None
-) -> tuple[tuple[Tensor | Rows, ...], torch.device]:
-    """The data, in the dtype of the parameters, and the device on which the programs run.
+) -> tuple[tuple[Any, ...], torch.device]:
+    """The data as tensors or rows, in the parameters' dtype, and where the programs run.
 
     Raises:
         TypeError: If the data are not arrays.
@@ -37,7 +37,7 @@ def check_arguments(
     if isinstance(data, Dataset | DataLoader):
         args = streamed(data, (model, guide), dtype)
     else:
-        args = as_arguments(data, dtype=dtype, missing=takes_missing((model, guide)))
+        args = as_arguments(data, dtype=dtype)
     if device is None:
         device = like.device if like is not None else args[0].device
     device = torch.device(device)

@@ -130,12 +130,12 @@ def test_wide_images_keep_their_levels(tmp_path, suffix):
     assert data.load(tmp_path / "wide.npy").levels == 65536
 
 
-def test_images_of_unknown_range_are_refused(tmp_path):
+def test_images_without_a_range_are_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 1e6, dtype=np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"floating numbers.*8 or 16 bits"):
+    with pytest.raises(ValueError, match=r"values from 1e\+06 to 1e\+06, which is no range"):
         data.load(tmp_path)
     Image.fromarray(np.full((4, 4), 10**6, dtype=np.int32)).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"32-bit numbers.*8 or 16 bits"):
+    with pytest.raises(ValueError, match=r"values from 1e\+06 to 1e\+06, which is no range"):
         data.load(tmp_path)
     Image.fromarray(np.full((4, 4), 1000, dtype=np.uint16)).save(tmp_path / "a.tif")
     Image.fromarray(np.full((4, 4), 100, dtype=np.uint8)).save(tmp_path / "b.tif")

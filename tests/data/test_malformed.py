@@ -214,15 +214,22 @@ def test_loaders_that_are_refused(name):
     make, message = LOADERS[name]
     vae = pv.VAE(3, 2, likelihood=pv.likelihoods.Gaussian(), encoder=pv.nets.MLP(4))
     with pytest.raises((TypeError, ValueError), match=message):
-        pv.fit(lambda *x: vae.model(*x), lambda *x: vae.guide(*x), make(), epochs=1, batch_size=4)
+        pv.fit(
+            lambda *x: vae.model(*x),
+            lambda *x: vae.guide(*x),
+            make(),
+            epochs=1,
+            batch_size=4,
+            capture=False,
+        )
 
 
 def test_a_stream_without_a_length_trains_and_one_that_is_used_up_is_named():
     vae = pv.VAE(3, 2, likelihood=pv.likelihoods.Gaussian(), encoder=pv.nets.MLP(4))
-    history = vae.fit(Stream(ROWS), valid=Stream(ROWS), epochs=2, batch_size=4, compile=False)
+    history = vae.fit(Stream(ROWS), valid=Stream(ROWS), epochs=2, batch_size=4, capture=False)
     assert len(history) == 2
     with pytest.raises(ValueError, match=r"gave no batch.*start anew at each iteration"):
-        vae.fit(Stream(ROWS, once=True), epochs=2, batch_size=4, compile=False)
+        vae.fit(Stream(ROWS, once=True), epochs=2, batch_size=4, capture=False)
 
 
 @st.composite

@@ -1,0 +1,273 @@
+"""Tables, AnnData files and image folders come in as they are, and results go back."""
+
+import numpy as np
+import pandas
+import polars
+import pytest
+import scipy.sparse
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from pyrovae import data
+from pyrovae.data import rows as rows_module
+from pyrovae.data.rows import Rows
+
+
+@pytest.fixture
+def frame():
+    random = np.random.default_rng(0)
+    return pandas.DataFrame(
+        {
+            "height": random.normal(size=30),
+            "weight": random.normal(size=30).astype(np.float32),
+            "count": random.integers(0, 9, 30),
+            "kind": random.choice(["cat", "dog", "eel"], 30),
+            "site": random.choice(["north", "south"], 30),
+        }
+    )
+
+
+def write(frame, path):
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+
+
+def rejoined(splits):
+    """All data with their labels, in an order that does not depend on the split."""
+    x = torch.cat([splits.train, splits.valid, splits.test])
+    y = torch.cat(splits.labels)
+    order = x[:, 0].argsort()
+    return x[order], y[order]
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas", "pyarrow"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_tables_by_each_library(tmp_path, monkeypatch, frame, suffix, library):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    libraries = {"polars", "pandas", "pyarrow"} - {library}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in libraries else find(name)
+    )
+    path = tmp_path / f"animals{suffix}"
+    write(frame, path)
+    splits = data.load(path, labels="kind", columns=["height", "weight", "count"])
+    assert (splits.name, splits.data_shape, splits.levels) == ("animals", (3,), None)
+    assert splits.classes == ("cat", "dog", "eel")
+    sorted_frame = frame.sort_values("height")
+    x, y = rejoined(splits)
+    np.testing.assert_allclose(x, sorted_frame[["height", "weight", "count"]], rtol=1e-6)
+    assert [splits.classes[i] for i in y] == sorted_frame["kind"].tolist()
+    given = data.load(path, covariates=["kind", "count"], columns=["height", "weight"])
+    assert given.condition_dim == 4
+    _, y = rejoined(given)
+    expected = np.column_stack([pandas.get_dummies(sorted_frame["kind"]), sorted_frame["count"]])
+    np.testing.assert_array_equal(y, expected.astype(np.float32))
+
+
+def test_no_library_that_reads_tables(tmp_path, monkeypatch, frame):
+    import importlib.util
+
+    write(frame, tmp_path / "a.csv")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pyrovae\[tables\]"):
+        data.load(tmp_path / "a.csv")
+
+
+BAD = {
+    "text": ("a,b\n1,x\n2,y\n", {}, "without numbers: 'b' .*columns= .*labels="),
+    "gap": ("a,b\n1,\n2,3\n", {}, "missing cells: 1 in 'b'"),
+    "no names": ("1.5,2.5\n3,4\n", {}, "first line .* holds numbers"),
+    "index": (",a\n0,5\n1,6\n", {}, "counts the rows.*index=False"),
+    "no column": ("a,b\n1,2\n", {"labels": "c"}, "no column 'c': found 'a', 'b'"),
+    "nothing left": ("a\n1\n", {"labels": "a"}, "no column of data"),
+    "real labels": ("a,b\n1,2.5\n", {"labels": "b"}, "found real numbers.*covariates"),
+    "no label": ("a,b\n1,x\n2,\n", {"labels": "b"}, "1 labels are missing"),
+    "two conditions": ("a,b,c\n1,2,3\n", {"labels": "b", "covariates": ["c"]}, "one of them"),
+    "layer": ("a\n1\n", {"layer": "counts"}, "layer= does not go with"),
+    "empty": ("", {}, "Cannot read|empty"),
+    "bytes": ("\x00\x01PAR\x02,\n\x03", {}, "Cannot read|first line|without numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_tables(tmp_path, kind):
+    text, options, message = BAD[kind]
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises((TypeError, ValueError), match=message):
+        data.load(tmp_path / "bad.csv", **options)
+
+
+def test_bad_parquet_and_bad_h5ad(tmp_path):
+    for name in ("bad.parquet", "bad.h5ad"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        with pytest.raises(ValueError, match=f"Cannot read .*{name}"):
+            data.load(tmp_path / name)
+
+
+@pytest.fixture
+def cells():
+    anndata = pytest.importorskip("anndata")
+    random = np.random.default_rng(0)
+    counts = scipy.sparse.csr_matrix(random.poisson(0.5, (40, 12)).astype(np.float32))
+    obs = pandas.DataFrame(
+        {"kind": pandas.Categorical(random.choice(["B", "A"], 40)), "age": np.arange(40.0)},
+        index=[f"cell{i}" for i in range(40)],
+    )
+    found = anndata.AnnData(counts.copy(), obs=obs, layers={"raw": counts})
+    found.X = scipy.sparse.csr_matrix(found.X.multiply(0.5))
+    return found
+
+
+@pytest.mark.parametrize("backed", [False, True])
+def test_an_annotated_file(tmp_path, monkeypatch, cells, backed):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    if backed:
+        monkeypatch.setattr(rows_module, "IN_MEMORY", -1)
+    found = {
+        layer: data.load(tmp_path / "cells.h5ad", layer=layer, covariates=["age"])
+        for layer in (None, "raw")
+    }
+    for layer, factor in ((None, 0.5), ("raw", 1.0)):
+        splits = found[layer]
+        assert isinstance(splits.train, Rows) == backed
+        for part, age in zip((splits.train, splits.test), splits.labels[::2], strict=True):
+            rows = cells.layers["raw"][age[:, 0].int().numpy()].toarray()
+            np.testing.assert_allclose(part[:], factor * rows)
+    splits = data.load(tmp_path / "cells.h5ad", labels="kind")
+    assert splits.classes == ("A", "B")
+    with pytest.raises(ValueError, match="no layer 'spliced': found raw"):
+        data.load(tmp_path / "cells.h5ad", layer="spliced")
+    with pytest.raises(ValueError, match="columns= does not go with"):
+        data.load(tmp_path / "cells.h5ad", columns=["g"])
+
+
+def test_annotated_data_and_frames_are_split(cells, frame):
+    dense = cells.X.toarray()
+    splits = data.split(cells, cells.obs["age"].to_numpy().astype(int))
+    for part, y in zip((splits.train, splits.valid), splits.labels, strict=False):
+        np.testing.assert_allclose(part, dense[y])
+    numeric = frame[["height", "weight"]]
+    splits = data.split(numeric, frame["count"])
+    assert splits.data_shape == (2,)
+    assert splits.labels[0].dtype == torch.int64
+
+
+def test_results_go_back_in_the_form_of_the_data(cells, frame):
+    codes = torch.arange(80.0).reshape(40, 2)
+    assert data.as_given(codes, cells) is cells
+    np.testing.assert_array_equal(cells.obsm["X_z"], codes)
+    data.as_given(codes[:, 0], cells, "log_marginal")
+    np.testing.assert_array_equal(cells.obs["log_marginal"], codes[:, 0])
+    indexed = frame.set_index(pandas.Index(np.arange(30) + 100))
+    found = data.as_given(codes[:30], indexed)
+    assert isinstance(found, pandas.DataFrame)
+    assert found.columns.tolist() == ["z0", "z1"]
+    assert found.index.tolist() == indexed.index.tolist()
+    np.testing.assert_array_equal(found, codes[:30])
+    assert data.as_given(codes[:30, 0], indexed["height"], "score").columns.tolist() == ["score"]
+    found = data.as_given(codes[:30].numpy(), (polars.DataFrame(frame), np.zeros(30)))
+    assert isinstance(found, polars.DataFrame)
+    assert found.columns == ["z0", "z1"]
+    assert isinstance(data.as_given(codes, np.zeros((40, 1))), np.ndarray)
+    assert isinstance(data.as_given(codes, cells.X), np.ndarray)
+    assert isinstance(data.as_given(codes, codes.requires_grad_()), torch.Tensor)
+    for given in (cells, indexed):
+        with pytest.raises(ValueError, match="There are 3 results for"):
+            data.as_given(codes[:3], given)
+
+
+def save(pixels, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_folders_of_classes_give_labels(tmp_path):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (20, 5, 4), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        save(image, tmp_path / "all" / "bca"[i % 3] / f"{i}.png")
+        part = "train" if i < 12 else "test"
+        save(image, tmp_path / "parts" / part / "bca"[i % 3] / f"{i}.png")
+    class_of = {x.tobytes(): "bca"[i % 3] for i, x in enumerate(pixels)}
+    for folder in ("all", "parts"):
+        splits = data.load(tmp_path / folder)
+        assert splits.classes == ("a", "b", "c")
+        for part, y in zip((splits.train, splits.valid, splits.test), splits.labels, strict=True):
+            images = (part * 255).round().to(torch.uint8).numpy()
+            assert [class_of[x.tobytes()] for x in images] == [splits.classes[i] for i in y]
+    save(pixels[0], tmp_path / "all" / "beside.png")
+    assert data.load(tmp_path / "all").labels is None
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_images_of_every_mode(tmp_path, mode):
+    random = np.random.default_rng(0)
+    suffix = {"CMYK": "tif", "YCbCr": "tif", "HSV": "tif"}.get(mode, "png")
+    for i in range(6):
+        image = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8)).convert(mode)
+        if mode == "HSV":
+            image = image.convert("RGB")
+        image.save(tmp_path / f"{i}.{suffix}")
+    splits = data.load(tmp_path)
+    grey = mode in ("1", "L", "LA")
+    assert splits.data_shape == ((6, 5) if grey else (3, 6, 5))
+    with Image.open(tmp_path / f"0.{suffix}") as first:
+        expected = np.array(first.convert("L" if grey else "RGB"), dtype=np.float32) / 255
+    together = torch.cat([splits.train, splits.valid, splits.test])
+    wanted = torch.from_numpy(expected if grey else expected.transpose(2, 0, 1).copy())
+    assert any(torch.allclose(image, wanted) for image in together)
+
+
+def test_floating_images_are_scaled_by_their_range(tmp_path):
+    values = np.random.default_rng(0).normal(3, 2, (8, 4, 4)).astype(np.float32)
+    for i, image in enumerate(values):
+        save(image, tmp_path / "real" / f"{i}.tif")
+        save((image - image.min()) / 100, tmp_path / "unit" / f"{i}.tif")
+        save((values[i] * 1e6).astype(np.int32), tmp_path / "wide" / f"{i}.tif")
+    low, high = values.min(), values.max()
+    for folder, expected in (
+        ("real", (values - low) / (high - low)),
+        ("unit", np.stack([(image - image.min()) / 100 for image in values])),
+        ("wide", (values - low) / (high - low)),
+    ):
+        splits = data.load(tmp_path / folder)
+        found = torch.cat([splits.train, splits.valid, splits.test]).flatten().sort().values
+        np.testing.assert_allclose(found, np.sort(expected.flatten()), atol=2e-6)
+        assert splits.levels is None
+
+
+def test_images_that_are_too_many_for_memory_are_read_in_batches(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        save(image, tmp_path / f"{i:02}.png")
+    small = data.load(tmp_path, size=3)
+    together = data.load(tmp_path)
+    monkeypatch.setattr(rows_module, "IN_MEMORY", -1)
+    for whole, options in ((together, {}), (small, {"size": 3})):
+        splits = data.load(tmp_path, **options)
+        assert isinstance(splits.train, Rows)
+        assert splits.levels == 256
+        for part in ("train", "valid", "test"):
+            assert_close(getattr(splits, part)[:], getattr(whole, part))
+
+
+def test_images_with_several_frames_are_refused(tmp_path):
+    frames = [Image.new("L", (4, 4), 50 * i) for i in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=r"a\.gif holds 3 frames"):
+        data.load(tmp_path)
+
+
+def test_no_advice_to_load_a_file_unsafely(tmp_path):
+    np.save(tmp_path / "o.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    torch.save({"x": np.dtype}, tmp_path / "t.pt")
+    for name in ("o.npy", "t.pt"):
+        with pytest.raises(ValueError, match="plain arrays") as found:
+            data.load(tmp_path / name)
+        assert "allow_pickle" not in str(found.value)
+        assert "weights_only" not in str(found.value)
