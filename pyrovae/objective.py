@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import pyro.infer
 import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale
-from pyrovae.particles import check_right_most, draw
+from pyrovae.particles import check_right_most
 from pyrovae.programs import Program, undisturbed
 
 __all__ = ["Evaluation", "Objective", "Report", "StockObjective", "objective"]
@@ -132,35 +134,30 @@ class Objective:
 
 
 class StockObjective(Objective):
-    """The same for an ELBO of Pyro's own, which reports its loss alone.
+    """The same for an ELBO of Pyro's own, which gives its loss alone.
 
     Pyro multiplies by the subsampling scale N / B of the data plate; the report is that of the
-    batch.
+    batch. Such an ELBO is linear in beta. Under another beta than 1, the programs are therefore
+    evaluated once more, at the same draws without beta: the difference tells the KL term.
     """
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        self._plates: dict[
-            int, tuple[float, int]
-        ] = {}  # one look at the programs for each batch size
 
     def __call__(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> Evaluation:
         if hasattr(self.estimator, "differentiable_loss"):
             return super().__call__(beta, *batch, **kwargs)
         # Such an ELBO only adds to ``grad``: put back what was there.
         before = [parameter.grad for parameter in self.parameters]
-        model, guide = self._programs(beta)
         arguments = self._arguments(batch)
-        plate = self._plate(arguments, kwargs)
+        plain = self._plain_loss(beta, arguments, kwargs)
         try:
             for parameter in self.parameters:
                 parameter.grad = None
-            loss = self.estimator.loss_and_grads(model, guide, *arguments, **kwargs)
+            with _DataPlate(len(arguments[0])) as plate:
+                loss = self.estimator.loss_and_grads(*self._programs(beta), *arguments, **kwargs)
             gradients = [parameter.grad for parameter in self.parameters]
         finally:
             for parameter, gradient in zip(self.parameters, before, strict=True):
                 parameter.grad = gradient
-        report, loss, divisor = self._scaled(torch.as_tensor(loss), *plate)
+        report, loss, divisor = self._scaled(torch.as_tensor(loss), plate, beta, plain)
         gradients = [None if g is None else g / divisor for g in gradients]
         if self.clip_norm is not None:
             gradients = clipped(gradients, self.clip_norm)
@@ -172,35 +169,72 @@ class StockObjective(Objective):
             self._plate(self._arguments(batch), {})
 
     def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
-        model, guide = self._programs(beta)
         arguments = self._arguments(batch)
-        plate = self._plate(arguments, kwargs)  # before the loss: it puts buffers back in place
-        if torch.is_grad_enabled() and hasattr(self.estimator, "differentiable_loss"):
-            loss = self.estimator.differentiable_loss(model, guide, *arguments, **kwargs)
-        else:
-            loss = torch.as_tensor(self.estimator.loss(model, guide, *arguments, **kwargs))
-        report, loss, _ = self._scaled(loss, *plate)
+        plain = self._plain_loss(beta, arguments, kwargs)
+        differentiate = torch.is_grad_enabled() and hasattr(self.estimator, "differentiable_loss")
+        evaluate = self.estimator.differentiable_loss if differentiate else self.estimator.loss
+        with _DataPlate(len(arguments[0])) as plate:
+            loss = torch.as_tensor(evaluate(*self._programs(beta), *arguments, **kwargs))
+        report, loss, _ = self._scaled(loss, plate, beta, plain)
         return report, loss
 
-    def _scaled(self, loss: Tensor, scale: float, num_data: int) -> tuple[Report, Tensor, float]:
-        bound = -loss.detach() / scale
-        unknown = torch.full_like(bound, float("nan"))
-        divisor = 1.0 if self.summed else scale * num_data
-        return Report(bound, unknown, unknown), loss / divisor, divisor
+    def _plain_loss(self, beta: Tensor | None, arguments: tuple, kwargs: dict) -> float | None:
+        """The loss without beta at the draws to come, where beta is another one than 1."""
+        if beta is None or beta.item() == 1.0:
+            return None
+        nesting = self.estimator.max_plate_nesting
+        with undisturbed(self.model, self.guide):
+            loss = self.estimator.loss(self.model, self.guide, *arguments, **kwargs)
+        if self.estimator.max_plate_nesting != nesting:  # found by a run that took draws, too
+            return self._plain_loss(beta, arguments, kwargs)
+        return float(loss)
 
-    def _plate(self, arguments: tuple, kwargs: dict) -> tuple[float, int]:
-        """The data plate's subsampling scale and its size; for other programs 1 and the batch's
-        size.
-        """
-        size = len(arguments[0])
-        if size not in self._plates:
-            try:
-                with undisturbed(self.model, self.guide):
-                    particles = draw(self.model, self.guide, 1, arguments, kwargs)
-                self._plates[size] = particles.scale, particles.num_data
-            except (ValueError, NotImplementedError):  # no program of ours, though one of Pyro's
-                self._plates[size] = 1.0, size
-        return self._plates[size]
+    def _scaled(
+        self, loss: Tensor, plate: "_DataPlate", beta: Tensor | None, plain: float | None
+    ) -> tuple[Report, Tensor, float]:
+        bound = -loss.detach() / plate.scale
+        unknown = torch.full_like(bound, float("nan"))
+        report = Report(bound, unknown, unknown)
+        if plain is not None and beta is not None:
+            at_one = -plain / plate.scale
+            kl = (bound - at_one) / (1.0 - beta)
+            report = Report(bound, at_one + kl, kl)
+        divisor = 1.0 if self.summed else plate.scale * plate.num_data
+        return report, loss / divisor, divisor
+
+
+class _DataPlate(Messenger):
+    """Looks at the right-most plate of programs that run: its size, and its subsampling scale.
+
+    For programs with a site outside of it, or with several such plates, these are the number of
+    arguments and 1.
+    """
+
+    def __init__(self, num_arguments: int):
+        super().__init__()
+        self.num_arguments = num_arguments
+        self.found: set[tuple[int, int] | None] = set()
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            return
+        frames = [frame for frame in msg["cond_indep_stack"] if frame.dim == -1]
+        sizes = [(frame.size, frame.full_size or frame.size) for frame in frames]
+        self.found.add(sizes[0] if sizes else None)
+
+    @property
+    def num_data(self) -> int:
+        return self._sizes[0]
+
+    @property
+    def scale(self) -> float:
+        size, full_size = self._sizes
+        return full_size / size if size else 1.0
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        only = next(iter(self.found)) if len(self.found) == 1 else None
+        return only or (self.num_arguments, self.num_arguments)
 
 
 def objective(

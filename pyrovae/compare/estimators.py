@@ -38,7 +38,7 @@ def compare_estimators(
     reference: "float | Tensor | Evidence | None" = None,
     reference_particles: int = 5_000,
     gradient_reference: bool = True,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> "EstimatorComparison":
@@ -55,7 +55,8 @@ def compare_estimators(
             :class:`~pyrovae.Evidence`; default, importance sampling with ``reference_particles``.
         reference_particles: See there; also the most of the reference for the model's gradient.
         gradient_reference: Whether to test gradients for bias, which costs several times the rest.
-        max_plate_nesting: Batch dimensions that the programs use themselves.
+        max_plate_nesting: Batch dimensions that the programs use themselves; default, what they
+            are seen to use.
         seed: Of all draws; the global random state is left alone.
         progress: Show a progress bar.
 
@@ -68,7 +69,7 @@ def compare_estimators(
     devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
     with evaluation_mode(model, guide), torch.random.fork_rng(devices=devices), torch.enable_grad():
         used = nesting_of(guide, model, args=arguments, kwargs={})
-        max_plate_nesting = max(max_plate_nesting, used)
+        max_plate_nesting = max(max_plate_nesting or 1, used)
         groups = parameter_groups(model, guide, arguments, parameters, max_plate_nesting)
         log_px, log_px_error = _reference(
             reference, model, guide, arguments, reference_particles, seed, max_plate_nesting

@@ -11,11 +11,20 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyrovae.declare import is_count
 from pyrovae.evidence.checks import CountObserved, RefuseTraining, check_arguments
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.evidence.streams import DatumStreams, data_keys, fingerprint
 from pyrovae.evidence.summing import Supports, join_supports
-from pyrovae.particles import Particles, SummedSites, draw, find_supports, is_point
+from pyrovae.particles import (
+    NestedPlates,
+    Particles,
+    SummedSites,
+    check_right_most,
+    draw,
+    find_supports,
+    is_point,
+)
 from pyrovae.programs import Program, evaluation_mode
 
 __all__ = ["Inspection", "evaluating", "in_pieces", "inspect"]
@@ -97,7 +106,7 @@ def inspect(
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
     progress: bool = False,
 ) -> Inspection:
     """Check data and settings, and run both programs once on every datum, with Pyro's validation
@@ -116,7 +125,7 @@ def inspect(
         raise ValueError(
             f"memory_budget must be a positive number of bytes, found {memory_budget}."
         )
-    if isinstance(max_plate_nesting, bool) or max_plate_nesting < 1:
+    if max_plate_nesting is not None and not is_count(max_plate_nesting):
         raise ValueError(
             f"max_plate_nesting must be at least 1 (the data plate), found {max_plate_nesting}."
         )
@@ -124,9 +133,10 @@ def inspect(
         args, place = check_arguments(model, guide, data, device)
         if memory_budget is None:
             memory_budget = (256 if place.type == "cpu" else 4096) * MEBIBYTE
-        known = model, guide, args, data_keys(args, int(seed)), place, max_plate_nesting
-        found = _run_once(*known, memory_budget)
-    return Inspection(*known, int(seed), int(memory_budget), progress, **found)
+        known = model, guide, args, data_keys(args, int(seed)), place
+        found = _run_once(*known, max_plate_nesting, memory_budget)
+    settings: dict[str, Any] = {"seed": int(seed), "memory_budget": int(memory_budget)}
+    return Inspection(*known, **settings, progress=progress, **found)
 
 
 def _run_once(
@@ -135,7 +145,7 @@ def _run_once(
     args: tuple[Tensor, ...],
     keys: np.ndarray,
     device: torch.device,
-    max_plate_nesting: int,
+    max_plate_nesting: int | None,
     memory_budget: int,
 ) -> dict[str, Any]:
     """The fields of :class:`Inspection` that one particle of every datum shows."""
@@ -143,13 +153,26 @@ def _run_once(
     size = max(1, min(len(keys), memory_budget // (64 * max(width, 1))))
     supports: Supports | None = None
     observed = CountObserved()
+    nesting = max_plate_nesting or 1
 
     def run(index: np.ndarray) -> Particles:
+        nonlocal nesting
         rows = tuple(arg[index].to(device) for arg in args)
-        streams = DatumStreams(keys[index], 1, axis=max_plate_nesting)
-        with pyro.validation_enabled(True), streams, RefuseTraining(), observed:
-            nesting = max_plate_nesting
-            return draw(model, guide, 1, rows, max_plate_nesting=nesting, complete=True)
+
+        def drawn() -> Particles:
+            streams = DatumStreams(keys[index], 1, axis=nesting)
+            with pyro.validation_enabled(True), streams, RefuseTraining(), observed:
+                return draw(model, guide, 1, rows, max_plate_nesting=nesting, complete=True)
+
+        try:
+            return drawn()
+        except NestedPlates:
+            if max_plate_nesting is not None:
+                raise
+        plain = draw(model, guide, 1, rows, complete=True, plate=False)
+        check_right_most(plain, rows)
+        nesting = plain.nesting
+        return drawn()
 
     num = min(4, size, len(keys) - 1)
     try:
@@ -176,6 +199,7 @@ def _run_once(
     latents = particles.latents
     points = [] if particles.mapped else [n for n, s in latents.items() if is_point(s.posterior)]
     return {
+        "max_plate_nesting": nesting,
         "num_dims": observed.total / len(keys),
         "discrete": particles.discrete,
         "latents": tuple(latents),

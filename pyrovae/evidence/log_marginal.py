@@ -23,7 +23,7 @@ def log_marginal(
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
     data_scale: float = 1.0,
     progress: bool = False,
 ) -> Evidence:
@@ -45,7 +45,7 @@ def log_marginal(
         memory_budget: Bytes that a piece of work may take; default 256 MiB, 4 GiB on a GPU.
         device: Where the programs run; default, where the parameters are.
         max_plate_nesting: Number of batch dimensions that the programs use themselves; 1 is the
-            data plate alone.
+            data plate alone. Default: what the programs are seen to use.
         data_scale: The factor by which the data were multiplied, such as 1/256: for bits per
             dimension.
         seed, progress: Seed of all random numbers; whether to show a progress bar.

@@ -83,6 +83,11 @@ class Particles:
     _plates: tuple[tuple[str, int, int], ...] = ()  # name, dimension and size
 
     @property
+    def nesting(self) -> int:
+        """Number of batch dimensions that the programs use, without that of the particles."""
+        return max((-dim for _, dim, _ in self._plates), default=1)
+
+    @property
     def sites(self) -> dict[str, LatentSite]:
         """Latent and auxiliary sites, in the guide's order."""
         found = {**self.latents, **self.auxiliary}

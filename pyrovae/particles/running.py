@@ -95,6 +95,23 @@ class _Detach(Messenger):
         msg["value"] = leaf
 
 
+class _Inside(Messenger):
+    """Refuse a plate without a dimension of its own that went to the left of the particles."""
+
+    def __init__(self, nesting: int):
+        super().__init__()
+        self.nesting = nesting
+
+    def _pyro_sample(self, msg: Any) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.vectorized and -frame.dim > self.nesting + 1:
+                raise NestedPlates(
+                    f"The programs nest more than max_plate_nesting={self.nesting} plates (site "
+                    f"'{msg['name']}' is in '{frame.name}'). Pass max_plate_nesting="
+                    f"{self.nesting + 1} or more."
+                )
+
+
 class _Given(Messenger):
     """Give sites the values of one particle, without the dimensions that only other sites need.
 
@@ -154,7 +171,8 @@ def run(
     options |= {"trace": trace, "role": role}
     if not plate or runs_separately(program):
         return _separately(program, num_particles, args, kwargs, **options)
-    plated = particle_plate(num_particles, max_plate_nesting)(program)
+    inside = _Inside(max_plate_nesting)(program)
+    plated = particle_plate(num_particles, max_plate_nesting)(inside)
     if trace is not None:
         plated = _Given(dict(trace.nodes), None)(plated)
     mark = Mark()

@@ -223,6 +223,12 @@ def _beta_schedule(beta: float | Schedule, estimator: Any) -> Schedule:
             f"{type(estimator).__name__} does not report. Use one of pyrovae.estimators, or a beta "
             "that is a function of the step."
         )
+    weighs = pyro.infer.RenyiELBO, pyro.infer.ReweightedWakeSleep, pyro.infer.TraceTailAdaptive_ELBO
+    if isinstance(estimator, weighs) and repr(schedule) != repr(Constant(1.0)):
+        raise ValueError(
+            f"{type(estimator).__name__} weighs particles, and under beta the weighted bound is "
+            "none of log p(x). Use beta=1, or an ELBO without weights."
+        )
     return schedule
 
 

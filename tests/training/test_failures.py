@@ -111,6 +111,7 @@ class Normalised(nn.Module):
 
     def __init__(self):
         super().__init__()
+        torch.manual_seed(0)  # the last epoch is the best one
         self.norm, self.net = nn.BatchNorm1d(6), nn.Linear(6, 2)
 
     def model(self, x):

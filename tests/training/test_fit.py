@@ -8,13 +8,21 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import (
+    SVI,
+    RenyiELBO,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+)
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyrovae import likelihoods, nets, schedules
 from pyrovae.estimators import ELBO, IWAE, AnalyticKL
 from pyrovae.models.vae import VAE
+from pyrovae.objective import objective
 from pyrovae.testing import LinearGaussian
 from pyrovae.training import NonFiniteLoss, fit
 
@@ -326,6 +334,51 @@ def test_stock_elbo_is_accepted(x):
     )
     assert history["valid_bound"][-1] > history["valid_bound"][0]
     assert math.isnan(history["kl"][0])
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize(
+    "stock",
+    [Trace_ELBO(), TraceMeanField_ELBO(), TraceGraph_ELBO(), TraceEnum_ELBO()],
+    ids=lambda stock: type(stock).__name__,
+)
+def test_a_stock_elbo_under_beta_reports_what_the_same_of_ours_does(x, beta, stock):
+    frozen = {"optimizer": lambda p: torch.optim.SGD(p, 0.0), "epochs": 1, "batch_size": 32}
+    mean_field = isinstance(stock, TraceMeanField_ELBO)
+    rows = []
+    for estimator in (stock, AnalyticKL() if mean_field else ELBO()):
+        vae = make()
+        history = fit(vae.model, vae.guide, x, beta=beta, estimator=estimator, valid=x, **frozen)
+        rows.append([history[name][0] for name in ("train_bound", "kl", "reconstruction")])
+    # Float32 sums of some 70 nats, and a difference of two of them divided by 1 - beta.
+    assert_close(torch.tensor(rows[0]), torch.tensor(rows[1]), rtol=1e-4, atol=1e-3)
+
+
+def test_a_stock_elbo_that_weighs_particles_refuses_beta(x):
+    vae = make()
+    with pytest.raises(ValueError, match="RenyiELBO weighs particles"):
+        fit(vae.model, vae.guide, x, beta=0.5, estimator=RenyiELBO())
+
+
+def test_a_stock_elbo_sees_a_plate_that_has_changed(x):
+    """The full size of the plate is read anew at every step."""
+    total = [100]
+
+    def model(x):
+        with pyro.plate("data", total[0], subsample=x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x.flatten(1)[:, :1])
+
+    def guide(x):
+        with pyro.plate("data", total[0], subsample=x):
+            pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+
+    evaluate = objective(model, guide, Trace_ELBO())
+    bounds = []
+    for total[0] in (100, 5000):
+        torch.manual_seed(0)
+        bounds.append(evaluate.report(None, x[:10])[0].bound)
+    assert_close(bounds[0], bounds[1], rtol=1e-6, atol=0)
 
 
 def test_non_finite_loss_stops_and_restores(x):

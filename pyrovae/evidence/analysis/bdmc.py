@@ -91,7 +91,7 @@ def bdmc(
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
     progress: bool = False,
 ) -> Sandwich:
     """Bound the error of a method from both sides, on data that the model itself draws.

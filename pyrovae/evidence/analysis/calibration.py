@@ -112,7 +112,7 @@ def calibration(
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
     progress: bool = False,
 ) -> Calibration:
     """Ranks of true latent values among draws of the guide, on data that the model itself draws.

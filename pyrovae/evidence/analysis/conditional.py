@@ -132,7 +132,7 @@ def impute(
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
 ) -> Imputation:
     r"""Draw the missing elements of x from :math:`p(x_m \mid x_o)`, by sampling importance
     resampling.

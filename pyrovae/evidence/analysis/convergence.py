@@ -94,7 +94,7 @@ def convergence(
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
 ) -> Convergence:
     """Importance estimates at several K.
 

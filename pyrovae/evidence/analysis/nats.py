@@ -90,7 +90,7 @@ def where_the_nats_go(
     seed: int = 0,
     memory_budget: int | None = None,
     device: Any = None,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
     progress: bool = False,
 ) -> Nats:
     r"""Split the ELBO into its parts, and with a method also its distance to log p(x).
