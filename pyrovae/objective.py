@@ -54,6 +54,7 @@ class Objective:
             skipped.
         transform: From a batch to the programs' arguments, such as a new binarisation.
         clip_norm: Largest norm of all gradients together.
+        clip_value: Largest absolute value of an element of a gradient; it comes first.
         summed: The loss is the sum over the data, times the subsampling scale of the data plate, as
             Pyro has it, in place of the mean.
     """
@@ -67,11 +68,13 @@ class Objective:
         *,
         transform: Callable[..., Any] | None = None,
         clip_norm: float | None = None,
+        clip_value: float | None = None,
         summed: bool = False,
     ):
         self.model, self.guide, self.estimator = model, guide, estimator
         self.parameters = list(parameters)
-        self.transform, self.clip_norm, self.summed = transform, clip_norm, summed
+        self.transform, self.summed = transform, summed
+        self.clip_norm, self.clip_value = clip_norm, clip_value
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -87,10 +90,13 @@ class Objective:
             batch, kwargs: Arguments of both programs, before the transform.
         """
         report, loss = self._evaluate(beta, batch, kwargs)
-        gradients = gradients_of(loss, self.parameters)
-        if self.clip_norm is not None:
-            gradients = _clipped(gradients, self.clip_norm)
+        gradients = self._clipped(gradients_of(loss, self.parameters))
         return Evaluation(report, loss.detach(), gradients)
+
+    def _clipped(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        if (most := self.clip_value) is not None:
+            gradients = [None if g is None else g.clamp(-most, most) for g in gradients]
+        return gradients if self.clip_norm is None else _within(gradients, self.clip_norm)
 
     def report(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> tuple[Report, Tensor]:
         """Evaluate without gradients: the report and the loss."""
@@ -158,9 +164,7 @@ class StockObjective(Objective):
             for parameter, gradient in zip(self.parameters, before, strict=True):
                 parameter.grad = gradient
         report, loss, divisor = self._scaled(torch.as_tensor(loss), *plate)
-        gradients = [None if g is None else g / divisor for g in gradients]
-        if self.clip_norm is not None:
-            gradients = _clipped(gradients, self.clip_norm)
+        gradients = self._clipped([None if g is None else g / divisor for g in gradients])
         return Evaluation(report, loss, gradients)
 
     def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
@@ -224,7 +228,7 @@ def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-def _clipped(gradients: list[Tensor | None], norm: float) -> list[Tensor | None]:
+def _within(gradients: list[Tensor | None], norm: float) -> list[Tensor | None]:
     """As :func:`torch.nn.utils.clip_grad_norm_`, without changing a tensor in place."""
     norms = [torch.linalg.vector_norm(g) for g in gradients if g is not None]
     if not norms:

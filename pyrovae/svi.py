@@ -15,7 +15,7 @@ from pyrovae.estimators import Estimator
 from pyrovae.objective import Objective, Report, objective
 from pyrovae.optim import prefer_fused, update_for
 from pyrovae.optim.adam import decompositions
-from pyrovae.programs import Program, parameters_of, undisturbed
+from pyrovae.programs import Program, modules_of, parameters_of, undisturbed
 
 __all__ = ["SVI", "Report", "Step"]
 
@@ -54,6 +54,10 @@ class Step:
             calls pay for the compilation and a compiler is installed.
         steps: How many steps to expect, if known.
         summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
+        clip_value: Largest absolute value of an element of a gradient, before ``clip_norm``.
+        skip: Leave out a step whose report or gradients are not finite: parameters, buffers and
+            the optimiser's state stay as they were, and :attr:`skipped` counts it. The update is
+            then not part of the graph, and each step waits for the device.
     """
 
     def __init__(
@@ -70,11 +74,14 @@ class Step:
         compile: bool | Literal["auto"] = "auto",
         steps: int | None = None,
         summed: bool = False,
+        clip_value: float | None = None,
+        skip: bool = False,
     ):
         self.optimizer, self.parameters = optimizer, list(parameters)
         common = model, guide, estimator, self.parameters
         options = {"transform": transform, "summed": summed}
-        self.objective = objective(*common, clip_norm=clip_norm, **options)
+        clips = {"clip_norm": clip_norm, "clip_value": clip_value}
+        self.objective = objective(*common, **clips, **options)
         if not isinstance(optimizer, PyroOptim):
             prefer_fused(optimizer)
         self.update = update_for(optimizer, self.parameters)
@@ -93,6 +100,8 @@ class Step:
         self.scaled = False  # whether a beta has been met, so that graphs take one
         self._rebuilt = 0
         self._guarded = False
+        self.skip, self.skipped = skip, 0
+        self._buffers = [b for m in modules_of(model, guide) for b in m.buffers()] if skip else []
 
     def __call__(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
         """Take one step on a batch; ``beta`` scales the KL term."""
@@ -105,11 +114,17 @@ class Step:
         if is_validation_enabled() and self.compiled.enabled and not self.compiled.graphs:
             with undisturbed(self.objective.model, self.objective.guide):
                 self.objective.report(factor, *batch, **kwargs)  # a graph would not validate
-        if self.update.in_graph:
+        if self._in_graph:
             taken = self._whole(factor, *batch, **kwargs)
         else:
+            before = [buffer.clone() for buffer in self._buffers]
             report, loss, gradients = self._gradients(factor, *batch, **kwargs)
-            self.update.apply(gradients)
+            if self.skip and not _finite(report, gradients, self.objective):
+                self.skipped += 1
+                for buffer, value in zip(self._buffers, before, strict=True):
+                    buffer.copy_(value)
+            else:
+                self.update.apply(gradients)
             taken = _Taken(report, loss)
         self.scaled = factor is not None
         return taken
@@ -147,7 +162,11 @@ class Step:
         """The function that takes the steps, with its graphs and the reason for running eagerly, if
         any.
         """
-        return self._whole if self.update.in_graph else self._gradients
+        return self._whole if self._in_graph else self._gradients
+
+    @property
+    def _in_graph(self) -> bool:
+        return self.update.in_graph and not self.skip
 
     def _take(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> _Taken:
         report, loss, gradients = self.objective(beta, *batch, **kwargs)
@@ -179,6 +198,13 @@ class Step:
 
 def _compiled(function: Callable[..., Any], of: Objective, **graphs: Any) -> Compiled:
     return compile(function, settings=of.settings, decompositions=decompositions(), **graphs)
+
+
+def _finite(report: Report, gradients: Sequence[Tensor | None], of: Objective) -> bool:
+    """Whether a step may be taken; waits for the device."""
+    told = report if isinstance(of.estimator, Estimator) else report[:1]
+    values = [*told, *(g for g in gradients if g is not None)]
+    return all(bool(torch.isfinite(value).all()) for value in values)
 
 
 class SVI(pyro.infer.SVI):
