@@ -79,6 +79,8 @@ class Config:
         lr: Learning rate of Adam.
         patience: Stop after so many epochs without a better validation bound; null never stops.
         clip_norm: Largest norm of the gradients; null does not clip.
+        clip_value: Largest absolute value of an element of a gradient; null does not clip.
+        nonfinite: What a step does that is not finite: stop the run, or skip the step and count it.
         method: How the evidence of the test data is estimated after training.
         seed: Seed of the initial weights, of training, and of the evidence.
         device: cpu, cuda, ...; default CUDA where there is any.
@@ -119,6 +121,8 @@ class Config:
     lr: float = 1e-3
     patience: int | None = 30
     clip_norm: float | None = None
+    clip_value: float | None = None
+    nonfinite: Literal["stop", "skip"] = "stop"
     method: Declared = field(default_factory=_declared("ImportanceSampling"))
     seed: int = 0
     device: str | None = None

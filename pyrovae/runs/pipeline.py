@@ -3,7 +3,9 @@
 import inspect
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,19 @@ from pyrovae.runs.conditions import arguments, condition_of, is_conditional
 from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.page import report
 from pyrovae.runs.run import Run
-from pyrovae.runs.terminal import binarized, headline, say, seeded
-from pyrovae.training import History, NonFiniteLoss, checkpoint, fit
+from pyrovae.runs.terminal import attempt, binarized, headline, say, seeded
+from pyrovae.training import History, NonFiniteLoss, TensorBoard, checkpoint, fit
 
 __all__ = ["evaluate", "resume", "settle", "train"]
 
 
-def train(config: Config, path: str | PathLike | None = None) -> Run:
+def train(
+    config: Config,
+    path: str | PathLike | None = None,
+    *,
+    verbose: bool = False,
+    tensorboard: bool = False,
+) -> Run:
     """Declare a model, fit it, estimate its evidence on the test data, and write all to a folder.
 
     Weights and evidence are written before figures and page; a figure or page that cannot be made
@@ -31,6 +39,8 @@ def train(config: Config, path: str | PathLike | None = None) -> Run:
     Args:
         config: What to do.
         path: A new or empty folder; default the first free ``runs/DATA-N``.
+        verbose: Print a line for each epoch.
+        tensorboard: Write each epoch to ``tensorboard`` in the folder, too.
 
     Returns:
         The finished :class:`Run`.
@@ -40,21 +50,27 @@ def train(config: Config, path: str | PathLike | None = None) -> Run:
         Exception: What data, parts, training and evidence raise; a run without a single finished
             epoch is removed again.
     """
+    if tensorboard:
+        TensorBoard("")  # where it is missing it says so before there is a folder
     config, splits = settle(config)
     vae, parts = _start(config, splits)
     run = Run.create(config, path)
     try:
-        return _train(run, vae, parts, splits, resume=False)
+        watch = _watcher(run, verbose, tensorboard)
+        return _train(run, vae, parts, splits, watch, resume=False)
     finally:
         run.release()
 
 
-def resume(path: str | PathLike, *, trust: bool = False) -> Run:
+def resume(
+    path: str | PathLike, *, trust: bool = False, verbose: bool = False, tensorboard: bool = False
+) -> Run:
     """Go on with an interrupted run, to its end: training, evidence, and report.
 
     Args:
         path: The run folder.
         trust: Whether its configuration may name classes that are not pyrovae's own.
+        verbose, tensorboard: As for :func:`train`.
 
     Raises:
         BlockingIOError: If another process is at work in the folder.
@@ -68,7 +84,8 @@ def resume(path: str | PathLike, *, trust: bool = False) -> Run:
         splits = load_data(run.config)
         run.check_data(splits)
         vae, parts = _start(run.config, splits)
-        return _train(run, vae, parts, splits, resume=True)
+        watch = _watcher(run, verbose, tensorboard)
+        return _train(run, vae, parts, splits, watch, resume=True)
     finally:
         run.release()
 
@@ -133,7 +150,30 @@ def _start(config: Config, splits: Splits) -> tuple[Any, dict[str, Any]]:
     return vae, {name: config.build(name) for name in ("estimator", "beta", "method")}
 
 
-def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume: bool) -> Run:
+Watch = Callable[[dict[str, float]], None]
+
+
+def _watcher(run: Run, verbose: bool, tensorboard: bool) -> Watch:
+    """What each epoch's row is shown to; it costs no run if that fails."""
+    board = TensorBoard(run.path / "tensorboard") if tensorboard else None
+    width = len(str(run.config.epochs))
+
+    def watch(row: dict[str, float]) -> None:
+        nonlocal board
+        if board is not None and not attempt("TensorBoard", partial(board, row)):
+            board = None
+        if verbose:
+            names = {"train": "train_bound", "valid": "valid_bound", "kl": "kl", "beta": "beta"}
+            seen = "  ".join(f"{name} {row[column]:.4g}" for name, column in names.items())
+            skipped = f"  {row['skipped']:.0f} steps skipped" * bool(row["skipped"])
+            say("epoch", f"{row['epoch']:{width}.0f}  {seen}  {row['seconds']:.1f} s{skipped}")
+
+    return watch
+
+
+def _train(
+    run: Run, vae: Any, parts: dict[str, Any], splits: Splits, watch: Watch, *, resume: bool
+) -> Run:
     say(
         "data",
         f"{splits!r}".removeprefix("Splits(").removesuffix(")") + binarized(run.config.binarize),
@@ -143,7 +183,7 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
     try:
         if not resume:
             run.note_data(splits)
-        history = _fit(run, vae, parts, splits, resume)
+        history = _fit(run, vae, parts, splits, watch, resume)
     except (Exception, KeyboardInterrupt) as error:
         if not resume and not checkpoint.exists(run.checkpoint):
             run.discard()
@@ -170,7 +210,9 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
     return run
 
 
-def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool) -> History:
+def _fit(
+    run: Run, vae: Any, parts: dict[str, Any], splits: Splits, watch: Watch, resume: bool
+) -> History:
     config = run.config
     return fit(
         vae.model,
@@ -184,12 +226,15 @@ def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool
         lr=config.lr,
         patience=config.patience,
         clip_norm=config.clip_norm,
+        clip_value=config.clip_value,
+        nonfinite=config.nonfinite,
         seed=config.seed,
         device=config.device,
         transform=splits.transform,
         log=run.metrics,
         checkpoint=run.checkpoint,
         resume=resume,
+        callback=watch,
     )
 
 
