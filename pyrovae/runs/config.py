@@ -177,7 +177,7 @@ class Config:
             check_trusted(_content_of(Path(path)), Path(path), parts, [*CLASSES])
         try:
             return cls(**vars(_parser().parse_path(str(path), defaults=False)))
-        except (ArgumentError, OSError, TypeError, ValueError) as error:
+        except Exception as error:  # of many kinds: the file may hold anything
             names = [f.name for f in fields(cls)]
             raise ValueError(f"{path}: {one_line(error, CLASSES, names)}") from error
 
