@@ -56,6 +56,7 @@ class Objective:
             skipped.
         transform: From a batch to the programs' arguments, such as a new binarisation.
         clip_norm: Largest norm of all gradients together.
+        clip_value: Largest absolute value of an element of a gradient; it comes first.
         summed: The loss is the sum over the data, times the subsampling scale of the data plate, as
             Pyro has it, in place of the mean.
     """
@@ -69,11 +70,13 @@ class Objective:
         *,
         transform: Callable[..., Any] | None = None,
         clip_norm: float | None = None,
+        clip_value: float | None = None,
         summed: bool = False,
     ):
         self.model, self.guide, self.estimator = model, guide, estimator
         self.parameters = list(parameters)
-        self.transform, self.clip_norm, self.summed = transform, clip_norm, summed
+        self.transform, self.summed = transform, summed
+        self.clip_norm, self.clip_value = clip_norm, clip_value
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -89,9 +92,7 @@ class Objective:
             batch, kwargs: Arguments of both programs, before the transform.
         """
         report, loss = self._evaluate(beta, batch, kwargs)
-        gradients = gradients_of(loss, self.parameters)
-        if self.clip_norm is not None:
-            gradients = clipped(gradients, self.clip_norm)
+        gradients = clipped(gradients_of(loss, self.parameters), self.clip_norm, self.clip_value)
         return Evaluation(report, loss.detach(), gradients)
 
     def report(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> tuple[Report, Tensor]:
@@ -159,8 +160,7 @@ class StockObjective(Objective):
                 parameter.grad = gradient
         report, loss, divisor = self._scaled(torch.as_tensor(loss), plate, beta, plain)
         gradients = [None if g is None else g / divisor for g in gradients]
-        if self.clip_norm is not None:
-            gradients = clipped(gradients, self.clip_norm)
+        gradients = clipped(gradients, self.clip_norm, self.clip_value)
         return Evaluation(report, loss, gradients)
 
     def look(self, *batch: Any) -> None:
@@ -266,7 +266,18 @@ def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-def clipped(gradients: list[Tensor | None], norm: float) -> list[Tensor | None]:
+def clipped(
+    gradients: list[Tensor | None], norm: float | None = None, value: float | None = None
+) -> list[Tensor | None]:
+    """Gradients whose elements are at most ``value``, and then their norm at most ``norm``, without
+    changing a tensor in place.
+    """
+    if value is not None:
+        gradients = [None if g is None else g.clamp(-value, value) for g in gradients]
+    return gradients if norm is None else _within(gradients, norm)
+
+
+def _within(gradients: list[Tensor | None], norm: float) -> list[Tensor | None]:
     """As :func:`torch.nn.utils.clip_grad_norm_`, without changing a tensor in place."""
     norms = [torch.linalg.vector_norm(g) for g in gradients if g is not None]
     if not norms:

@@ -15,7 +15,14 @@ from pyrovae.estimators import Estimator
 from pyrovae.objective import Objective, Report, objective
 from pyrovae.optim import check_optimizer, prefer_fused, update_for
 from pyrovae.optim.adam import decompositions
-from pyrovae.programs import Program, is_stale, parameters_of, stored_parameters, undisturbed
+from pyrovae.programs import (
+    Program,
+    is_stale,
+    modules_of,
+    parameters_of,
+    stored_parameters,
+    undisturbed,
+)
 
 __all__ = ["SVI", "Report", "Step"]
 
@@ -54,6 +61,10 @@ class Step:
             calls pay for the compilation and a compiler is installed.
         steps: How many steps to expect, if known.
         summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
+        clip_value: Largest absolute value of an element of a gradient, before ``clip_norm``.
+        skip: Leave out a step whose report or gradients are not finite: parameters, buffers and
+            the optimiser's state stay as they were, and :attr:`skipped` counts it. The update is
+            then not part of the graph, and each step waits for the device.
         processes: Those that take each step together
             (:class:`pyrovae.training.distributed.Processes`). The graph then ends at the gradients
             of this process's rows, and the update follows their sum.
@@ -76,6 +87,8 @@ class Step:
         compile: bool | Literal["auto"] = "auto",
         steps: int | None = None,
         summed: bool = False,
+        clip_value: float | None = None,
+        skip: bool = False,
         processes: Any = None,
     ):
         check_optimizer(optimizer)
@@ -83,7 +96,8 @@ class Step:
         self._stored = stored_parameters(self.parameters)
         common = model, guide, estimator, self.parameters
         options = {"transform": transform, "summed": summed}
-        self.objective = objective(*common, clip_norm=clip_norm, **options)
+        clips = {"clip_norm": clip_norm, "clip_value": clip_value}
+        self.objective = objective(*common, **clips, **options)
         unclipped = objective(*common, **options)
         if not isinstance(optimizer, PyroOptim):
             prefer_fused(optimizer)
@@ -91,7 +105,7 @@ class Step:
         ours = isinstance(estimator, Estimator)
         graphs = {"enabled": capture and ours, "backend": compile, "calls": steps}
         self._whole = _compiled(self._take, self.objective, **graphs)
-        share = self.objective if processes is None else processes.share(unclipped, clip_norm)
+        share = self.objective if processes is None else processes.share(unclipped, **clips)
         self._gradients = _compiled(share, self.objective, **graphs)
         self._unclipped = _compiled(unclipped, unclipped, **graphs)
         if capture and not ours:
@@ -103,6 +117,8 @@ class Step:
         self.scaled = False  # whether a beta has been met, so that graphs take one
         self._rebuilt = 0
         self._guarded = False
+        self.skip, self.skipped = skip, 0
+        self._buffers = [b for m in modules_of(model, guide) for b in m.buffers()] if skip else []
 
     def __call__(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
         """Take one step on a batch; ``beta`` scales the KL term."""
@@ -118,11 +134,17 @@ class Step:
         if self._in_graph:
             taken = self._whole(factor, *batch, **kwargs)
         else:
+            before = [buffer.clone() for buffer in self._buffers]
             if self.processes is None:
                 report, loss, gradients = self._gradients(factor, *batch, **kwargs)
             else:
                 report, loss, gradients = self.processes.evaluate(self._gradients, factor, batch)
-            self.update.apply(gradients)
+            if self.skip and not _finite(report, gradients, self.objective):
+                self.skipped += 1
+                for buffer, value in zip(self._buffers, before, strict=True):
+                    buffer.copy_(value)
+            else:
+                self.update.apply(gradients)
             taken = _Taken(report, loss)
         self.scaled = factor is not None
         return taken
@@ -165,7 +187,7 @@ class Step:
     @property
     def _in_graph(self) -> bool:
         """Whether the graph of a step ends with its update."""
-        return self.update.in_graph and self.processes is None
+        return self.update.in_graph and not self.skip and self.processes is None
 
     def _take(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> _Taken:
         report, loss, gradients = self.objective(beta, *batch, **kwargs)
@@ -203,6 +225,13 @@ class Step:
 
 def _compiled(function: Callable[..., Any], of: Objective, **graphs: Any) -> Compiled:
     return compile(function, settings=of.settings, decompositions=decompositions(), **graphs)
+
+
+def _finite(report: Report, gradients: Sequence[Tensor | None], of: Objective) -> bool:
+    """Whether a step may be taken; waits for the device."""
+    told = report if isinstance(of.estimator, Estimator) else report[:1]
+    values = [*told, *(g for g in gradients if g is not None)]
+    return all(bool(torch.isfinite(value).all()) for value in values)
 
 
 class SVI(pyro.infer.SVI):

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -72,16 +73,42 @@ def _run(arguments: list[str]) -> None:
         print(pyrovae.__version__)
     elif name in COMMANDS:
         # Only from here on torch is needed.
+        _find_a_cache()
         from pyrovae.cli.parse import parse
 
         function, options = parse(name, arguments[1:])
-        function(**options)
+        try:
+            function(**options)
+        except KeyboardInterrupt as error:
+            if name != "train":
+                error.add_note("the run is as it was; give the same command again")
+            raise
     else:
         import difflib
 
         close = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise UsageError(f"There is no command {name!r}.{hint} See pyrovae --help.")
+
+
+def _find_a_cache() -> None:
+    """Give torch another folder for compiled code where the one that it was given cannot be written
+    to: it asks for one even where nothing is compiled.
+    """
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    if name not in os.environ:
+        return
+    try:
+        os.makedirs(os.environ[name], exist_ok=True)
+        usable = os.access(os.environ[name], os.W_OK)
+    except OSError:
+        usable = False
+    if not usable:
+        folder = tempfile.mkdtemp(prefix="torchinductor_")
+        _complain(
+            f"warning: {os.environ[name]} cannot be written to; compiled code goes to {folder}"
+        )
+        os.environ[name] = folder
 
 
 def _help() -> str:

@@ -21,11 +21,14 @@ __all__ = ["parse"]
 _OF_TRAIN = {
     "config": "A YAML file such as RUN/config.yaml; options on the command line win over it.",
     "out": "The folder to write to, new or empty; default runs/DATA-1, -2, ...",
-    "resume": "The folder of an interrupted run to go on with; the only other option is --trust.",
+    "resume": "The folder of an interrupted run to go on with, by its own configuration.",
 }
-_TRUST = (
-    "Allow --config and --resume to use classes that are not pyrovae's own, which runs their code."
-)
+_SWITCHES = {
+    "print_config": "Print the configuration as YAML instead of training.",
+    "trust": "Let --config and --resume use classes that are not pyrovae's own, which runs code.",
+    "verbose": "Print a line for each epoch.",
+    "tensorboard": "Write each epoch for TensorBoard, to RUN/tensorboard.",
+}
 
 
 def parse(name: str, words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -50,7 +53,7 @@ def _train(words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in _OF_TRAIN:
         first.add_argument(f"--{option}", type=Path)
-    for option in ("print_config", "trust"):
+    for option in _SWITCHES:
         first.add_argument(f"--{option}", action="store_true")
     ahead, rest = first.parse_known_args(words)
     if ahead.resume is not None:
@@ -65,19 +68,19 @@ def _train(words: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
     def add(parser: ArgumentParser) -> None:
         for option, about in _OF_TRAIN.items():
             parser.add_argument(f"--{option}", type=Path, help=about)
-        about = "Print the configuration as YAML instead of training."
-        parser.add_argument("--print_config", action="store_true", help=about)
-        parser.add_argument("--trust", action="store_true", help=_TRUST)
+        for option, about in _SWITCHES.items():
+            parser.add_argument(f"--{option}", action="store_true", help=about)
         add_arguments(parser, Config, CLASSES, {k: with_widths(v) for k, v in vars(base).items()})
 
     given = _parse("train", rest, add)
+    watched = {name: getattr(ahead, name) for name in ("verbose", "tensorboard")}
     if ahead.resume is not None:
-        return runs.resume, {"path": ahead.resume, "trust": ahead.trust}
+        return runs.resume, {"path": ahead.resume, "trust": ahead.trust, **watched}
     config = Config(**{field.name: given[field.name] for field in fields(Config)})
     if ahead.print_config:
         print(config, end="")
         raise SystemExit(0)
-    return runs.train, {"config": config, "path": ahead.out}
+    return runs.train, {"config": config, "path": ahead.out, **watched}
 
 
 def _parse(name: str, words: list[str], add: Callable[[ArgumentParser], None]) -> Namespace:

@@ -83,6 +83,8 @@ class Config:
         lr: Learning rate of Adam.
         patience: Stop after so many epochs without a better validation bound; null never stops.
         clip_norm: Largest norm of the gradients; null does not clip.
+        clip_value: Largest absolute value of an element of a gradient; null does not clip.
+        nonfinite: What a step does that is not finite: stop the run, or skip the step and count it.
         method: How the evidence of the test data is estimated after training.
         seed: Seed of the initial weights, of training, and of the evidence.
         device: cpu, cuda, ...; default CUDA where there is any.
@@ -127,6 +129,8 @@ class Config:
     lr: float = 1e-3
     patience: int | None = 30
     clip_norm: float | None = None
+    clip_value: float | None = None
+    nonfinite: Literal["stop", "skip"] = "stop"
     method: Declared = field(default_factory=_declared("ImportanceSampling"))
     seed: int = 0
     device: str | None = None
@@ -181,7 +185,7 @@ class Config:
             check_trusted(_content_of(Path(path)), Path(path), parts, [*CLASSES])
         try:
             return cls(**vars(_parser().parse_path(str(path), defaults=False)))
-        except (ArgumentError, OSError, TypeError, ValueError) as error:
+        except Exception as error:  # of many kinds: the file may hold anything
             names = [f.name for f in fields(cls)]
             raise ValueError(f"{path}: {one_line(error, CLASSES, names)}") from error
 

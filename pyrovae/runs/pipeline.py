@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from pyrovae.runs.conditions import arguments, condition_of, is_conditional
 from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.page import report
 from pyrovae.runs.run import Run
-from pyrovae.runs.terminal import binarized, headline, say, seeded
-from pyrovae.training import History, NonFiniteLoss, checkpoint
+from pyrovae.runs.terminal import attempt, binarized, headline, say, seeded
+from pyrovae.training import History, NonFiniteLoss, TensorBoard, checkpoint
 
 __all__ = ["evaluate", "resume", "settle", "train"]
 
@@ -26,7 +27,12 @@ Callback = Callable[[dict[str, float]], Any]
 
 
 def train(
-    config: Config, path: str | PathLike | None = None, *, callback: Callback | None = None
+    config: Config,
+    path: str | PathLike | None = None,
+    *,
+    callback: Callback | None = None,
+    verbose: bool = False,
+    tensorboard: bool = False,
 ) -> Run:
     """Declare a model, fit it, estimate its evidence on the test data, and write all to a folder.
 
@@ -37,6 +43,8 @@ def train(
         config: What to do.
         path: A new or empty folder; default the first free ``runs/DATA-N``.
         callback: Called with each epoch's row; returning True stops training.
+        verbose: Print a line for each epoch.
+        tensorboard: Write each epoch to ``tensorboard`` in the folder, too.
 
     Returns:
         The finished :class:`Run`.
@@ -46,22 +54,33 @@ def train(
         Exception: What data, parts, training and evidence raise; a run without a single finished
             epoch is removed again.
     """
+    if tensorboard:
+        TensorBoard("")  # where it is missing it says so before there is a folder
     config, splits = settle(config)
     vae, parts = _start(config, splits)
     run = Run.create(config, path)
     try:
-        return _train(run, vae, parts, splits, callback, resume=False)
+        watch = _watcher(run, callback, verbose, tensorboard)
+        return _train(run, vae, parts, splits, watch, resume=False)
     finally:
         run.release()
 
 
-def resume(path: str | PathLike, *, callback: Callback | None = None, trust: bool = False) -> Run:
+def resume(
+    path: str | PathLike,
+    *,
+    callback: Callback | None = None,
+    trust: bool = False,
+    verbose: bool = False,
+    tensorboard: bool = False,
+) -> Run:
     """Go on with an interrupted run, to its end: training, evidence, and report.
 
     Args:
         path: The run folder.
         callback: As in :func:`train`.
         trust: Whether its configuration may name classes that are not pyrovae's own.
+        verbose, tensorboard: As for :func:`train`.
 
     Raises:
         BlockingIOError: If another process is at work in the folder.
@@ -75,7 +94,8 @@ def resume(path: str | PathLike, *, callback: Callback | None = None, trust: boo
         splits = load_data(run.config)
         run.check_data(splits)
         vae, parts = _start(run.config, splits)
-        return _train(run, vae, parts, splits, callback, resume=True)
+        watch = _watcher(run, callback, verbose, tensorboard)
+        return _train(run, vae, parts, splits, watch, resume=True)
     finally:
         run.release()
 
@@ -147,14 +167,27 @@ def _start(config: Config, splits: Splits) -> tuple[Any, dict[str, Any]]:
     return vae, {name: config.build(name) for name in ("estimator", "beta", "method")}
 
 
+def _watcher(run: Run, callback: Callback | None, verbose: bool, tensorboard: bool) -> Callback:
+    """What each epoch's row is given to. Showing it costs no run if that fails."""
+    board = TensorBoard(run.path / "tensorboard") if tensorboard else None
+    width = len(str(run.config.epochs))
+
+    def watch(row: dict[str, float]) -> Any:
+        nonlocal board
+        if board is not None and not attempt("TensorBoard", partial(board, row)):
+            board = None
+        if verbose:
+            names = {"train": "train_bound", "valid": "valid_bound", "kl": "kl", "beta": "beta"}
+            seen = "  ".join(f"{name} {row[column]:.4g}" for name, column in names.items())
+            skipped = f"  {row['skipped']:.0f} steps skipped" * bool(row["skipped"])
+            say("epoch", f"{row['epoch']:{width}.0f}  {seen}  {row['seconds']:.1f} s{skipped}")
+        return None if callback is None else callback(row)
+
+    return watch
+
+
 def _train(
-    run: Run,
-    vae: Any,
-    parts: dict[str, Any],
-    splits: Splits,
-    callback: Callback | None,
-    *,
-    resume: bool,
+    run: Run, vae: Any, parts: dict[str, Any], splits: Splits, watch: Callback, *, resume: bool
 ) -> Run:
     say(
         "data",
@@ -165,7 +198,7 @@ def _train(
     try:
         if not resume:
             run.note_data(splits)
-        history = _fit(run, vae, parts, splits, callback, resume)
+        history = _fit(run, vae, parts, splits, watch, resume)
     except (Exception, KeyboardInterrupt) as error:
         if not resume and not checkpoint.exists(run.checkpoint):
             run.discard()
@@ -193,12 +226,7 @@ def _train(
 
 
 def _fit(
-    run: Run,
-    vae: Any,
-    parts: dict[str, Any],
-    splits: Splits,
-    callback: Callback | None,
-    resume: bool,
+    run: Run, vae: Any, parts: dict[str, Any], splits: Splits, watch: Callback, resume: bool
 ) -> History:
     config = run.config
     return vae.fit(
@@ -211,13 +239,15 @@ def _fit(
         lr=config.lr,
         patience=config.patience,
         clip_norm=config.clip_norm,
+        clip_value=config.clip_value,
+        nonfinite=config.nonfinite,
         seed=config.seed,
         device=config.device,
         transform=splits.transform,
         log=run.metrics,
         checkpoint=run.checkpoint,
         resume=resume,
-        callback=callback,
+        callback=watch,
     )
 
 

@@ -50,7 +50,8 @@ def attempt(what: str, make: Callable[[], Any]) -> bool:
     try:
         make()
     except ImportError as error:
-        warn(f"no {what}: it needs {error.name or error} (pip install 'pyrovae[plots]')")
+        extra = "tensorboard" if error.name == "tensorboard" else "plots"
+        warn(f"no {what}: it needs {error.name or error} (pip install 'pyrovae[{extra}]')")
     except Exception as error:
         warn(f"no {what}: {type(error).__name__}: {error}")
     else:

@@ -43,10 +43,13 @@ def load(path: Path) -> tuple[dict[str, Any], str | None]:
     damaged.
 
     Raises:
+        PermissionError: If the file may not be read.
         ValueError: If neither file is a complete checkpoint.
     """
     try:
         return _read(path), None
+    except PermissionError as error:
+        raise PermissionError(f"{path} may not be read by this user.") from error
     except (OSError, ValueError) as error:
         try:
             state = _read(previous_of(path))
@@ -81,7 +84,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError("it is of another version of pyrovae")
     if hashlib.sha256(content).hexdigest().encode() != header[len(_FORMAT) :]:
         raise ValueError("its checksum does not match its content")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whole, but written by something else
+        said = str(error).strip().splitlines()[:1]
+        raise ValueError(f"its content cannot be read: {''.join(said)}") from error
 
 
 def random_states(device: torch.device, loader: Any = None) -> dict[str, Any]:

@@ -88,9 +88,9 @@ class Processes:
         low, high = (total * rank // self.size for rank in (self.rank, self.rank + 1))
         return Place(self.rank, low, high - low, total)
 
-    def share(self, objective: Objective, clip_norm: float | None = None) -> Share:
+    def share(self, objective: Objective, **clips: float | None) -> Share:
         """The part of an objective that a process evaluates."""
-        return Share(objective, clip_norm=clip_norm)
+        return Share(objective, **clips)
 
     def evaluate(
         self, compiled: Compiled, beta: Tensor | None, batch: Sequence[Tensor]

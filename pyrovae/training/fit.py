@@ -44,6 +44,8 @@ def fit(
     lr: float | Schedule = 1e-3,
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None = None,
     clip_norm: float | None = None,
+    clip_value: float | None = None,
+    nonfinite: Literal["stop", "skip"] = "stop",
     seed: int = 0,
     device: str | torch.device | None = None,
     patience: int | None = None,
@@ -80,6 +82,10 @@ def fit(
             optimiser.
         optimizer: Makes a torch optimiser from a list of parameters; default Adam.
         clip_norm: Largest norm of all gradients together.
+        clip_value: Largest absolute value of an element of a gradient, before ``clip_norm``.
+        nonfinite: ``"stop"`` ends training at a step that is not finite. ``"skip"`` leaves such
+            a step out, so that weights and optimiser stay as they were, and counts it in the
+            history; each step then waits for the device.
         seed: Of batch order, draws and ``transform``; the global random state is left as it was.
         device: Where to train; default CUDA when available. Modules behind the programs are moved
             there.
@@ -112,10 +118,13 @@ def fit(
             or arguments out of range.
         FileNotFoundError: If there is no folder for ``log`` or ``checkpoint``.
         KeyboardInterrupt: After a signal, once the checkpoint is saved.
-        NonFiniteLoss: If the loss stops being finite. The last good weights are restored.
+        NonFiniteLoss: If the loss stops being finite. The last good weights are restored; the
+            message names the batch, and the site and the data in it where that can be told.
     """
     counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
-    _check_arguments(counts, clip_norm, lr)
+    _check_arguments(counts, {"clip_norm": clip_norm, "clip_value": clip_value}, lr)
+    if nonfinite not in ("stop", "skip"):
+        raise ValueError(f"nonfinite must be 'stop' or 'skip', found {nonfinite!r}.")
     if patience is not None and valid is None:
         raise ValueError("patience needs validation data: give valid=..., or drop patience.")
     if resume and checkpoint is None:
@@ -165,6 +174,8 @@ def fit(
             make_optimizer(parameters),
             parameters,
             clip_norm=clip_norm,
+            clip_value=clip_value,
+            skip=nonfinite == "skip",
             transform=train_data.gather if train_data.by_index else None,
             steps=epochs * train_data.num_batches,
             processes=processes,
@@ -236,11 +247,14 @@ def _default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check_arguments(counts: dict[str, int | None], clip_norm: float | None, lr: Any) -> None:
+def _check_arguments(
+    counts: dict[str, int | None], clips: dict[str, float | None], lr: Any
+) -> None:
     for name, value in counts.items():
         if value is not None and not is_count(value):
             raise ValueError(f"{name} must be a positive integer, found {value!r}.")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm must be positive, found {clip_norm}.")
+    for name, most in clips.items():
+        if most is not None and not most > 0:
+            raise ValueError(f"{name} must be positive, found {most}.")
     if not isinstance(lr, Schedule) and not (math.isfinite(lr) and lr > 0):
         raise ValueError(f"lr must be finite and positive, found {lr}.")

@@ -20,9 +20,9 @@ from pyrovae.schedules import Schedule
 from pyrovae.signals import Stop, deferred
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
-from pyrovae.training import state
+from pyrovae.training import failures, state
 from pyrovae.training.distributed import Processes
-from pyrovae.training.history import COLUMNS, History, NonFiniteLoss
+from pyrovae.training.history import COLUMNS, History
 from pyrovae.training.outputs import Outputs
 from pyrovae.training.progress import Progress
 from pyrovae.training.shares import Share
@@ -75,6 +75,7 @@ class Trainer:
         self.waited = 0  # epochs since the best one
         self.best_bound = -math.inf
         self.tally: Tally | None = None  # of the epoch at hand
+        self.recent: list[Any] = []  # batches since the last look at the losses
         self.layout: list[Any] | None = None  # of the first batch of the run
         self.weights = Weights(modules, step.parameters)
         self.best = self.good = self.weights.copy()
@@ -136,18 +137,22 @@ class Trainer:
             before = tally.taken
             with self.step.guarded():
                 for batch in itertools.islice(batches, CHECK_EVERY):
-                    beta = self._set_schedules()
-                    self._note(batch, beta, self._take(batch, beta))
+                    beta, skipped = self._set_schedules(), self.step.skipped
+                    report = self._take(batch, beta)
+                    if self.step.skipped > skipped:
+                        tally.skip()
+                    else:
+                        self._note(batch, beta, report)
                     self.count += 1
                     self.bar.step(epoch, tally)
                     if self.outputs.due() or self.stop.received is not None:
                         tally.seconds += time.perf_counter() - start
                         start = time.perf_counter()
-                        self._check_finite()
+                        failures.check(self)
                         self._save()
                         if self.stop.received is not None:
                             self._stop()
-            self._check_finite()
+            failures.check(self)
         if self.processes is not None:
             buffers = [b for module in self.modules for b in module.buffers()]
             self.processes.settle(self.step.parameters, buffers)
@@ -179,12 +184,20 @@ class Trainer:
         assert self.tally is not None
         size = batch[0].shape[0]
         self.tally.add(report, beta, size)
+        # A batch of rows is small, and may be looked at once more; others would take memory.
+        self.recent.append(batch if self.train.by_index else None)
         if self.beta.feedback:
             seen = report.reconstruction.item(), report.kl.item()
             self.beta.update(*(value / size for value in seen))
 
     def _row(self, epoch: int) -> dict[str, float]:
         assert self.tally is not None
+        if not self.tally.sizes:
+            raise failures.stopped(
+                self,
+                self.count, "bound", f"all {self.tally.skipped} steps of the epoch were skipped, "
+                "for no loss and gradients were finite. ",
+            )  # fmt: skip
         lr = float(self.step.optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
         return {"epoch": epoch + 1, "step": self.count, "lr": lr, **self.tally.means()}
 
@@ -194,7 +207,7 @@ class Trainer:
         try:
             return self.step(*batch, beta=beta)
         except InvalidParameters as error:
-            raise self._stopped(self.count + 1, "parameters", f"{error} ") from error
+            raise failures.stopped(self, self.count + 1, "parameters", f"{error} ") from error
         except ValueError as error:
             if len(batch[0]) == 1 and "more than 1 value per channel" in str(error):
                 raise ValueError(
@@ -228,26 +241,13 @@ class Trainer:
                 report, _ = self._judge_batch(None, *batch)
                 bound = report.bound.item()
                 if not math.isfinite(bound):
-                    self._fail_validation(bound, epoch, count, count + len(batch[0]))
+                    raise failures.of_validation(self, bound, epoch, count, count + len(batch[0]))
                 total += bound
                 count += len(batch[0])
         if self.stop.received is not None:  # with the random state of training again
             self._save()
             self._stop()
         return total / count
-
-    def _fail_validation(self, bound: float, epoch: int, first: int, last: int) -> None:
-        self.weights.restore(self.best if self.history.best_epoch else self.good)
-        kept = self.history.best_epoch or "the last step"
-        raise NonFiniteLoss(
-            f"Training stopped after epoch {epoch + 1}: the bound of the validation data {first} "
-            f"to {last - 1} is {bound}. Look for outliers among them, or lower lr. The weights "
-            f"of {f'epoch {kept}' if self.history.best_epoch else kept} are back in place.",
-            step=self.count,
-            epoch=epoch + 1,
-            term="valid_bound",
-            history=self.history,
-        )
 
     def _judge(self, row: dict[str, float], patience: int | None) -> None:
         if self.valid is None:
@@ -260,44 +260,6 @@ class Trainer:
             self.waited += 1
         if patience is not None and self.waited >= patience:
             self.history.stopped_early = True
-
-    def _check_finite(self) -> None:
-        """Look at the steps since the last look; raise if one of them was not finite."""
-        assert self.tally is not None
-        reports = self.tally.reports[self.tally.checked :]
-        if not reports:
-            return
-        values = torch.stack([torch.stack(tuple(report)) for report in reports])
-        if not self.ours:
-            values = values[:, :1]  # an ELBO of Pyro's own reports its loss alone
-        bad = ~torch.isfinite(values).all(1)
-        if not bad.any() and all(torch.isfinite(p).all() for p in self.step.parameters):
-            self.good = self.weights.copy()
-            self.tally.checked = len(self.tally.reports)
-            return
-        index, term, value = len(reports) - 1, "weights", math.nan
-        if bad.any():
-            index = int(bad.nonzero()[0])
-            seen = dict(zip(Report._fields, values[index].tolist(), strict=False))
-            order = ("reconstruction", "kl", "bound")
-            term = next(name for name in order if not math.isfinite(seen.get(name, 0.0)))
-            value = seen[term]
-        step = self.count - len(reports) + index + 1
-        raise self._stopped(step, term, f"the {term} became {value}. ")
-
-    def _stopped(self, step: int, term: str, why: str) -> NonFiniteLoss:
-        """The error that ends training, with the last good weights in place."""
-        self.weights.restore(self.good)
-        epoch = len(self.history) + 1
-        return NonFiniteLoss(
-            f"Training stopped at step {step} (epoch {epoch}): {why}The last good weights are back "
-            "in place. Lower lr, clip gradients (clip_norm=...), or give the likelihood a larger "
-            "minimum scale.",
-            step=step,
-            epoch=epoch,
-            term=term,
-            history=self.history,
-        )
 
     def _save(self) -> None:
         """Write the checkpoint, if there is to be one, by the first of the processes."""

@@ -25,14 +25,19 @@ class Share:
 
     Args:
         objective: Without a norm to clip at, since that is the norm of the sum.
-        clip_norm: Largest norm of the joined gradients.
+        clip_norm, clip_value: Largest norm, and largest absolute element, of the joined gradients.
         gradients: False evaluates the bound alone.
     """
 
     def __init__(
-        self, objective: Objective, *, clip_norm: float | None = None, gradients: bool = True
+        self,
+        objective: Objective,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        gradients: bool = True,
     ):
-        self.objective, self.clip_norm = objective, clip_norm
+        self.objective, self.clip_norm, self.clip_value = objective, clip_norm, clip_value
         self.parameters = objective.parameters if gradients else []
         self.gradients = gradients
         self.layouts: list[Layout | None] | None = None
@@ -65,8 +70,7 @@ class Share:
         found = (g.reshape(p.shape).to(p.dtype) for g, p in zip(pieces, used, strict=True))
         gradients = [_laid_out(next(found), p) if there else None
                      for p, there in zip(self.parameters, present, strict=True)]  # fmt: skip
-        if self.clip_norm is not None:
-            gradients = clipped(gradients, self.clip_norm)
+        gradients = clipped(gradients, self.clip_norm, self.clip_value)
         return Evaluation(Report(*numbers[:3]), numbers[3], gradients)
 
     def prepare(self, beta: Tensor | None, batch: Sequence[Tensor]) -> None:

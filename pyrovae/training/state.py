@@ -17,8 +17,12 @@ __all__ = ["restore", "save"]
 
 def save(trainer: "Trainer", path: Path) -> None:
     """Write all that a run needs to go on from where it is, within an epoch too."""
+    files.save(_state(trainer), path)
+
+
+def _state(trainer: "Trainer") -> dict[str, Any]:
     optimizer: Any = trainer.step.optimizer
-    state = {
+    return {
         "weights": trainer.weights.copy(),
         "best": trainer.best,
         "optimizer_class": type(optimizer).__name__,
@@ -35,7 +39,6 @@ def save(trainer: "Trainer", path: Path) -> None:
         "layout": trainer.layout,
         "scaled": trainer.step.scaled,
     }
-    files.save(state, path)
 
 
 def restore(trainer: "Trainer", path: Path) -> None:
@@ -49,6 +52,8 @@ def restore(trainer: "Trainer", path: Path) -> None:
         warnings.warn(warning, stacklevel=2)
     optimizer: Any = trainer.step.optimizer
     kind = type(optimizer).__name__
+    if not isinstance(state, dict) or set(state) != set(_state(trainer)):
+        raise ValueError(f"{path} is whole, but no checkpoint that fit wrote. Remove it.")
     if state["optimizer_class"] != kind:
         raise ValueError(
             f"{path} was written with {state['optimizer_class']}, and the optimiser is {kind}. "

@@ -1,0 +1,115 @@
+"""What surrounds a run costs no run: terminals, homes, disks."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers.runs import FILES, TINY, call
+
+import pyrovae as pv
+
+
+def shell(text, **environment):
+    """What a command of the shell printed on stderr, and its exit code."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "USER", "LOGNAME")}
+    text = text.replace("pyrovae ", f"{sys.executable} -m pyrovae ", 1)
+    done = subprocess.run(["bash", "-c", text], env={**kept, **environment}, text=True,
+                          capture_output=True, check=False)  # fmt: skip
+    return done.stderr, done.returncode
+
+
+def test_ascii_a_closed_terminal_and_no_home(tmp_path):
+    """All at once: letters that the terminal lacks, a reader that leaves, no place for caches."""
+    nowhere = {
+        "HOME": "/proc/none",
+        "XDG_CACHE_HOME": "/proc/none",
+        "TORCHINDUCTOR_CACHE_DIR": "/proc/none",
+    }
+    command = f"set -o pipefail; pyrovae train {TINY} --out {tmp_path / 'run'} | head -1"
+    errors, code = shell(command, LC_ALL="C", PYTHONIOENCODING="ascii", **nowhere)
+    assert code == 0, errors
+    assert "Traceback" not in errors
+    assert "warning: /proc/none cannot be written to; compiled code goes to " in errors
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= FILES
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(("lock", "check"))]
+
+
+def test_a_full_disk(run, tmp_path):
+    """A limit on the size of files is a disk that fills in the middle of one."""
+    before = {p: p.read_bytes() for p in run.iterdir()}
+    errors, code = shell(f"ulimit -f 4; pyrovae evaluate {run} --method.num_particles 9")
+    assert code == 1
+    (line,) = [x for x in errors.splitlines() if "warning" not in x]
+    assert line.startswith("pyrovae: ")
+    assert "File too large" in line
+    assert {p: p.read_bytes() for p in run.iterdir()} == before
+    errors, code = shell(f"ulimit -f 4; pyrovae train {TINY} --out {tmp_path / 'run'}")
+    assert code == 1
+    assert "File too large" in errors.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_after_some_epochs(tmp_path, monkeypatch, capsys):
+    """What was trained stays, and the line says how to go on."""
+    from pyrovae.training import checkpoint
+
+    save, count = checkpoint.save, []
+
+    def full(state, path):
+        count.append(1)
+        if len(count) == 3:
+            raise OSError(28, "No space left on device")
+        save(state, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        assert call("train", TINY, "--epochs 4 --out", tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device; go on with: pyrovae train --resume" in line
+    assert call("train --resume", tmp_path / "run") == 0
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= FILES
+
+
+def test_an_interrupt_after_training_keeps_the_way_to_the_report(tmp_path, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    for place in ("evaluate", "report"):
+        out = tmp_path / place
+        with monkeypatch.context() as patch:
+            patch.setattr(f"pyrovae.runs.pipeline.{place}", interrupt)
+            assert call("train", TINY, "--out", out) == 130
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line == (
+            f"pyrovae: interrupted; the weights are saved; go on with: pyrovae train --resume {out}"
+        )
+        assert pv.load_run(out) is not None
+        assert call("train --resume", out) == 0
+        assert {p.name for p in out.iterdir()} >= FILES
+        assert not (out / "checkpoint.pt").exists()
+
+
+def test_a_line_for_each_epoch_and_tensorboard(tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert call("train", TINY, "--verbose --tensorboard --out", tmp_path / "run") == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("epoch ")]
+    assert len(lines) == 2
+    assert all("valid -" in line and "beta 1" in line for line in lines)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert {"train_bound", "valid_bound", "kl", "beta"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("kl")] == [1, 2]
+
+
+def test_a_missing_tensorboard_is_a_line(tmp_path, monkeypatch, capsys):
+    from importlib import util
+
+    found = util.find_spec
+    monkeypatch.setattr(
+        util, "find_spec", lambda n, *a: found(n, *a) if n != "tensorboard" else None
+    )
+    assert call("train", TINY, "--tensorboard --out", tmp_path / "run") == 1
+    assert "pip install 'pyrovae[tensorboard]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
