@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,12 @@ from pyrovae.evidence.methods.base import Estimate
 from pyrovae.programs import modules_of
 from pyrovae.training.distributed import Processes
 
-__all__ = ["Parts"]
+__all__ = ["Parts", "remove_parts"]
 
 MOST = 256
 """Parts of one estimate, so many files at most."""
 _SUFFIX = ".safetensors"
+_NAME = re.compile(r"[0-9a-f]{16}-\d+-\d+-\d+\.safetensors")
 
 
 class Parts:
@@ -81,13 +83,6 @@ class Parts:
             self.processes.sum(torch.zeros(()))
         return found
 
-    def remove(self) -> None:
-        """Remove the files of this estimate, and the folder if nothing else is in it."""
-        for path in self.folder.glob(f"{self.identity}-*{_SUFFIX}"):
-            path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
-
     def _path(self, start: int, stop: int) -> Path:
         return self.folder / f"{self.identity}-{self.calls}-{start}-{stop}{_SUFFIX}"
 
@@ -128,6 +123,16 @@ class Parts:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+def remove_parts(folder: str | os.PathLike) -> None:
+    """Remove all parts in a folder, and the folder if nothing else is in it."""
+    folder = Path(folder)
+    for path in folder.iterdir():
+        if _NAME.match(path.name):
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _checksum(columns: dict[str, np.ndarray]) -> str:

@@ -3,6 +3,7 @@
 import inspect
 import math
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 from pyrovae.data import NAMES, Splits
 from pyrovae.evidence import Evidence, log_marginal
+from pyrovae.evidence.parts import remove_parts
 from pyrovae.likelihoods import Bernoulli
 from pyrovae.models.base import Model
+from pyrovae.runs import together
 from pyrovae.runs.conditions import arguments, condition_of, is_conditional
 from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.page import report
@@ -40,9 +43,16 @@ def train(config: Config, path: str | PathLike | None = None) -> Run:
         Exception: What data, parts, training and evidence raise; a run without a single finished
             epoch is removed again.
     """
+    if together.restarted(path):
+        assert path is not None
+        return resume(path)
     config, splits = settle(config)
     vae, parts = _start(config, splits)
-    return _train(Run.create(config, path), vae, parts, splits, resume=False)
+    if together.follows():
+        return _follow(Run(together.told(None), config), vae, parts, splits, resume=False)
+    run = Run.create(config, path)
+    together.told(run.path)
+    return _train(run, vae, parts, splits, resume=False)
 
 
 def resume(path: str | PathLike) -> Run:
@@ -59,6 +69,8 @@ def resume(path: str | PathLike) -> Run:
         )
     splits = load_data(run.config)
     vae, parts = _start(run.config, splits)
+    if together.follows():
+        return _follow(run, vae, parts, splits, resume=True)
     return _train(run, vae, parts, splits, resume=True)
 
 
@@ -85,8 +97,18 @@ def settle(config: Config) -> tuple[Config, Splits]:
     return config, load_data(config)
 
 
-def evaluate(vae: Model, splits: Splits, part: str, method: Any, seed: int = 0) -> Evidence:
-    """The evidence of a model on one part of the data, ``"train"``, ``"valid"`` or ``"test"``."""
+def evaluate(
+    vae: Model,
+    splits: Splits,
+    part: str,
+    method: Any,
+    seed: int = 0,
+    parts: Path | None = None,
+) -> Evidence:
+    """The evidence of a model on one part of the data, ``"train"``, ``"valid"`` or ``"test"``.
+
+    ``parts`` is a folder for what is finished, as of :func:`~pyrovae.log_marginal`.
+    """
     density = not vae.likelihood.discrete
     evidence = log_marginal(
         vae.model,
@@ -96,6 +118,7 @@ def evaluate(vae: Model, splits: Splits, part: str, method: Any, seed: int = 0) 
         seed=seed,
         data_scale=splits.data_scale if density else 1.0,
         progress=sys.stderr.isatty(),
+        parts=parts,
     )
     if density and splits.holds_levels:  # a density on a grid has no bits per dimension
         evidence.dataset.attrs["num_dims"] = 0
@@ -145,6 +168,19 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
     return run
 
 
+def _follow(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume: bool) -> Run:
+    """The work of a process that is not the first: the same steps, and its share of evidence."""
+    _fit(run, vae, parts, splits, resume)
+    with suppress(ValueError):  # of which the first process tells
+        _shared_evidence(run, vae.eval(), parts["method"], splits)
+    return run
+
+
+def _shared_evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence:
+    folder = run.evidence.with_suffix(".parts")
+    return evaluate(vae, splits, "test", method, run.config.seed, folder)
+
+
 def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool) -> History:
     config = run.config
     return fit(
@@ -171,7 +207,7 @@ def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool
 def _evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence | None:
     """Evidence, written to the run; None, with the reason told, for a model that has none."""
     try:
-        evidence = evaluate(vae, splits, "test", method, run.config.seed)
+        evidence = _shared_evidence(run, vae, method, splits)
     except KeyboardInterrupt:
         advice = f"the weights are saved: go on with pyrovae evaluate {run.path}"
         raise KeyboardInterrupt(advice) from None
@@ -179,5 +215,6 @@ def _evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence | Non
         say("evidence", "none. " + str(error).splitlines()[0])
         return None
     evidence.save(run.evidence)
+    remove_parts(run.evidence.with_suffix(".parts"))
     say("evidence", f"{evidence!r}")
     return evidence

@@ -20,7 +20,6 @@ from pyrovae.programs import Program, evaluation_mode, modules_of
 from pyrovae.schedules import Schedule
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
-from pyrovae.training.distributed import Processes
 from pyrovae.training.history import History, NonFiniteLoss
 from pyrovae.training.outputs import Outputs
 from pyrovae.training.shares import Share
@@ -28,6 +27,7 @@ from pyrovae.training.weights import Weights
 
 __all__ = ["Trainer"]
 
+_SHOWN = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}
 CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
 
 
@@ -41,7 +41,6 @@ class Trainer:
         beta, lr: Schedules over steps; without ``lr`` the optimiser keeps its own.
         seed: Of validation's draws.
         capture, compile, epochs: How the bound of validation batches runs, and how often.
-        processes: Those that train together; None for one alone.
     """
 
     def __init__(
@@ -57,9 +56,8 @@ class Trainer:
         capture: bool,
         compile: bool | Literal["auto"],
         epochs: int,
-        processes: Processes | None = None,
     ):
-        self.programs, self.step, self.processes = programs, step, processes
+        self.programs, self.step, self.processes = programs, step, step.processes
         self.train, self.valid = train, valid
         self.beta, self.lr, self.seed = beta, lr, seed
         self.estimator = step.objective.estimator
@@ -72,14 +70,14 @@ class Trainer:
         self.best = self.good = self.weights.copy()
         judged = objective(*programs, self.estimator)
         judge: Any = compiled(
-            judged.report if processes is None else Share(judged, gradients=False),
+            judged.report if step.processes is None else Share(judged, gradients=False),
             settings=judged.settings,
             enabled=capture and self.ours,
             quiet=True,  # the training step has said what there is to say
             backend=compile,
             calls=0 if valid is None else epochs * valid.num_batches,
         )
-        self._judge_batch = judge if processes is None else processes.judging(judge)
+        self._judge_batch = judge if step.processes is None else step.processes.judging(judge)
 
     def run(self, epochs: int, patience: int | None, outputs: Outputs, *, resume: bool) -> History:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
@@ -88,8 +86,7 @@ class Trainer:
         checkpoint, callback = outputs.checkpoint, outputs.callback
         if resume and checkpoint is not None and files.exists(checkpoint):
             self._load(checkpoint)
-            # The log and the checkpoint may have ended at different epochs.
-            outputs.rewrite(self.history.rows)
+            outputs.rewrite(self.history.rows)  # the log may have ended at another epoch
         first = len(self.history)
         hidden = None if outputs.progress is None else not outputs.progress
         looks: dict[str, Any] = {"desc": "fit", "unit": "epoch", "dynamic_ncols": True}
@@ -99,14 +96,12 @@ class Trainer:
                     break
                 row = self._epoch(epoch)
                 self._judge(row, patience)
-                if callback is not None and callback(row):
-                    self.history.stopped_early = True
-                if checkpoint is not None and (self.processes is None or self.processes.first):
+                self.history.stopped_early |= callback is not None and bool(callback(row))
+                if checkpoint is not None:
                     self._save(checkpoint)
                 outputs.append(row)
                 bar.update()
-                names = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}
-                shown = {name: f"{row[key]:.2f}" for name, key in names.items()}
+                shown = {k: f"{row[v]:.2f}" for k, v in _SHOWN.items()}
                 bar.set_postfix(shown if self.valid is not None else {**shown, "valid": "none"})
         if self.valid is not None:
             self.weights.restore(self.best)
@@ -137,8 +132,7 @@ class Trainer:
                     self.count += 1
             self._check_finite(reports[checked:])
         if self.processes is not None:
-            buffers = [b for module in modules_of(*self.programs) for b in module.buffers()]
-            self.processes.settle(self.step.parameters, buffers)
+            self.processes.settle(self.programs, self.step.parameters)
         seconds = time.perf_counter() - start
         bounds, reconstructions, kls = (
             torch.stack(column).double().cpu() for column in zip(*reports, strict=True)
@@ -223,8 +217,7 @@ class Trainer:
             self.best = self.weights.copy()
         elif self.count > self.beta.warmup_steps:
             self.waited += 1
-        if patience is not None and self.waited >= patience:
-            self.history.stopped_early = True
+        self.history.stopped_early |= patience is not None and self.waited >= patience
 
     def _check_finite(self, reports: Sequence[Report]) -> None:
         if not reports:
@@ -275,7 +268,8 @@ class Trainer:
             "beta": self.beta.state_dict(),
             "random": files.random_states(self.train.device, self.train.source),
         }
-        files.save(state, path)
+        if self.processes is None or self.processes.first:
+            files.save(state, path)
 
     def _load(self, path: Path) -> None:
         state, warning = files.load(path)
