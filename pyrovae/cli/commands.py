@@ -10,10 +10,12 @@ from pyrovae import evidence, files, runs
 from pyrovae.estimators import Estimator
 from pyrovae.evidence import Evidence
 from pyrovae.evidence.methods.base import Method
+from pyrovae.evidence.parts import remove_parts
 from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
 from pyrovae.runs.run import new_file
 from pyrovae.runs.terminal import attempt, headline, say, seeded, show, warn, whole
+from pyrovae.runs.together import follows
 
 __all__ = ["compare", "estimators", "evaluate", "sample", "sweep"]
 
@@ -58,8 +60,12 @@ def evaluate(
     if limit is not None:
         splits = splits.take(limit, seed=seed)
     vae: Any = opened.load_vae(device)
-    found = runs.evaluate(vae, splits, part, method, seed)
+    parts = out.with_suffix(".parts")
+    found = runs.evaluate(vae, splits, part, method, seed, parts)
+    if follows():
+        return
     found.save(out)
+    remove_parts(parts)
     show(found)
     saved = [out, *_figure(out, lambda path: figures.evidence_figure(found, path))]
     data = arguments(vae, splits, part)

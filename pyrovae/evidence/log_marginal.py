@@ -1,10 +1,12 @@
 """Estimate log p(x) of held-out data."""
 
+import os
 from typing import Any
 
 from pyrovae.evidence.inspection import inspect
 from pyrovae.evidence.methods.base import Method
 from pyrovae.evidence.methods.importance import ImportanceSampling
+from pyrovae.evidence.parts import Parts
 from pyrovae.evidence.result import Evidence
 from pyrovae.programs import Program
 
@@ -26,6 +28,7 @@ def log_marginal(
     max_plate_nesting: int | None = None,
     data_scale: float = 1.0,
     progress: bool = False,
+    parts: str | os.PathLike | None = None,
 ) -> Evidence:
     r"""Estimate log p(x) of each datum, in nats, with its error and a diagnosis.
 
@@ -49,6 +52,10 @@ def log_marginal(
         data_scale: The factor by which the data were multiplied, such as 1/256: for bits per
             dimension.
         seed, progress: Seed of all random numbers; whether to show a progress bar.
+        parts: A folder to keep finished parts in, so that a call that was stopped goes on where it
+            was. Processes that ``torchrun`` has started share the work where all of them make this
+            call with one folder; each gets the whole result. Without a folder each process
+            evaluates all data by itself. The files stay until you remove them.
 
     Raises:
         TypeError: If the data are not arrays, or a count is not an integer.
@@ -68,7 +75,8 @@ def log_marginal(
         model, guide, data, seed, memory_budget, device, max_plate_nesting, progress
     )
     with inspection.evaluating():
-        estimate = method.evaluate(inspection)
+        kept = None if parts is None else Parts(parts, inspection, method)
+        estimate = method.evaluate(inspection, kept)
     return Evidence.of(estimate, method, inspection, data_scale=data_scale)
 
 

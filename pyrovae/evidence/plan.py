@@ -41,6 +41,7 @@ class Plan:
         exact: Whether no site is left to draw, so that a single weight is p(x).
         scorer: Computes log weights by a compiled graph, or None.
         notes: What a result should tell about discrete sites.
+        parts: Keeps what is finished, and shares the work between processes; or None.
     """
 
     num_data: int
@@ -54,6 +55,7 @@ class Plan:
     exact: bool = False
     scorer: Tiles | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    parts: Any = None
 
     def cut(self, num_particles: int) -> tuple[int, int]:
         """Data and particles of a piece that holds up to ``num_particles`` of each datum."""

@@ -4,6 +4,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.data import NAMES, Splits
-from pyrovae.evidence import Evidence, log_marginal
+from pyrovae.evidence import Evidence
+from pyrovae.evidence.parts import remove_parts
 from pyrovae.likelihoods import Bernoulli
 from pyrovae.models.base import Model
+from pyrovae.runs import together
 from pyrovae.runs.conditions import arguments, condition_of, is_conditional
 from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.page import report
@@ -56,10 +59,18 @@ def train(
     """
     if tensorboard:
         TensorBoard("")  # where it is missing it says so before there is a folder
+    if together.restarted(path):
+        assert path is not None
+        # The same command has made the folder, so what it names is trusted.
+        shown: Any = {"verbose": verbose, "tensorboard": tensorboard}
+        return resume(path, callback=callback, trust=True, **shown)
     config, splits = settle(config)
     vae, parts = _start(config, splits)
+    if together.follows():
+        return _follow(Run(together.told(None), config), vae, parts, splits, resume=False)
     run = Run.create(config, path)
     try:
+        together.told(run.path)
         watch = _watcher(run, callback, verbose, tensorboard)
         return _train(run, vae, parts, splits, watch, resume=False)
     finally:
@@ -88,6 +99,9 @@ def resume(
     """
     run = Run.open(path, unfinished=True, trust=trust)
     _check_unfinished(run)
+    if together.follows():
+        splits = load_data(run.config)
+        return _follow(run, *_start(run.config, splits), splits, resume=True)
     run.own()
     try:
         _check_unfinished(run)  # another process may have finished it meanwhile
@@ -138,17 +152,26 @@ def settle(config: Config) -> tuple[Config, Splits]:
     return config, load_data(config)
 
 
-def evaluate(vae: Model, splits: Splits, part: str, method: Any, seed: int = 0) -> Evidence:
-    """The evidence of a model on one part of the data, ``"train"``, ``"valid"`` or ``"test"``."""
+def evaluate(
+    vae: Model,
+    splits: Splits,
+    part: str,
+    method: Any,
+    seed: int = 0,
+    parts: Path | None = None,
+) -> Evidence:
+    """The evidence of a model on one part of the data, ``"train"``, ``"valid"`` or ``"test"``.
+
+    ``parts`` is a folder for what is finished, as of :func:`~pyrovae.log_marginal`.
+    """
     density = not vae.likelihood.discrete
-    evidence = log_marginal(
-        vae.model,
-        vae.guide,
+    evidence = vae.log_marginal(
         arguments(vae, splits, part),
         method=method,
         seed=seed,
         data_scale=splits.data_scale if density else 1.0,
         progress=sys.stderr.isatty(),
+        parts=parts,
     )
     if density and splits.holds_levels:  # a density on a grid has no bits per dimension
         evidence.dataset.attrs["num_dims"] = 0
@@ -225,6 +248,20 @@ def _train(
     return run
 
 
+def _follow(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume: bool) -> Run:
+    """The work of a process that is not the first: the same steps, and its share of evidence."""
+    _fit(run, vae, parts, splits, lambda row: None, resume)  # only the first one watches
+    with suppress(ValueError):  # of which the first process tells
+        if not run.evidence.is_file():
+            _shared_evidence(run, vae.eval(), parts["method"], splits)
+    return run
+
+
+def _shared_evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence:
+    folder = run.evidence.with_suffix(".parts")
+    return evaluate(vae, splits, "test", method, run.config.seed, folder)
+
+
 def _fit(
     run: Run, vae: Any, parts: dict[str, Any], splits: Splits, watch: Callback, resume: bool
 ) -> History:
@@ -257,11 +294,12 @@ def _evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence | Non
         run.manifest.check(run.evidence, strict=False)
         return Evidence.load(run.evidence)
     try:
-        evidence = evaluate(vae, splits, "test", method, run.config.seed)
+        evidence = _shared_evidence(run, vae, method, splits)
     except ValueError as error:  # such as that of a guide without a density
         say("evidence", "none. " + str(error).splitlines()[0])
         return None
     evidence.save(run.evidence)
     run.manifest.record(run.evidence)
+    remove_parts(run.evidence.with_suffix(".parts"))
     say("evidence", f"{evidence!r}")
     return evidence

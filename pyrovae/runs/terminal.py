@@ -11,6 +11,7 @@ import torch
 
 from pyrovae.evidence import Evidence
 from pyrovae.files import written_whole
+from pyrovae.training.distributed import rank_and_size
 
 __all__ = ["attempt", "binarized", "headline", "say", "seeded", "show", "warn", "whole"]
 
@@ -33,7 +34,11 @@ def warn(text: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Print; a terminal without these letters, or one that was closed, costs no run."""
+    """Print, in the first process alone; a terminal without these letters, or one that was closed,
+    costs no run.
+    """
+    if rank_and_size()[0] > 0:
+        return
     try:
         letters = getattr(stream, "encoding", None) or "utf-8"
         print(text.encode(letters, "replace").decode(letters), file=stream, flush=True)

@@ -3,12 +3,15 @@
 import atexit
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
@@ -129,6 +132,22 @@ class Processes:
                 self._collective(lambda held=held: dist.broadcast(held, 0))
                 tensor.copy_(held)
 
+    @contextmanager
+    def signals_to_the_first(self) -> Iterator[None]:
+        """Let the first process alone follow SIGINT and SIGTERM: the others go on with the steps
+        that it takes, and end with it.
+        """
+        if self.first or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        stops = signal.SIGINT, signal.SIGTERM
+        before = [signal.signal(each, signal.SIG_IGN) for each in stops]
+        try:
+            yield
+        finally:
+            for each, handler in zip(stops, before, strict=True):
+                signal.signal(each, handler)
+
     def outputs(self, outputs: Outputs) -> Outputs:
         """The first process writes the log and shows progress; it alone is asked to stop."""
         outputs.callback = self._decided(outputs.callback)
@@ -162,14 +181,15 @@ class Processes:
 
         return agreed
 
-    def settle(self, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
-        """Check that all processes hold the same parameters, and average the buffers, such as
-        running means of the rows that each has seen.
+    def settle(self, modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> None:
+        """Check that all processes hold the same parameters, and average the modules' buffers,
+        such as running means of the rows that each has seen.
 
         Raises:
             RuntimeError: If parameters differ.
         """
         self.check_same(parameters, "weights", "Report this with the model; it is not to happen.")
+        buffers = [b for module in modules for b in module.buffers()]
         moving = [b for b in buffers if b.is_floating_point() and b.numel()]
         if not moving or self._alike(moving):
             return

@@ -141,6 +141,8 @@ def fit(
     for module in modules_of(model, guide):
         module.to(where)
     with ExitStack() as stack:
+        if processes is not None:
+            stack.enter_context(processes.signals_to_the_first())
         stack.enter_context(torch.random.fork_rng([where] if where.type == "cuda" else []))
         stack.enter_context(_own_random_state(seed))
         like = next((p for m in modules_of(model, guide) for p in m.parameters()), None)
@@ -191,7 +193,6 @@ def fit(
             lr=None if optimizer and not isinstance(lr, Schedule) else lr_schedule,
             seed=seed,
             epochs=epochs,
-            processes=processes,
             **how,
         )
         return trainer.run(epochs, patience, outputs, resume=resume)

@@ -21,7 +21,6 @@ from pyrovae.signals import Stop, deferred
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
 from pyrovae.training import failures, state
-from pyrovae.training.distributed import Processes
 from pyrovae.training.history import COLUMNS, History
 from pyrovae.training.outputs import Outputs
 from pyrovae.training.progress import Progress
@@ -31,6 +30,7 @@ from pyrovae.training.weights import Weights
 
 __all__ = ["Trainer"]
 
+_SHOWN = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}
 CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
 
 
@@ -45,7 +45,6 @@ class Trainer:
         beta, lr: Schedules over steps; without ``lr`` the optimiser keeps its own.
         seed: Of validation's draws.
         capture, compile, epochs: How the bound of validation batches runs, and how often.
-        processes: Those that train together; None for one alone.
     """
 
     def __init__(
@@ -62,10 +61,9 @@ class Trainer:
         capture: bool,
         compile: bool | Literal["auto"],
         epochs: int,
-        processes: Processes | None = None,
     ):
         self.programs, self.modules, self.step = programs, modules, step
-        self.processes = processes
+        self.processes = step.processes
         self.train, self.valid = train, valid
         self.beta, self.lr, self.seed = beta, lr, seed
         self.estimator = step.objective.estimator
@@ -81,14 +79,14 @@ class Trainer:
         self.best = self.good = self.weights.copy()
         judged = objective(*programs, self.estimator)
         judge: Any = compiled(
-            judged.report if processes is None else Share(judged, gradients=False),
+            judged.report if step.processes is None else Share(judged, gradients=False),
             settings=judged.settings,
             enabled=capture and self.ours,
             quiet=True,  # the training step has said what there is to say
             backend=compile,
             calls=0 if valid is None else epochs * valid.num_batches,
         )
-        self._judge_batch = judge if processes is None else processes.judging(judge)
+        self._judge_batch = judge if step.processes is None else step.processes.judging(judge)
 
     def run(self, epochs: int, patience: int | None, outputs: Outputs, *, resume: bool) -> History:
         """Train up to ``epochs`` epochs, counted from the beginning of the run."""
@@ -112,8 +110,7 @@ class Trainer:
                 self.history.rows.append(row)
                 self.tally = None
                 self._judge(row, patience)
-                if outputs.callback is not None and outputs.callback(row):
-                    self.history.stopped_early = True
+                self.history.stopped_early |= bool(outputs.callback and outputs.callback(row))
                 self._save()
                 outputs.append(row)
                 self.bar.row(row, self.valid is not None)
@@ -154,8 +151,7 @@ class Trainer:
                             self._stop()
             failures.check(self)
         if self.processes is not None:
-            buffers = [b for module in self.modules for b in module.buffers()]
-            self.processes.settle(self.step.parameters, buffers)
+            self.processes.settle(self.modules, self.step.parameters)
         tally.seconds += time.perf_counter() - start
 
     def _batches(self) -> Iterator[tuple[Tensor, ...]]:
@@ -258,8 +254,7 @@ class Trainer:
             self.best = self.weights.copy()
         elif self.count > self.beta.warmup_steps:
             self.waited += 1
-        if patience is not None and self.waited >= patience:
-            self.history.stopped_early = True
+        self.history.stopped_early |= patience is not None and self.waited >= patience
 
     def _save(self) -> None:
         """Write the checkpoint, if there is to be one, by the first of the processes."""

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -114,13 +114,20 @@ def estimate_pieces(
         values: By site, ``(B, *event)`` values.
         label: Name of the progress bar.
     """
-    parts = []
-    for index in in_pieces(
-        len(sampler), size or plan.num_data, progress=plan.progress, label=label
-    ):
-        given = [] if values is None else [{name: v[index] for name, v in values.items()}]
-        parts.append(work(sampler.select(index), *given))
-    return Estimate.join(parts)
+
+    def evaluate(start: int, stop: int) -> Estimate:
+        found = []
+        for piece in in_pieces(stop - start, length, progress=progress, label=label):
+            index = start + piece
+            given = [] if values is None else [{name: v[index] for name, v in values.items()}]
+            found.append(work(sampler.select(index), *given))
+        return Estimate.join(found)
+
+    length, num_data = size or plan.num_data, len(sampler)
+    progress = plan.progress and plan.parts is None
+    if plan.parts is None:
+        return evaluate(0, num_data)
+    return Estimate.join(plan.parts.estimate(num_data, length, evaluate))
 
 
 class Method(Declared, ABC):
@@ -132,9 +139,14 @@ class Method(Declared, ABC):
 
     bound = "lower"
 
-    def evaluate(self, inspection: Inspection) -> Estimate:
-        """Plan and :meth:`run`. The estimate's notes tell what became of discrete sites."""
-        plan = self.plan(inspection)
+    def evaluate(self, inspection: Inspection, parts: Any = None) -> Estimate:
+        """Plan and :meth:`run`. The estimate's notes tell what became of discrete sites.
+
+        Args:
+            inspection: Programs and data.
+            parts: Keeps what is finished (:class:`pyrovae.evidence.parts.Parts`).
+        """
+        plan = replace(self.plan(inspection), parts=parts)
         estimate = self.run(inspection.sampler(plan.summed, plan.scorer), plan)
         return Estimate(estimate.columns, plan.notes | estimate.notes)
 

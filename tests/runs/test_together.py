@@ -1,0 +1,89 @@
+"""Runs of several processes: ``torchrun -m pyrovae train`` and ``evaluate``."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers.runs import FILES, TINY, call, metrics
+from helpers.together import environment, free_port, together
+from safetensors.torch import load_file
+
+import pyrovae as pv
+
+
+def agree(left, right):
+    """Metrics and weights of two runs are equal up to rounding in single precision."""
+    for one, other in zip(metrics(left), metrics(right), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    mine, other = (load_file(run / "weights.safetensors") for run in (left, right))
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-3, atol=1e-4)
+
+
+def test_train_and_evaluate_by_two_processes(tmp_path, capsys):
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    words = [*TINY.split(), "--batch_size", "25"]
+    assert call("train", f"--out {alone}", " ".join(words)) == 0
+    printed = together(["-m", "pyrovae", "train", "--out", both, *words])
+    assert {path.name for path in both.iterdir()} == {path.name for path in alone.iterdir()}
+    assert {path.name for path in both.iterdir()} >= FILES
+    agree(both, alone)
+    assert "held-out log-likelihood" in printed[0][0]
+    assert printed[1][0] == ""
+    together(["-m", "pyrovae", "evaluate", both, "--method.num_particles", 40])
+    assert not list(both.glob("*.parts"))
+    assert call("evaluate", f"{both} --method.num_particles 40 --out {tmp_path / 'one.nc'}") == 0
+    found, expected = (pv.Evidence.load(p) for p in (both / "evidence-2.nc", tmp_path / "one.nc"))
+    assert found.dataset.identical(expected.dataset)
+
+
+LOST = """
+import os, signal
+from pyrovae.cli import main
+
+count = [0]
+from pyrovae.svi import Step as step
+take = step.take
+
+def lost(self, *batch, **options):
+    count[0] += 1
+    here = os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if here and count[0] == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take(self, *batch, **options)
+
+step.take = lost
+raise SystemExit(main())
+"""
+
+
+def torchrun(*words, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_port", str(free_port()), "--monitor_interval", "0.2", *map(str, words)]
+    return subprocess.Popen(command, env=environment(), text=True, **options)
+
+
+@pytest.mark.slow
+def test_torchrun_goes_on_after_a_lost_process(tmp_path):
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    words = [*TINY.replace("--epochs 2", "--epochs 6").split(), "--batch_size", "20"]
+    assert call("train", f"--out {alone}", " ".join(words)) == 0
+    (tmp_path / "lost.py").write_text(LOST)
+    job = torchrun("--max_restarts", 1, tmp_path / "lost.py", "train", "--out", both, *words)
+    assert job.wait(300) == 0
+    agree(both, alone)
+
+
+@pytest.mark.slow
+def test_a_lost_process_leaves_the_checkpoint_and_a_word(tmp_path):
+    both = tmp_path / "both"
+    words = [*TINY.replace("--epochs 2", "--epochs 6").split(), "--batch_size", "20"]
+    (tmp_path / "lost.py").write_text(LOST)
+    job = torchrun(tmp_path / "lost.py", "train", "--out", both, *words, stderr=subprocess.PIPE)
+    _, errors = job.communicate(timeout=300)
+    assert job.returncode != 0
+    assert len(metrics(both)) == 3  # four steps of the fourth epoch were not to be
+    assert "Signal 9 (SIGKILL)" in errors
+    assert call(f"train --resume {both}") == 0
+    assert len(metrics(both)) == 6
