@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         observe_part,
         where_the_nats_go,
     )
-    from pyrovae.models import VAE, ClusteringVAE, ConditionalVAE, HierarchicalVAE
+    from pyrovae.models import VAE, ClusteringVAE, ConditionalVAE, HierarchicalVAE, load
     from pyrovae.runs import Config, load_run, train
     from pyrovae.svi import SVI
     from pyrovae.training import History, NonFiniteLoss, fit
@@ -60,6 +60,7 @@ _NAMES = {
     "fit": "training",
     "load_run": "runs",
     "impute": "evidence",
+    "load": "models",
     "log_marginal": "evidence",
     "observe_part": "evidence",
     "train": "runs",
@@ -90,6 +91,7 @@ __all__ = [
     "handlers",
     "impute",
     "likelihoods",
+    "load",
     "load_run",
     "log_marginal",
     "nets",

@@ -4,6 +4,7 @@ from pyrovae.models.base import Model
 from pyrovae.models.clustering import ClusteringVAE
 from pyrovae.models.conditional import ConditionalVAE
 from pyrovae.models.hierarchical import HierarchicalVAE
+from pyrovae.models.saving import load
 from pyrovae.models.vae import VAE
 
-__all__ = ["ClusteringVAE", "ConditionalVAE", "HierarchicalVAE", "Model", "VAE"]
+__all__ = ["ClusteringVAE", "ConditionalVAE", "HierarchicalVAE", "Model", "VAE", "load"]

@@ -79,14 +79,12 @@ class HierarchicalVAE(Model):
             )
         low, top = self.latent_dims = tuple(check_size("latent_dims", d) for d in latent_dims)
         sizes: Any = {"latent_dim": top, "data_shape": self.data_shape}
-        encoder, between = (
-            self._reading(likelihood, as_recipe("encoder", encoder, 300, 300)),
-            as_recipe("between", between, 300),
-        )
+        between = as_recipe("between", between, 300)
+        seen = self._reading(likelihood, as_recipe("encoder", encoder, 300, 300))
         top_posterior = unbound(posterior, Posterior, DiagonalNormal)
-        self.top_posterior = top_posterior.bind(encoder=encoder, **sizes)
+        self.top_posterior = top_posterior.bind(encoder=seen, **sizes)
         self.low_posterior = JointPosterior(
-            posterior, encoder, between, latent_dim=low, data_shape=self.data_shape,
+            posterior, seen, between, latent_dim=low, data_shape=self.data_shape,
             given_dim=top, features=features, role="q(z1 | x, z2)",
         )  # fmt: skip
         self.conditional = conditional_prior(
@@ -133,6 +131,10 @@ class HierarchicalVAE(Model):
     def decode(self, z1: Tensor, z2: Tensor, *, mean: bool = True) -> Tensor:
         """``(*batch, *data_shape)``: E[x | z1, z2], or with ``mean=False`` a draw of x."""
         return self._decode(z1, z2, mean=mean)
+
+    def _exported(self) -> Any:
+        low, top = self.latent_dims
+        return {"x": self.data_shape}, {"z1": (low,), "z2": (top,)}
 
     @torch.no_grad()
     def sample(self, num_samples: int = 1, *, mean: bool = False) -> Tensor:
