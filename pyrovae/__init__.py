@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ConditionalVAE,
         HierarchicalVAE,
         VariationalDequantization,
+        load,
     )
     from pyrovae.runs import Config, load_run, sweep, train
     from pyrovae.svi import SVI
@@ -67,6 +68,7 @@ _NAMES = {
     "fit": "training",
     "load_run": "runs",
     "impute": "evidence",
+    "load": "models",
     "log_marginal": "evidence",
     "observe_part": "evidence",
     "sweep": "runs",
@@ -99,6 +101,7 @@ __all__ = [
     "handlers",
     "impute",
     "likelihoods",
+    "load",
     "load_run",
     "log_marginal",
     "nets",

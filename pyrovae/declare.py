@@ -119,9 +119,10 @@ def _equal(left: Any, right: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    if type(value) is dict and any(isinstance(item, Declared) for item in value.values()):
-        lines = (f"{key!r}: {_text(item)},\n" for key, item in value.items())
-        return "{\n" + textwrap.indent("".join(lines), "    ") + "}"
+    if isinstance(value, dict):
+        lines = "".join(f"{key!r}: {_text(item)},\n" for key, item in value.items())
+        declared = any(isinstance(item, Declared) for item in value.values())
+        return "{\n" + textwrap.indent(lines, "    ") + "}" if declared else repr(value)
     if hasattr(value, "shape") and hasattr(value, "item"):  # tensors and arrays
         kind, shape = type(value).__name__.lower(), tuple(value.shape)
         return f"<{kind} {shape}>" if any(size != 1 for size in shape) else repr(value.item())

@@ -66,7 +66,8 @@ class Columnwise(TorchDistribution):
     def __init__(self, pieces: Sequence[Piece]):
         self.pieces = pieces
         batch = torch.broadcast_shapes(*(p.distribution.batch_shape[:-1] for p in pieces))
-        super().__init__((*batch, sum(p.num_columns for p in pieces)), validate_args=False)
+        shape = torch.Size((*batch, sum(p.num_columns for p in pieces)))
+        super().__init__(shape, validate_args=False)
 
     @property
     def support(self) -> ColumnSupport:

@@ -191,9 +191,8 @@ class Columns(Likelihood):
     def initial_bias(self, mean: Tensor) -> Tensor | None:
         blocks = zip(self.entries, self._standard(mean), strict=True)
         biases = [entry.part.initial_bias(block) for entry, block in blocks]
-        if any(bias is None for bias in biases):
-            return None
-        return torch.cat([bias.flatten() for bias in biases])
+        known = [bias.flatten() for bias in biases if bias is not None]
+        return torch.cat(known) if len(known) == len(biases) else None
 
     def only(self, *names: str) -> Tensor:
         """``(D,)`` truth values: which columns have one of these names.

@@ -8,6 +8,7 @@ from torch.distributions import constraints
 
 from pyrovae.likelihoods.categorical import Categorical
 from pyrovae.nets import Recipe
+from pyrovae.nets.onehot import one_hot
 
 __all__ = ["Features", "Reading"]
 
@@ -63,11 +64,7 @@ def _kind(part: Any) -> int | str:
 def _look(x: Tensor, seen: Tensor, kind: int | str, size: int, loc: float, scale: float) -> Tensor:
     x = torch.where(seen, x, loc)
     if isinstance(kind, int):
-        # One at its own level, zero at the others, and linear between: pseudo-inputs of a Vamp
-        # prior are no whole numbers, and need a gradient.
-        levels = torch.arange(kind, dtype=x.dtype, device=x.device)
-        hat = (1 - (x.unsqueeze(-1) * (kind - 1) - levels).abs()).clamp(min=0)
-        return (hat * seen.unsqueeze(-1)).flatten(-2)
+        return (one_hot(x, kind) * seen.unsqueeze(-1)).flatten(-2)
     if kind == "log":
         x = (x / scale).clamp(min=torch.finfo(x.dtype).tiny).log()
     elif kind == "log1p":

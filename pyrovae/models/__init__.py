@@ -6,6 +6,7 @@ from pyrovae.models.conditional import ConditionalVAE
 from pyrovae.models.dequantization import VariationalDequantization
 from pyrovae.models.hierarchical import HierarchicalVAE
 from pyrovae.models.leave_one_out import LeaveOneOut
+from pyrovae.models.saving import load
 from pyrovae.models.vae import VAE
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "Model",
     "VAE",
     "VariationalDequantization",
+    "load",
 ]

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from pyrovae import posteriors, priors
 from pyrovae.data.arguments import as_arguments, is_several
 from pyrovae.data.rows import Rows
-from pyrovae.declare import Declared, is_count
+from pyrovae.declare import is_count
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.models.forms import Forms, as_tensor
+from pyrovae.models.shipping import Shipping
 from pyrovae.nets import MLP, Recipe, last_bias
+from pyrovae.nets.recipe import as_last_layer
 from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior
 from pyrovae.programs import register_parameters
@@ -27,7 +29,7 @@ _serial = itertools.count()
 T = TypeVar("T")
 
 
-class Model(Declared, Forms, nn.Module, ABC):
+class Model(Shipping, Forms, nn.Module, ABC):
     """Base of the declared models: modules that make two Pyro programs, ``model`` and ``guide``.
 
     A copy or an unpickled model shares no parameter with its original, whatever Pyro's global
@@ -95,6 +97,7 @@ class Model(Declared, Forms, nn.Module, ABC):
                 "output, or for each channel of them."
             )
         # The bias of a convolution is shared by all pixels of its channel.
+        bias = as_last_layer(self.likelihood.decoder, bias)
         target.copy_(bias.reshape(target.numel(), -1).mean(1))
         if getattr(self.prior, "starts_at_data", False):
             filled = torch.where(x.isnan(), mean, x) if isinstance(x, Tensor) else x

@@ -113,23 +113,31 @@ class ClusteringVAE(SingleLatentModel):
 
     @torch.no_grad()
     def sample(
-        self, num_samples: int = 1, *, cluster: int | None = None, mean: bool = False
-    ) -> Tensor:
+        self,
+        num_samples: int = 1,
+        *,
+        cluster: int | None = None,
+        mean: bool = False,
+        temperature: float = 1.0,
+    ) -> Any:
         """``(num_samples, *data_shape)``: draws of x; with ``mean=True``, E[x | z] of drawn z.
 
         Args:
             num_samples: How many.
             cluster: Draw z from this component; None for the whole mixture.
             mean: Return means in place of draws.
+            temperature: Factor on the scales of the components.
 
         Raises:
             ValueError: If there is no such cluster, or ``num_samples < 1``.
         """
         if cluster is None:
-            return super().sample(num_samples, mean=mean)
+            return super().sample(num_samples, mean=mean, temperature=temperature)
         if not 0 <= cluster < self.num_clusters:
             raise ValueError(f"cluster must lie in 0 ... {self.num_clusters - 1}, found {cluster}.")
         mixture = self.prior()
-        normal = dist.Normal(mixture.locs[cluster], mixture.scales[cluster])
+        if not temperature > 0:
+            raise ValueError(f"temperature must be a positive number, found {temperature}.")
+        normal = dist.Normal(mixture.locs[cluster], mixture.scales[cluster] * temperature)
         z = normal.sample((check_size("num_samples", num_samples),))
         return self.likelihood.show(self.decode(z, mean=mean))

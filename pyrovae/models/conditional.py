@@ -8,6 +8,7 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
+from pyrovae.distributions.tempered import tempered
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, join, unbound
 from pyrovae.models.forms import as_tensor
@@ -119,17 +120,29 @@ class ConditionalVAE(Model):
         return self._decode(z, self.condition(y), mean=mean)
 
     @torch.no_grad()
-    def sample(self, y: Any, *, mean: bool = False) -> Tensor:
-        """``(B, *data_shape)``: a draw of x for each row of y; with ``mean=True``, E[x | z, y]."""
+    def sample(self, y: Any, *, mean: bool = False, temperature: float = 1.0) -> Any:
+        """``(B, *data_shape)``: a draw of x for each row of y; with ``mean=True``, E[x | z, y].
+
+        Args:
+            y: Covariates or labels, as :meth:`condition` takes them.
+            mean: Return means in place of draws.
+            temperature: Factor on the noise of the prior, as in :meth:`VAE.sample
+                <pyrovae.VAE.sample>`.
+        """
         y = self.condition(y)
         prior = self._prior_given(y)
+        prior = prior if temperature == 1 else tempered(prior, temperature)
         z = prior.sample() if prior.batch_shape else prior.sample((len(y),))
         return self.likelihood.show(self.decode(z, y, mean=mean))
 
     @torch.no_grad()
-    def reconstruct(self, x: Any, y: Any, *, mean: bool = True) -> Tensor:
+    def reconstruct(self, x: Any, y: Any, *, mean: bool = True) -> Any:
         """``(B, *data_shape)``: E[x | z, y], or a draw of x, at one draw of z from q(z | x, y)."""
         return self.likelihood.show(self.decode(self.encode(x, y).sample(), y, mean=mean), x)
+
+    def _exported(self) -> Any:
+        y = (self.condition_dim,)
+        return {"x": self.data_shape, "y": y}, {"z": (self.latent_dim,), "y": y}
 
     def condition(self, y: Any) -> Tensor:
         """``(B, condition_dim)``: y as the networks see it, in the parameters' dtype.
@@ -162,7 +175,7 @@ class ConditionalVAE(Model):
         """Raise an error if (x, y) cannot be data of this model; else y as the networks see it."""
         super().check(x, support=support)
         y = self.condition(y)
-        if len(x) != len(y):
+        if x.shape[0] != y.shape[0]:  # len() would fix the batch size of an exported program
             raise ValueError(f"x and y must have as many rows, found {len(x)} and {len(y)}.")
         return y
 

@@ -191,6 +191,10 @@ class HierarchicalVAE(Model):
         """``(*batch, *data_shape)``: E[x | z1, ..., zL], or with ``mean=False`` a draw of x."""
         return self._decode(self._seen(latents), mean=mean)
 
+    def _exported(self) -> Any:
+        latents = {f"z{n}": (dim,) for n, dim in enumerate(self.latent_dims, start=1)}
+        return {"x": self.data_shape}, latents
+
     @torch.no_grad()
     def sample(self, num_samples: int = 1, *, mean: bool = False) -> Tensor:
         """``(num_samples, *data_shape)``: draws of x; with ``mean=True``, E[x | z] of drawn z.

@@ -7,6 +7,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyrovae.distributions.tempered import tempered
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, unbound
 from pyrovae.nets import Recipe
@@ -42,9 +43,8 @@ class SingleLatentModel(Model):
         super().__init__(data_shape)
         self.latent_dim = check_size("latent_dim", latent_dim)
         sizes: Any = {"latent_dim": latent_dim, "data_shape": self.data_shape}
-        encoder = self._reading(likelihood, encoder)
         posterior = unbound(posterior, Posterior, DiagonalNormal)
-        self.posterior = posterior.bind(encoder=encoder, **sizes)
+        self.posterior = posterior.bind(encoder=self._reading(likelihood, encoder), **sizes)
         self._bind_likelihood(likelihood, decoder, latent_dim)
         self.prior = unbound(prior, Prior, StandardNormal).bind(posterior=self.posterior, **sizes)
         check_spaces(self.prior, self.posterior)
@@ -85,24 +85,36 @@ class SingleLatentModel(Model):
         return self._decode(z, mean=mean)
 
     @torch.no_grad()
-    def sample(self, num_samples: int = 1, *, mean: bool = False) -> Tensor:
+    def sample(self, num_samples: int = 1, *, mean: bool = False, temperature: float = 1.0) -> Any:
         """``(num_samples, *data_shape)``: draws of x; with ``mean=True``, E[x | z] of drawn z.
 
         Where :class:`~pyrovae.likelihoods.Columns` names a library, they are a frame.
 
+        Args:
+            num_samples: How many.
+            mean: Return means in place of draws.
+            temperature: Factor on the noise of the prior: on the scale of a normal, of each
+                component of a mixture, or of the base variable of a flow. Below 1, draws are more
+                typical and less diverse.
+
         Raises:
-            ValueError: If ``num_samples < 1``.
+            ValueError: If ``num_samples < 1``, or the temperature is not positive or the prior has
+                no such noise.
         """
-        shape = (check_size("num_samples", num_samples),)
-        return self.likelihood.show(self.decode(self.prior().sample(shape), mean=mean))
+        prior = self.prior() if temperature == 1 else tempered(self.prior(), temperature)
+        z = prior.sample((check_size("num_samples", num_samples),))
+        return self.likelihood.show(self.decode(z, mean=mean))
 
     @torch.no_grad()
-    def reconstruct(self, x: Any, *, mean: bool = True) -> Tensor:
+    def reconstruct(self, x: Any, *, mean: bool = True) -> Any:
         """``(B, *data_shape)``: E[x | z], or a draw of x, at one draw of z from q(z | x).
 
         Where x is a frame, so is the result.
         """
         return self.likelihood.show(self.decode(self.encode(x).sample(), mean=mean), x)
+
+    def _exported(self) -> Any:
+        return {"x": self.data_shape}, {"z": (self.latent_dim,)}
 
     @torch.no_grad()
     def interpolate(self, start: Any, end: Any, steps: int = 8) -> Tensor:

@@ -21,6 +21,8 @@ ACTIVATIONS = {
     "elu": nn.ELU,
     "softplus": nn.Softplus,
 }
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers with a weight and a bias."""
 INITIALISATIONS: tuple[str, ...] = get_args(Initialisation)
 
 
@@ -73,7 +75,7 @@ def initialise(net: nn.Module, how: str) -> nn.Module:
             f"Unknown initialisation {how!r}. Choose one of {', '.join(INITIALISATIONS)}."
         )
     for layer in net.modules() if how != "default" else ():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+        if isinstance(layer, LAYERS):
             if how == "he":
                 nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.weight[0].numel()))
             else:
@@ -106,6 +108,15 @@ def last_bias(net: nn.Module) -> Tensor | None:
         >>> last_bias(nn.Sequential(nn.Linear(2, 3), nn.ReLU())).shape
         torch.Size([3])
     """
-    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers = [m for m in net.modules() if isinstance(m, LAYERS)]
     bias = layers[-1].bias if layers else None
     return bias if isinstance(bias, Tensor) else None
+
+
+def as_last_layer(net: nn.Module, outputs: Tensor) -> Tensor:
+    """Outputs of a network for one datum, in the order of dimensions in which its last layer made
+    them.
+    """
+    for module in net.modules():
+        outputs = module.undo(outputs) if hasattr(module, "undo") else outputs  # type: ignore
+    return outputs

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+import pyrovae as pv
 from pyrovae import nets
-from pyrovae.nets import MLP, Conv, GatedMLP, Log1p, Residual
+from pyrovae.nets import MLP, Conv, GatedMLP, Log1p, OneHot, Residual
 from pyrovae.nets.conv import _Block
 from pyrovae.nets.recipe import ACTIVATIONS, INITIALISATIONS
 
@@ -31,6 +32,7 @@ RECIPES = [
     Residual(3, blocks=2, hidden=5, activation="relu", init="default"),
     Log1p(MLP(4)),
     Log1p(Conv(2, hidden=3)),
+    OneHot(2, MLP(4)),
 ]
 recipes = pytest.mark.parametrize("recipe", RECIPES, ids=repr)
 images = st.one_of(
@@ -224,6 +226,9 @@ def test_activations(name):
             "Unknown initialisation 'xavier'. Choose one of default, he, glorot",
         ),
         (lambda: Conv(), "Conv channels must be one or more positive integers"),
+        (lambda: Conv(3, dims=4), "dims must be 1, 2 or 3, found 4"),
+        (lambda: OneHot(1, MLP()), "num_levels >= 2"),
+        (lambda: Conv(3, dims=3).build((4, 4), (5,)), r"needs images, \(D, H, W\) or"),
         (lambda: Conv(3, hidden=0), "hidden must be positive integers"),
         (lambda: Residual(3, blocks=0), "blocks must be positive integers"),
         (lambda: Conv(3).build((4,), (5,)), r"Conv needs images.*found \(4,\) -> \(5,\). Use MLP"),
@@ -237,6 +242,73 @@ def test_wrong_declarations_are_refused(build, message):
 def test_log1p_takes_recipes_only():
     with pytest.raises(TypeError, match=r"takes a recipe such as nets.MLP\(128\), found Linear"):
         Log1p(nn.Linear(2, 2))
+
+
+SPACES = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
+
+
+@pytest.mark.parametrize("dims", SPACES)
+@pytest.mark.parametrize("kind", [Conv, Residual])
+def test_channels_last_is_channels_first_with_the_data_moved(kind, dims):
+    """The same weights, for signals, images and volumes."""
+
+    def make(**options):
+        return kind(3, 4, hidden=5, **({"blocks": 1} if kind is Residual else {}), **options)
+
+    space, channels = SPACES[dims], 2
+    first, last = make(dims=dims), make(dims=dims, channels_last=True)
+    assert repr(eval(repr(last), vars(nets))) == repr(last)
+    nets_ = []
+    for recipe, shape in ((first, (channels, *space)), (last, (*space, channels))):
+        torch.manual_seed(0)
+        encoder = recipe.build(shape, (4,)).double()
+        nets_.append((encoder, recipe.build((4,), (3, *shape)).double()))
+    x = torch.rand(6, channels, *space, dtype=torch.float64)
+    z = nets_[0][0](x)
+    assert z.shape == (6, 4)
+    assert_close(nets_[1][0](x.movedim(1, -1)), z)
+    outputs = nets_[0][1](z).unflatten(1, (3, channels))
+    assert_close(nets_[1][1](z), outputs.movedim(2, -1))
+    plain = make(dims=dims).build(space, (4,))  # without channels
+    assert plain(torch.rand(6, *space)).shape == (6, 4)
+    assert make(dims=dims).build((4,), (1, *space))(torch.rand(6, 4)).shape == (6, 1, *space)
+
+
+@pytest.mark.parametrize("dims", SPACES)
+def test_a_convolution_sees_its_neighbours_alone(dims):
+    """A first layer of kernel 3 and stride 2: a change of the last element moves the last
+    output only, in every dimension of space.
+    """
+    space = SPACES[dims]
+    net = Conv(3, hidden=5, dims=dims).build((2, *space), (4,)).double()
+    layer = next(m for m in net.modules() if hasattr(m, "kernel_size"))
+    assert layer.kernel_size == (3,) * dims
+    x = torch.rand(1, 2, *space, dtype=torch.float64)
+    other = x.clone()
+    other[(0, 0, *[-1] * dims)] += 1
+    moved = (layer(x) != layer(other)).any(1)[0]
+    expected = torch.zeros_like(moved)
+    expected[(-1,) * dims] = True
+    assert torch.equal(moved, expected)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_bias_for_each_channel_starts_at_its_mean(last):
+    torch.manual_seed(0)
+    shape = (6, 2) if last else (2, 6)
+    vae = pv.VAE(shape, 2, likelihood=pv.likelihoods.Gaussian(),
+                 decoder=Conv(4, hidden=4, dims=1, channels_last=last))  # fmt: skip
+    data = torch.stack([torch.full((5, 6), 0.3), torch.full((5, 6), -2.0)], 2 if last else 1)
+    vae.initialize_from(data)
+    found = nets.last_bias(vae.likelihood.decoder)
+    assert_close(found.detach(), torch.tensor([0.3, -2.0]))
+    assert vae.sample(3).shape == (3, *shape)
+
+
+def test_one_hot_levels():
+    x = torch.tensor([[0.0, 0.5, 1.0]])
+    net = OneHot(3, MLP()).build((3,), (2,))
+    assert torch.equal(net[0](x), torch.eye(3)[None])
 
 
 def test_last_bias():

@@ -1,0 +1,155 @@
+"""Models out of Python: folders to load again, and exported programs."""
+
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+import pyrovae
+from pyrovae.declare import Declared
+from pyrovae.models.declaration import as_plain
+
+__all__ = ["Shipping"]
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+class Shipping(Declared):
+    """Mixin of the models: ``save`` and ``export``."""
+
+    state_dict: Any
+    encode: Any
+    decode: Any
+    data_shape: tuple[int, ...]
+    _like: Tensor
+
+    def save(self, folder: str | PathLike, *, evidence: Any = None, description: str = "") -> None:
+        """Write the model to a new folder, from which :func:`pyrovae.load` makes it again.
+
+        The folder holds the declaration (``config.json``), the weights (``model.safetensors``) and
+        a card to be read by people (``README.md``). This is the layout of the Hugging Face Hub:
+        ``huggingface_hub.upload_folder(repo_id=..., folder_path=folder)`` publishes it.
+
+        Args:
+            folder: A folder that does not exist yet, or is empty.
+            evidence: An :class:`~pyrovae.Evidence` of held-out data, for the card.
+            description: A text for the card: which data, what for.
+
+        Raises:
+            FileExistsError: If there is something in the folder already.
+            TypeError: If the declaration holds something that is neither declared nor plain, such
+                as a module that was given as encoder.
+        """
+        from safetensors.torch import save_file
+
+        config = {
+            "library_name": "pyrovae",
+            "pyrovae_version": pyrovae.__version__,
+            "model": as_plain(self),
+        }
+        folder = Path(folder)
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise FileExistsError(f"{folder} is not empty. Give another folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        (folder / CARD).write_text(_card(self, evidence, description), encoding="utf-8")
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def export(self, path: str | PathLike) -> tuple[Path, Path]:
+        """Write encoder and decoder as programs that run without pyrovae.
+
+        The encoder maps x ``(B, *data_shape)`` to the means of q(z | x), and the decoder z to
+        E[x | z]; a conditional model's take y ``(B, condition_dim)`` as well, as floating-point
+        numbers. B is free.
+
+        Args:
+            path: ``"model.pt2"`` writes ``model.encoder.pt2`` and ``model.decoder.pt2``, for
+                :func:`torch.export.load`; ``"model.onnx"`` the same as ONNX, which needs the
+                package ``onnxscript``.
+
+        Returns:
+            The two files.
+
+        Raises:
+            ValueError: If the ending is another, or the posterior has no mean in closed form.
+        """
+        path = Path(path)
+        if path.suffix not in (".pt2", ".onnx"):
+            raise ValueError(f"export writes .pt2 or .onnx, found {path.name!r}.")
+        files = tuple(path.with_suffix(f".{name}{path.suffix}") for name in ("encoder", "decoder"))
+        like, (inputs, latents) = self._like, self._exported()
+        was_training = self.training  # type: ignore[attr-defined]
+        try:
+            self.eval()  # type: ignore[attr-defined]
+            for file, function, shapes in zip(
+                files, (self._encoder_mean, self.decode), (inputs, latents), strict=True
+            ):
+                # Two data: a batch of one could be taken for a constant.
+                example = tuple(
+                    torch.full((2, *shape), 0.5, dtype=like.dtype, device=like.device)
+                    for shape in shapes.values()
+                )
+                _write(_Function(self, function), example, tuple(shapes), file)
+        finally:
+            self.train(was_training)  # type: ignore[attr-defined]
+        return files[0], files[1]
+
+    def _exported(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Names and shapes of what the encoder takes, and of what the decoder takes."""
+        raise NotImplementedError
+
+    def _encoder_mean(self, *data: Tensor) -> Tensor:
+        distribution = self.encode(*data)
+        try:
+            return distribution.mean
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{type(distribution).__name__} has no mean in closed form, so the encoder cannot "
+                "be exported. Use posteriors.DiagonalNormal() or another normal."
+            ) from error
+
+
+class _Function(nn.Module):
+    """A method of a model as a module of its own, with the parameters of the model."""
+
+    def __init__(self, vae: Any, function: Any):
+        super().__init__()
+        self.vae, self.function = vae, function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
+
+
+def _write(module: nn.Module, example: tuple[Tensor, ...], names: tuple[str, ...], file: Path):
+    batch = torch.export.Dim("batch", min=1)
+    dynamic = (tuple({0: batch} for _ in example),)
+    with torch.no_grad(), pyro.validation_enabled(False):
+        program = torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
+        if file.suffix == ".pt2":
+            torch.export.save(program, file)
+        else:
+            torch.onnx.export(program, example, file, input_names=names, dynamo=True,
+                              external_data=False, verbose=False)  # fmt: skip
+
+
+def _card(vae: Any, evidence: Any, description: str) -> str:
+    head = "---\nlibrary_name: pyrovae\ntags:\n- variational-autoencoder\n- pyro\n---\n"
+    parts = [
+        head + f"# {type(vae).__name__}",
+        description.strip(),
+        f"Declared as\n\n```python\n{vae!r}\n```",
+    ]
+    if evidence is not None:
+        parts.append(f"Held-out log-likelihood\n\n```text\n{evidence!r}\n```")
+    parts.append(
+        "Load it with [pyrovae](https://pypi.org/project/pyrovae/) "
+        f"{pyrovae.__version__}:\n\n```python\nimport pyrovae as pv\n\n"
+        'vae = pv.load("path/to/this/folder")\nvae.sample(10)\n```'
+    )
+    return "\n\n".join(part for part in parts if part) + "\n"
