@@ -1,7 +1,7 @@
 """One step of training: gradients, update, report. And the drop-in for :class:`pyro.infer.SVI`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import pyro.infer
@@ -12,12 +12,18 @@ from torch import Tensor
 
 from pyrovae.compilation import Compiled, compile
 from pyrovae.estimators import Estimator
-from pyrovae.objective import Objective, Report, objective
-from pyrovae.optim import prefer_fused, update_for
+from pyrovae.nets.precision import Bfloat16Networks
+from pyrovae.objective import Evaluation, Objective, Report, objective
+from pyrovae.optim import flush_denormals, prefer_fused, update_for
 from pyrovae.optim.adam import decompositions
 from pyrovae.programs import Program, parameters_of, undisturbed
 
 __all__ = ["SVI", "Report", "Step"]
+
+FLUSH_EVERY = 50
+"""Steps between looks at an optimiser's state for denormal numbers."""
+
+Networks = Literal["full", "bfloat16"]
 
 _PATIENCE = 2  # times that an optimiser's settings may change before its update leaves the graph
 
@@ -53,6 +59,9 @@ class Step:
         compile: Whether Inductor compiles the graph: True, False, or ``"auto"`` where ``steps``
             calls pay for the compilation and a compiler is installed.
         steps: How many steps to expect, if known.
+        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers, which is
+            faster where the processor has such products. Parameters, draws, densities, gradients
+            and the optimiser's state keep their dtype.
         summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
     """
 
@@ -69,28 +78,32 @@ class Step:
         capture: bool = True,
         compile: bool | Literal["auto"] = "auto",
         steps: int | None = None,
+        networks: Networks = "full",
         summed: bool = False,
     ):
+        if networks not in ("full", "bfloat16"):
+            raise ValueError(f"networks must be 'full' or 'bfloat16', found {networks!r}.")
         self.optimizer, self.parameters = optimizer, list(parameters)
         common = model, guide, estimator, self.parameters
         options = {"transform": transform, "summed": summed}
         self.objective = objective(*common, clip_norm=clip_norm, **options)
+        self._rounded = Bfloat16Networks if networks == "bfloat16" else nullcontext
         if not isinstance(optimizer, PyroOptim):
             prefer_fused(optimizer)
         self.update = update_for(optimizer, self.parameters)
         ours = isinstance(estimator, Estimator)
         graphs = {"enabled": capture and ours, "backend": compile, "calls": steps}
         self._whole = _compiled(self._take, self.objective, **graphs)
-        self._gradients = _compiled(self.objective, self.objective, **graphs)
-        unclipped = objective(*common, **options)
-        self._unclipped = _compiled(unclipped, unclipped, **graphs)
+        self._gradients = _compiled(self._evaluate, self.objective, **graphs)
+        self._plain = objective(*common, **options)
+        self._unclipped = _compiled(self._evaluate_unclipped, self._plain, **graphs)
         if capture and not ours:
             why = f"{type(estimator).__name__} is not one of pyrovae.estimators"
             self._whole.reason = self._gradients.reason = why
         like = next((p for p in self.parameters if p.is_floating_point()), torch.ones(()))
         self.beta = torch.ones((), dtype=like.dtype, device=like.device)
         self._beta, self._scaled = 1.0, False
-        self._rebuilt = 0
+        self._rebuilt = self._looks = 0
         self._guarded = False
 
     def __call__(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
@@ -128,6 +141,7 @@ class Step:
 
         Learning rates and beta may go on changing.
         """
+        flush_denormals(self.optimizer)
         self._prepare()
         with self.compiled.guarded():
             self._guarded = True
@@ -135,6 +149,13 @@ class Step:
                 yield
             finally:
                 self._guarded = False
+
+    def resume(self, count: int) -> None:
+        """Go on after so many steps in an earlier process: a compiled graph takes over at the step
+        at which it would have there.
+        """
+        for function in (self._whole, self._gradients):
+            function.resume(count)
 
     @property
     def compiled(self) -> Compiled:
@@ -144,14 +165,25 @@ class Step:
         return self._whole if self.update.in_graph else self._gradients
 
     def _take(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> _Taken:
-        report, loss, gradients = self.objective(beta, *batch, **kwargs)
+        report, loss, gradients = self._evaluate(beta, *batch, **kwargs)
         self.update.apply(gradients)
         return _Taken(report, loss)
+
+    def _evaluate(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> Evaluation:
+        with self._rounded():
+            return self.objective(beta, *batch, **kwargs)
+
+    def _evaluate_unclipped(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> Evaluation:
+        with self._rounded():
+            return self._plain(beta, *batch, **kwargs)
 
     def _prepare(self) -> None:
         """Drop gradients, and follow the optimiser's settings and state."""
         if self._guarded:
             return self.update.refresh()
+        self._looks += 1
+        if self._looks % FLUSH_EVERY == 0:
+            flush_denormals(self.optimizer)
         for parameter in self.parameters:
             parameter.grad = None
         if not self.update.ready():
@@ -207,6 +239,7 @@ class SVI(pyro.infer.SVI):
         self._loss = _compiled(evaluated.report, evaluated, enabled=capture, backend=compile)
         self._options: dict[str, Any] = {"capture": capture, "compile": compile, "steps": steps}
         self._step: Step | None = None
+        self._eager_steps = 0
         if capture and not isinstance(loss, Estimator):
             self._loss.stop(
                 f"{type(loss).__name__} reads values on the host; use pyrovae.estimators instead"
@@ -220,6 +253,9 @@ class SVI(pyro.infer.SVI):
     def step(self, *args: Any, **kwargs: Any) -> float:
         """Take one step on the arguments of both programs; returns the loss."""
         if self.compiled.reason is not None:
+            self._eager_steps += 1
+            if self._eager_steps % FLUSH_EVERY == 0:
+                flush_denormals(self.optim)
             return super().step(*args, **kwargs)  # type: ignore[return-value]
         if self._step is None:
             met = parameters_of(self.model, self.guide, *args, **kwargs)

@@ -3,6 +3,14 @@ own.
 """
 
 from pyrovae.optim.adam import AdamUpdate
+from pyrovae.optim.denormals import flush_denormals
 from pyrovae.optim.torch_update import OptimizerUpdate, prefer_fused, torch_optimizers, update_for
 
-__all__ = ["AdamUpdate", "OptimizerUpdate", "prefer_fused", "torch_optimizers", "update_for"]
+__all__ = [
+    "AdamUpdate",
+    "OptimizerUpdate",
+    "flush_denormals",
+    "prefer_fused",
+    "torch_optimizers",
+    "update_for",
+]

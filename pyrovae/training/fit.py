@@ -21,7 +21,7 @@ from pyrovae.declare import is_count
 from pyrovae.estimators import ELBO, Estimator
 from pyrovae.programs import Program, check_data, modules_of, parameters_of
 from pyrovae.schedules import Constant, Schedule
-from pyrovae.svi import Step
+from pyrovae.svi import Networks, Step
 from pyrovae.training.history import History, NonFiniteLoss
 from pyrovae.training.loop import Trainer
 from pyrovae.training.outputs import Outputs
@@ -55,6 +55,7 @@ def fit(
     callback: Callable[[dict[str, float]], Any] | None = None,
     capture: bool = True,
     compile: bool | Literal["auto"] = "auto",
+    networks: Networks = "full",
 ) -> History:
     """Train a model and a guide by stochastic variational inference.
 
@@ -95,6 +96,9 @@ def fit(
             run.
         callback: Called with each epoch's row; returning True stops training.
         capture, compile: How the training step runs, as for :class:`pyrovae.svi.Step`.
+        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers of the
+            training step, as for :class:`pyrovae.svi.Step`. Validation bounds stay in full
+            precision.
 
     Returns:
         The :class:`History`.
@@ -150,6 +154,7 @@ def fit(
             clip_norm=clip_norm,
             transform=train_data.gather if train_data.by_index else None,
             steps=epochs * train_data.num_batches,
+            networks=networks,
             **how,
         )
         trainer = Trainer(

@@ -293,6 +293,9 @@ class Trainer:
         self.history.best_epoch = state["best_epoch"]
         self.history.stopped_early = state["stopped_early"]
         self.count, self.waited = state["count"], state["waited"]
+        self.step.resume(self.count)
+        if self.valid is not None:
+            self._judge_batch.resume(len(self.history) * self.valid.num_batches)
         self.best_bound = state["best_bound"]
         self.beta.load_state_dict(state["beta"])
         files.restore_random_states(state["random"], self.train.device, self.train.source)
