@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
@@ -27,6 +28,7 @@ class _Entry(NamedTuple):
     graph: Graph
     structure: pytree.TreeSpec
     fixed: list[Any]  # the leaves of the result that are no tensors; tensors stand as _TENSOR
+    small: bool  # one thread does for it
 
 
 class _Later(NamedTuple):
@@ -138,13 +140,25 @@ class Compiled:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Check the settings now, and not at each call inside."""
+        """Check the settings now, and not at each call inside.
+
+        Graphs that do little work run on one thread inside. A second one would gain nothing, and
+        where other processes want the cores, each of its many short turns would be waited for.
+        """
         self._check_settings()
-        self._guarded = True
+        self._guarded, before = True, torch.get_num_threads()
+        self._use_threads()
         try:
             yield
         finally:
             self._guarded = False
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
+
+    def _use_threads(self) -> None:
+        """Go on with one thread if every graph is small; before a graph is compiled for some."""
+        if self._guarded and self._entries and all(e.small for e in self._entries.values()):
+            torch.set_num_threads(1)
 
     def clear(self) -> None:
         """Forget all graphs. The next call captures anew."""
@@ -216,6 +230,9 @@ class Compiled:
         if graph.draws and not self.random:
             raise Uncapturable("it draws random numbers, which are not to come from within a graph")
         device = next((t.device.type for t in (*tensors, *graph.constants)), "cpu")
+        small = device == "cpu" and inductor.arithmetic_seconds(graph) < inductor.ONE_THREAD
+        if self._guarded and small and not self._entries:
+            torch.set_num_threads(1)  # a compiler builds for the threads that there are now
         if (after := self._compile_after(graph, device, first)) is not None:
             lowered = decomposed(graph, tensors, self.decompositions or {})
             self._apply_passes(lowered)
@@ -231,7 +248,7 @@ class Compiled:
                 cuda.record(graph, tensors)
             except RuntimeError as error:  # an operation that waits for the host
                 self._warn(f"the step is not recorded as a CUDA graph: {error!r:.200}")
-        return _Entry(graph, *result)
+        return _Entry(graph, *result, small)
 
     def _switch(self) -> None:
         """Let a captured graph go on as what the compiler made of it."""

@@ -18,6 +18,7 @@ from pyrovae.compilation.libraries import Library
 from pyrovae.compilation.library_build import without_cuda_warning
 
 __all__ = [
+    "arithmetic_seconds",
     "begin",
     "compile_graph",
     "has_compiler",
@@ -33,6 +34,8 @@ BACKGROUND_SECONDS = 15.0  # the same while a training run keeps the cores busy
 SECONDS_PER_NODE = 5e-6  # dispatch of one ATen call from Python
 BYTES_PER_SECOND = 10e9  # of intermediate results that fused kernels never write
 FLOPS_PER_SECOND = 2e11  # of products, which a compiler leaves as they are
+ONE_THREAD = 2e-3
+"""Estimated seconds of arithmetic on one thread up to which a graph runs on one."""
 
 
 @functools.cache
@@ -72,11 +75,23 @@ def switch_after(graph: Graph, steps: int | None) -> int | None:
     return first if (steps - first) * saved > COMPILE_SECONDS else None
 
 
+def arithmetic_seconds(graph: Graph) -> float:
+    """Estimated time that one thread computes in each run of a graph, by its size alone."""
+    products = 2 * sum(map(_flops, graph.module.graph.nodes)) / FLOPS_PER_SECOND
+    state = sum(tensor.nbytes for tensor in graph.written)  # is read and written
+    return products + (_bytes(graph) + 2 * state) / BYTES_PER_SECOND
+
+
 def _saved(graph: Graph) -> float:
     """Seconds that compilation saves in each run of a graph."""
-    calls = [n for n in graph.module.graph.nodes if n.op == "call_function"]
-    sizes = (n.meta["val"].nbytes for n in calls if isinstance(n.meta.get("val"), Tensor))
-    return SECONDS_PER_NODE * len(calls) + sum(sizes) / BYTES_PER_SECOND
+    calls = sum(node.op == "call_function" for node in graph.module.graph.nodes)
+    return SECONDS_PER_NODE * calls + _bytes(graph) / BYTES_PER_SECOND
+
+
+def _bytes(graph: Graph) -> int:
+    """Bytes of intermediate results."""
+    calls = (n for n in graph.module.graph.nodes if n.op == "call_function")
+    return sum(n.meta["val"].nbytes for n in calls if isinstance(n.meta.get("val"), Tensor))
 
 
 def _flops(node: fx.Node) -> float:

@@ -27,9 +27,6 @@ from pyrovae.compilation.library_build import build, is_complete
 
 __all__ = ["Library", "folder"]
 
-_NICE = 10
-"""How far a build stands back behind the process that waits for it or goes on training."""
-
 _COMMAND = "from pyrovae.compilation.library_build import main; main()"
 
 
@@ -80,7 +77,6 @@ class Library:
             stdout=subprocess.DEVNULL,
             stderr=self._log,
             env=environment,
-            preexec_fn=functools.partial(os.nice, _NICE) if os.name == "posix" else None,
         )
         weakref.finalize(self, _end, self._process)
         assert self._process.stdin is not None

@@ -32,6 +32,9 @@ _OPTIONS = {
     "aot_inductor.enable_line_tables": False,
 }
 
+_NICE = 10
+"""How far a process that builds stands back behind the one that goes on training."""
+
 _TRUSTING = {"cpp.vec_isa_ok": True}
 """Take the processor's word for its instructions. Trying each set of them out takes seconds."""
 
@@ -88,6 +91,8 @@ def is_complete(path: Path) -> bool:
 
 def main() -> None:
     """Build what the standard input describes; the last line on stderr says what went wrong."""
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
     try:
         build(*pickle.load(sys.stdin.buffer))
     except Exception as error:

@@ -182,7 +182,8 @@ class Trainer:
             return math.nan
         total, count = 0.0, 0
         devices = [self.valid.device] if self.valid.device.type == "cuda" else []
-        with evaluation_mode(*self.programs), torch.random.fork_rng(devices=devices):
+        apart = torch.random.fork_rng(devices=devices)
+        with evaluation_mode(*self.programs), apart, self._judge_batch.guarded():
             torch.manual_seed(self.seed)
             for batch in self.valid:
                 report, _ = self._judge_batch(None, *batch)
@@ -284,9 +285,8 @@ class Trainer:
                 f"{path} holds the weights of another model. Remove it, or give another checkpoint."
             )
         self.weights.restore(state["weights"])
-        self.best = [
-            b.to(t.device) for b, t in zip(state["best"], self.weights.tensors, strict=True)
-        ]
+        pairs = zip(state["best"], self.weights.tensors, strict=True)
+        self.best = [value.to(tensor.device) for value, tensor in pairs]
         self.good = self.weights.copy()
         self.step.optimizer.load_state_dict(state["optimizer"])  # type: ignore[union-attr]
         self.history.rows = state["rows"]
@@ -294,8 +294,7 @@ class Trainer:
         self.history.stopped_early = state["stopped_early"]
         self.count, self.waited = state["count"], state["waited"]
         self.step.resume(self.count)
-        if self.valid is not None:
-            self._judge_batch.resume(len(self.history) * self.valid.num_batches)
+        self._judge_batch.resume(len(self.history) * getattr(self.valid, "num_batches", 0))
         self.best_bound = state["best_bound"]
         self.beta.load_state_dict(state["beta"])
         files.restore_random_states(state["random"], self.train.device, self.train.source)
