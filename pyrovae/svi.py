@@ -1,7 +1,7 @@
 """One step of training: gradients, update, report. And the drop-in for :class:`pyro.infer.SVI`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import pyro.infer
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pyrovae.compilation import Compiled, compile
 from pyrovae.estimators import Estimator
-from pyrovae.objective import Objective, Report, objective
-from pyrovae.optim import check_optimizer, prefer_fused, update_for
+from pyrovae.nets.precision import Bfloat16Networks
+from pyrovae.objective import Evaluation, Objective, Report, objective
+from pyrovae.optim import check_optimizer, flush_denormals, prefer_fused, update_for
 from pyrovae.optim.adam import decompositions
 from pyrovae.programs import (
     Program,
@@ -25,6 +26,11 @@ from pyrovae.programs import (
 )
 
 __all__ = ["SVI", "Report", "Step"]
+
+FLUSH_EVERY = 50
+"""Steps between looks at an optimiser's state for denormal numbers."""
+
+Networks = Literal["full", "bfloat16"]
 
 _PATIENCE = 2  # times that an optimiser's settings may change before its update leaves the graph
 
@@ -60,6 +66,9 @@ class Step:
         compile: Whether Inductor compiles the graph: True, False, or ``"auto"`` where ``steps``
             calls pay for the compilation and a compiler is installed.
         steps: How many steps to expect, if known.
+        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers, which is
+            faster where the processor has such products. Parameters, draws, densities, gradients
+            and the optimiser's state keep their dtype.
         summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
         clip_value: Largest absolute value of an element of a gradient, before ``clip_norm``.
         skip: Leave out a step whose report or gradients are not finite: parameters, buffers and
@@ -86,11 +95,14 @@ class Step:
         capture: bool = True,
         compile: bool | Literal["auto"] = "auto",
         steps: int | None = None,
+        networks: Networks = "full",
         summed: bool = False,
         clip_value: float | None = None,
         skip: bool = False,
         processes: Any = None,
     ):
+        if networks not in ("full", "bfloat16"):
+            raise ValueError(f"networks must be 'full' or 'bfloat16', found {networks!r}.")
         check_optimizer(optimizer)
         self.optimizer, self.parameters, self.processes = optimizer, list(parameters), processes
         self._stored = stored_parameters(self.parameters)
@@ -98,16 +110,19 @@ class Step:
         options = {"transform": transform, "summed": summed}
         clips = {"clip_norm": clip_norm, "clip_value": clip_value}
         self.objective = objective(*common, **clips, **options)
-        unclipped = objective(*common, **options)
+        self._plain = objective(*common, **options)
+        self._rounded = Bfloat16Networks if networks == "bfloat16" else nullcontext
         if not isinstance(optimizer, PyroOptim):
             prefer_fused(optimizer)
         self.update = update_for(optimizer, self.parameters)
         ours = isinstance(estimator, Estimator)
         graphs = {"enabled": capture and ours, "backend": compile, "calls": steps}
         self._whole = _compiled(self._take, self.objective, **graphs)
-        share = self.objective if processes is None else processes.share(unclipped, **clips)
+        share = self._evaluate
+        if processes is not None:
+            share = processes.share(self._plain, around=self._rounded, **clips)
         self._gradients = _compiled(share, self.objective, **graphs)
-        self._unclipped = _compiled(unclipped, unclipped, **graphs)
+        self._unclipped = _compiled(self._evaluate_unclipped, self._plain, **graphs)
         if capture and not ours:
             why = f"{type(estimator).__name__} is not one of pyrovae.estimators"
             self._whole.reason = self._gradients.reason = why
@@ -115,7 +130,7 @@ class Step:
         self.beta = torch.ones((), dtype=like.dtype, device=like.device)
         self._beta = 1.0
         self.scaled = False  # whether a beta has been met, so that graphs take one
-        self._rebuilt = 0
+        self._rebuilt = self._looks = 0
         self._guarded = False
         self.skip, self.skipped = skip, 0
         self._buffers = [b for m in modules_of(model, guide) for b in m.buffers()] if skip else []
@@ -169,6 +184,7 @@ class Step:
 
         Learning rates and beta may go on changing.
         """
+        flush_denormals(self.optimizer)
         self._prepare()
         with self.compiled.guarded():
             self._guarded = True
@@ -176,6 +192,13 @@ class Step:
                 yield
             finally:
                 self._guarded = False
+
+    def resume(self, count: int) -> None:
+        """Go on after so many steps in an earlier process: a compiled graph takes over at the step
+        at which it would have there.
+        """
+        for function in (self._whole, self._gradients):
+            function.resume(count)
 
     @property
     def compiled(self) -> Compiled:
@@ -190,9 +213,17 @@ class Step:
         return self.update.in_graph and not self.skip and self.processes is None
 
     def _take(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> _Taken:
-        report, loss, gradients = self.objective(beta, *batch, **kwargs)
+        report, loss, gradients = self._evaluate(beta, *batch, **kwargs)
         self.update.apply(gradients)
         return _Taken(report, loss)
+
+    def _evaluate(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> Evaluation:
+        with self._rounded():
+            return self.objective(beta, *batch, **kwargs)
+
+    def _evaluate_unclipped(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> Evaluation:
+        with self._rounded():
+            return self._plain(beta, *batch, **kwargs)
 
     def _prepare(self) -> None:
         """Drop gradients, and follow the optimiser's settings and state."""
@@ -204,6 +235,9 @@ class Step:
                 "trained here: the store was cleared, or a parameter replaced. Leave the store as "
                 "it is while training, or start a new training."
             )
+        self._looks += 1
+        if self._looks % FLUSH_EVERY == 0:
+            flush_denormals(self.optimizer)
         for parameter in self.parameters:
             parameter.grad = None
         if not self.update.ready():
@@ -269,6 +303,7 @@ class SVI(pyro.infer.SVI):
         self._step: Step | None = None
         self._met: list[Tensor] | None = None
         self._stored: dict[str, Tensor] = {}
+        self._eager_steps = 0
         if capture and not isinstance(loss, Estimator):
             self._loss.stop(
                 f"{type(loss).__name__} reads values on the host; use pyrovae.estimators instead"
@@ -282,6 +317,9 @@ class SVI(pyro.infer.SVI):
     def step(self, *args: Any, **kwargs: Any) -> float:
         """Take one step on the arguments of both programs; returns the loss."""
         if not isinstance(self.estimator, Estimator):
+            self._eager_steps += 1
+            if self._eager_steps % FLUSH_EVERY == 0:
+                flush_denormals(self.optim)
             return super().step(*args, **kwargs)  # type: ignore[return-value]
         met = self._meet(*args, **kwargs)
         if self._step is None:

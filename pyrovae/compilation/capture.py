@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from pyrovae.compilation.frozen import Frozen
 
-__all__ = ["Graph", "Uncapturable", "capture"]
+__all__ = ["Graph", "Uncapturable", "capture", "decomposed", "layout_of"]
 
 aten = torch.ops.aten
 
@@ -38,6 +38,7 @@ class Graph:
         constants: The closed-over tensors.
         run: What a call executes: the module, or what a compiler made of it.
         kind: ``"captured"``, ``"compiled"`` or ``"cuda graph"``.
+        layouts: What a compiled graph takes the layouts of its constants to be.
         draws: Whether it draws random numbers.
         written: Those of the constants that a call changes in place.
     """
@@ -46,10 +47,24 @@ class Graph:
         self.module, self.constants = module, constants
         self.run: Callable[..., Sequence[Tensor]] = module
         self.kind = "captured"
+        self.layouts: list[Any] | None = None
+        self._addresses: list[int] = []
         targets = [getattr(node.target, "tags", ()) for node in module.graph.nodes]
         self.draws = any(torch.Tag.nondeterministic_seeded in tags for tags in targets)
         names = {p.name: tensor for p, tensor in zip(module.graph.nodes, constants, strict=False)}
         self.written = [names[name] for name in _written(module.graph) if name in names]
+
+    def moved(self) -> bool:
+        """Whether a constant no longer has the layout that a compiled graph relies on."""
+        addresses = [tensor.data_ptr() for tensor in self.constants] if self.layouts else []
+        if addresses == self._addresses:
+            return False
+        self._addresses = addresses
+        return [layout_of(tensor) for tensor in self.constants] != self.layouts
+
+    def become(self, other: "Graph") -> None:
+        """Be another graph, for whoever holds this one."""
+        self.__dict__.update(other.__dict__)
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
@@ -64,7 +79,6 @@ def capture(
     function: Callable[..., tuple[Tensor, ...]],
     inputs: Sequence[Tensor],
     *settings: Any,
-    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> Graph:
     """Trace ``function(*inputs)``, gradients within it included, into a :class:`Graph`.
 
@@ -76,7 +90,6 @@ def capture(
         function: From tensors to a tuple of tensors.
         inputs: Examples of its arguments.
         settings: Objects that the function works with, whose attributes it must leave alone.
-        decompositions: What to trace in place of an operator.
 
     Raises:
         Uncapturable: If the function reads the value of a tensor (data-dependent control flow,
@@ -96,12 +109,7 @@ def capture(
 
     try:
         with pyro.validation_enabled(False):
-            traced = make_fx(
-                watched,
-                decomposition_table=dict(decompositions or {}),
-                tracing_mode="fake",
-                _allow_non_fake_inputs=True,
-            )(*inputs)
+            traced = make_fx(watched, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         changed = before.changed()
     except Exception as error:
         raise Uncapturable(_reason(error)) from error
@@ -117,6 +125,22 @@ def capture(
             "the programs draw from Python's or numpy's generator; use torch's, which stays live"
         )
     constants = _lift(traced)
+    _tidy(traced)
+    return Graph(traced, constants)
+
+
+def decomposed(
+    graph: Graph, inputs: Sequence[Tensor], decompositions: Mapping[Any, Callable[..., Any]]
+) -> Graph:
+    """The same graph with tensor operations in place of some operators; the given one stays."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    arguments = [tensor.detach() for tensor in (*graph.constants, *inputs)]
+    with torch.no_grad():
+        traced = make_fx(
+            graph.module, decomposition_table=dict(decompositions), tracing_mode="fake"
+        )(*arguments)
+    constants = [*_lift(traced), *graph.constants]
     _tidy(traced)
     return Graph(traced, constants)
 
@@ -258,6 +282,11 @@ def _written(graph: fx.Graph) -> list[str]:
                 if isinstance(each, fx.Node) and each.op == "placeholder":
                     found[each.name] = None
     return list(found)
+
+
+def layout_of(tensor: Tensor) -> tuple[Any, ...]:
+    """What a graph depends on of a tensor that it is called with."""
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def _same_layout(left: fx.Node, right: fx.Node) -> bool:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from pyrovae.compilation import cuda, inductor, products
-from pyrovae.compilation.capture import Graph, Uncapturable, capture
+from pyrovae.compilation.capture import Graph, Uncapturable, capture, decomposed, layout_of
 from pyrovae.compilation.frozen import Frozen
+from pyrovae.compilation.libraries import Library
 
 __all__ = ["MOST_GRAPHS", "Compiled", "compile"]
 
@@ -26,6 +28,17 @@ class _Entry(NamedTuple):
     graph: Graph
     structure: pytree.TreeSpec
     fixed: list[Any]  # the leaves of the result that are no tensors; tensors stand as _TENSOR
+    small: bool  # one thread does for it
+
+
+class _Later(NamedTuple):
+    """A captured graph that a compiled one takes over from."""
+
+    after: int  # calls
+    graph: Graph
+    lowered: Graph
+    inputs: list[Tensor]
+    built: Library | None
 
 
 _TENSOR = object()
@@ -57,13 +70,16 @@ class Compiled:
             layout of the arguments where ``calls`` calls pay for the compilation and a compiler is
             installed.
         calls: How many calls to expect, if known.
+        background: Whether ``"auto"`` compiles on CPU beside the first calls, which run the
+            captured graph. The compiled one takes over at a call that graph and ``calls`` decide.
 
     Raises:
         ValueError: If ``backend`` is something else.
 
     Attributes:
         reason: Why the function runs itself, or None.
-        compile_seconds: Time spent in Inductor.
+        compile_seconds: Time that calls waited for Inductor.
+        calls_made: Calls of its graphs so far.
     """
 
     def __init__(
@@ -78,15 +94,19 @@ class Compiled:
         quiet: bool = False,
         backend: bool | Literal["auto"] = "auto",
         calls: int | None = None,
+        background: bool = True,
     ):
         if backend not in (True, False, "auto"):
             raise ValueError(f"compile must be True, False or 'auto', found {backend!r}.")
         self.function, self.settings, self.passes = function, tuple(settings), tuple(passes)
         self.decompositions, self.backend, self.calls = decompositions, backend, calls
         self.random, self.enabled, self.quiet = random, enabled, quiet
+        self.background = background
         self.reason: str | None = None if enabled else "capture is off"
         self.compile_seconds = 0.0
+        self.calls_made = 0
         self._entries: dict[Hashable, _Entry] = {}
+        self._later: _Later | None = None
         self._frozen: Frozen | None = None
         self._changes = 0
         self._guarded = False
@@ -111,6 +131,9 @@ class Compiled:
             return result
         if entry is None:
             return self.function(*args, **kwargs)
+        self.calls_made += 1
+        if self._later is not None and self.calls_made > self._later.after:
+            self._switch()
         outputs = iter(entry.graph(*(leaf for leaf in leaves if isinstance(leaf, Tensor))))
         found = [next(outputs) if leaf is _TENSOR else leaf for leaf in entry.fixed]
         return pytree.tree_unflatten(found, entry.structure)
@@ -123,27 +146,49 @@ class Compiled:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Check the settings now, and not at each call inside."""
+        """Check the settings now, and not at each call inside.
+
+        Graphs that do little work run on one thread inside. A second one would gain nothing, and
+        where other processes want the cores, each of its many short turns would be waited for.
+        """
         self._check_settings()
-        self._guarded = True
+        self._guarded, before = True, torch.get_num_threads()
+        self._use_threads()
         try:
             yield
         finally:
             self._guarded = False
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
+
+    def _use_threads(self) -> None:
+        """Go on with one thread if every graph is small; before a graph is compiled for some."""
+        if self._guarded and self._entries and all(e.small for e in self._entries.values()):
+            torch.set_num_threads(1)
 
     def clear(self) -> None:
         """Forget all graphs. The next call captures anew."""
         self._entries.clear()
-        self._frozen = None
+        self._frozen = self._later = None
+
+    def resume(self, calls: int) -> None:
+        """Go on after so many calls in an earlier process, as if they had been made here."""
+        self.calls_made = calls
 
     def stop(self, reason: str) -> None:
         """Let the function run itself from now on, and warn why."""
         self.enabled, self.reason = False, reason
         self._entries.clear()
+        self._later = None
         self._warn(f"running eagerly, without a captured graph: {reason}")
 
     def _check_settings(self) -> None:
-        if self._frozen is None or not (changed := self._frozen.changed()):
+        if self._frozen is None:
+            return
+        changed = self._frozen.changed()
+        if not changed and any(entry.graph.moved() for entry in self._entries.values()):
+            changed = "the layout of a parameter"
+        if not changed:
             return
         self.clear()
         self._changes += 1
@@ -157,7 +202,7 @@ class Compiled:
         """The graph for such arguments; None where the function has to run itself."""
         others = tuple((type(x), x) for x in leaves if not isinstance(x, Tensor))
         try:
-            key = (tree, others, tuple(_layout(x) for x in leaves if isinstance(x, Tensor)))
+            key = (tree, others, tuple(layout_of(x) for x in leaves if isinstance(x, Tensor)))
             found = self._entries.get(key)
         except TypeError:
             raise Uncapturable("an argument is neither a tensor nor hashable") from None
@@ -193,21 +238,17 @@ class Compiled:
         if graph.draws and not self.random:
             raise Uncapturable("it draws random numbers, which are not to come from within a graph")
         device = next((t.device.type for t in (*tensors, *graph.constants)), "cpu")
-        if self._wants_inductor(graph, device, first):
-            lowered = graph
-            if self.decompositions:
-                lowered = capture(flat, tensors, *self.settings, decompositions=self.decompositions)
+        small = device == "cpu" and inductor.arithmetic_seconds(graph) < inductor.ONE_THREAD
+        if self._guarded and small and not self._entries:
+            torch.set_num_threads(1)  # a compiler builds for the threads that there are now
+        if (after := self._compile_after(graph, device, first)) is not None:
+            lowered = decomposed(graph, tensors, self.decompositions or {})
             self._apply_passes(lowered)
-            try:
-                self.compile_seconds += inductor.compile_graph(lowered, tensors)
-                graph = lowered
-            except (
-                Exception
-            ) as error:  # of many kinds; the captured graph is right without Inductor
-                self._warn(
-                    "the step is captured but not compiled: Inductor failed with "
-                    f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
-                )
+            now = self.calls_made >= after
+            built = None if now else inductor.begin(lowered, tensors)
+            self._later = _Later(after, graph, lowered, tensors, built)
+            if now:
+                self._switch()
         if graph.kind == "captured":
             self._apply_passes(graph)
         if device == "cuda":
@@ -215,23 +256,44 @@ class Compiled:
                 cuda.record(graph, tensors)
             except RuntimeError as error:  # an operation that waits for the host
                 self._warn(f"the step is not recorded as a CUDA graph: {error!r:.200}")
-        return _Entry(graph, *result)
+        return _Entry(graph, *result, small)
+
+    def _switch(self) -> None:
+        """Let a captured graph go on as what the compiler made of it."""
+        assert self._later is not None
+        _, graph, lowered, tensors, built = self._later
+        self._later = None
+        try:
+            self.compile_seconds += inductor.compile_graph(lowered, tensors, built)
+        except Exception as error:  # of many kinds; the captured graph is right without Inductor
+            self._warn(
+                "the step is captured but not compiled: Inductor failed with "
+                f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            )
+        else:
+            graph.become(lowered)
 
     def _apply_passes(self, graph: Graph) -> None:
         for change in self.passes:
             change(graph.module)
 
-    def _wants_inductor(self, graph: Graph, device: str, first: bool) -> bool:
-        wanted = self.backend is True or (
-            self.backend == "auto" and first and inductor.worth_compiling(graph, self.calls)
-        )
-        if wanted and not inductor.has_compiler(device):
+    def _compile_after(self, graph: Graph, device: str, first: bool) -> int | None:
+        """After how many calls the compiled graph takes over; None for never."""
+        after: int | None = None
+        if self.backend is True:
+            after = 0
+        elif self.backend == "auto" and first:
+            if self.background and device == "cpu":
+                after = inductor.switch_after(graph, self.calls)
+            elif inductor.worth_compiling(graph, self.calls):
+                after = 0
+        if after is not None and not inductor.has_compiler(device):
             if self.backend is True:
                 self._warn(
                     f"the step is captured but not compiled: no compiler for {device} is installed"
                 )
-            return False
-        return wanted
+            return None
+        return after
 
     def _warn(self, text: str) -> None:
         if text not in self._warned and not self.quiet:
@@ -241,7 +303,3 @@ class Compiled:
 
 compile = Compiled
 """The verb, for where a function is compiled."""
-
-
-def _layout(tensor: Tensor) -> Hashable:
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device

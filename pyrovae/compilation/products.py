@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-__all__ = ["use_onednn"]
+__all__ = ["register", "use_onednn"]
 
 aten = torch.ops.aten
 
@@ -94,6 +94,11 @@ def _operators() -> Any:
     library.impl("onednn_addmm", lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
     _libraries.append(library)
     return torch.ops.pyrovae
+
+
+def register() -> None:
+    """Let torch know the products, for code that names them."""
+    _operators()
 
 
 def _multiply(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:

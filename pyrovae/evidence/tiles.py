@@ -131,6 +131,7 @@ class Tiles:
                 random=False,
                 backend=self.compile,
                 calls=self.runs,
+                background=False,  # all data are scored alike
             )
         tiled = self._functions[key]
         num_data = draws.shape[axis]

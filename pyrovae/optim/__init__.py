@@ -3,6 +3,7 @@ own.
 """
 
 from pyrovae.optim.adam import AdamUpdate
+from pyrovae.optim.denormals import flush_denormals
 from pyrovae.optim.torch_update import (
     OptimizerUpdate,
     check_optimizer,
@@ -15,6 +16,7 @@ __all__ = [
     "AdamUpdate",
     "OptimizerUpdate",
     "check_optimizer",
+    "flush_denormals",
     "prefer_fused",
     "torch_optimizers",
     "update_for",

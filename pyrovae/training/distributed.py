@@ -91,9 +91,9 @@ class Processes:
         low, high = (total * rank // self.size for rank in (self.rank, self.rank + 1))
         return Place(self.rank, low, high - low, total)
 
-    def share(self, objective: Objective, **clips: float | None) -> Share:
+    def share(self, objective: Objective, **settings: Any) -> Share:
         """The part of an objective that a process evaluates."""
-        return Share(objective, **clips)
+        return Share(objective, **settings)
 
     def evaluate(
         self, compiled: Compiled, beta: Tensor | None, batch: Sequence[Tensor]

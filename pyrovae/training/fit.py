@@ -22,7 +22,7 @@ from pyrovae.declare import is_count
 from pyrovae.estimators import ELBO, Estimator
 from pyrovae.programs import Program, before_calls, check_data, meet, modules_of
 from pyrovae.schedules import Constant, Schedule
-from pyrovae.svi import Step
+from pyrovae.svi import Networks, Step
 from pyrovae.training.distributed import Processes
 from pyrovae.training.history import History, NonFiniteLoss
 from pyrovae.training.loop import Trainer
@@ -60,6 +60,7 @@ def fit(
     callback: Callable[[dict[str, float]], Any] | None = None,
     capture: bool = True,
     compile: bool | Literal["auto"] = "auto",
+    networks: Networks = "full",
 ) -> History:
     """Train a model and a guide by stochastic variational inference.
 
@@ -109,6 +110,9 @@ def fit(
             left out: a ``DataLoader`` reads them once more.
         callback: Called with each epoch's row; returning True stops training.
         capture, compile: How the training step runs, as for :class:`pyrovae.svi.Step`.
+        networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers of the
+            training step, as for :class:`pyrovae.svi.Step`. Validation bounds stay in full
+            precision.
 
     Returns:
         The :class:`History`.
@@ -180,6 +184,7 @@ def fit(
             skip=nonfinite == "skip",
             transform=train_data.gather if train_data.by_index else None,
             steps=epochs * train_data.num_batches,
+            networks=networks,
             processes=processes,
             **how,
         )

@@ -78,7 +78,7 @@ class Trainer:
         self.weights = Weights(modules, step.parameters)
         self.best = self.good = self.weights.copy()
         judged = objective(*programs, self.estimator)
-        judge: Any = compiled(
+        self.judged = compiled(
             judged.report if step.processes is None else Share(judged, gradients=False),
             settings=judged.settings,
             enabled=capture and self.ours,
@@ -86,6 +86,7 @@ class Trainer:
             backend=compile,
             calls=0 if valid is None else epochs * valid.num_batches,
         )
+        judge: Any = self.judged
         self._judge_batch = judge if step.processes is None else step.processes.judging(judge)
 
     def run(self, epochs: int, patience: int | None, outputs: Outputs, *, resume: bool) -> History:
@@ -229,7 +230,8 @@ class Trainer:
             return math.nan
         total, count = 0.0, 0
         devices = [self.valid.device] if self.valid.device.type == "cuda" else []
-        with evaluation_mode(*self.programs), torch.random.fork_rng(devices=devices):
+        apart = torch.random.fork_rng(devices=devices)
+        with evaluation_mode(*self.programs), apart, self.judged.guarded():
             torch.manual_seed(self.seed)
             for batch in self.valid:
                 if self.stop.received is not None:

@@ -1,7 +1,8 @@
 """An objective on some rows of a batch, with the random numbers of the whole batch."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class Share:
     Args:
         objective: Without a norm to clip at, since that is the norm of the sum.
         clip_norm, clip_value: Largest norm, and largest absolute element, of the joined gradients.
+        around: Makes what surrounds each evaluation, such as rounded networks.
         gradients: False evaluates the bound alone.
     """
 
@@ -35,8 +37,10 @@ class Share:
         *,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        around: Callable[[], AbstractContextManager] = nullcontext,
         gradients: bool = True,
     ):
+        self.around = around
         self.objective, self.clip_norm, self.clip_value = objective, clip_norm, clip_value
         self.parameters = objective.parameters if gradients else []
         self.gradients = gradients
@@ -49,7 +53,7 @@ class Share:
         """The flat tensor, and which parameters have a gradient."""
         assert self.layouts is not None
         self.objective.look(*rows)
-        with SharedDraws(self.layouts, place) as draws:
+        with self.around(), SharedDraws(self.layouts, place) as draws:
             if self.gradients:
                 report, loss, gradients = self.objective(beta, *rows)
             else:

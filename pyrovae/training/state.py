@@ -77,6 +77,8 @@ def restore(trainer: "Trainer", path: Path) -> None:
     device, epoch = trainer.train.device, state["epoch"]
     trainer.tally = None if epoch is None else Tally.load(epoch, device)
     trainer.step.scaled, trainer.layout = state["scaled"], state["layout"]
+    trainer.step.resume(trainer.count)
+    trainer.judged.resume(len(trainer.history) * getattr(trainer.valid, "num_batches", 0))
     if trainer.layout is not None:
         # The first layout that a step meets is the one that may be compiled: the same as before.
         trainer.step.prepare(

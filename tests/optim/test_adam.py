@@ -11,6 +11,7 @@ from torch import nn
 
 from pyrovae import estimators
 from pyrovae.compilation import capture, inductor
+from pyrovae.compilation.capture import decomposed
 from pyrovae.optim import AdamUpdate, OptimizerUpdate, prefer_fused
 from pyrovae.optim.adam import decompositions
 from pyrovae.svi import SVI, Step
@@ -50,11 +51,9 @@ def train(kind, form, options):
             assert AdamUpdate.fits([optimizer], parameters)
             update = AdamUpdate([optimizer], parameters)
             assert update.ready()
-            graph = capture(
-                lambda *g, update=update: (update.apply(g), g[0].sum())[1:],
-                gradients,
-                decompositions=decompositions() if form == "formula" else None,
-            )
+            graph = capture(lambda *g, update=update: (update.apply(g), g[0].sum())[1:], gradients)
+            if form == "formula":
+                graph = decomposed(graph, gradients, decompositions())
         if form == "eager":
             update.apply(gradients)
         else:
@@ -89,11 +88,8 @@ def test_moments_at_rest_do_not_become_denormal():
     state["exp_avg"].fill_(1.2e-38)
     state["exp_avg_sq"].fill_(1.1755e-38)
     assert update.ready()
-    graph = capture(
-        lambda g: (update.apply([g]), g.sum())[1:],
-        [torch.zeros(40)],
-        decompositions=decompositions(),
-    )
+    graph = capture(lambda g: (update.apply([g]), g.sum())[1:], [torch.zeros(40)])
+    graph = decomposed(graph, [torch.zeros(40)], decompositions())
     graph(torch.zeros(40))
     assert (state["exp_avg"] == 0).all()
     assert (state["exp_avg_sq"] == 0).all()
@@ -206,8 +202,8 @@ def test_the_step_is_captured_with_its_update(steps, x):
 
 def test_shapes_that_are_not_compiled_share_the_state(monkeypatch, x):
     compiled = []
-    monkeypatch.setattr(inductor, "compile_graph", lambda graph, _: compiled.append(graph) or 0.0)
-    monkeypatch.setattr(inductor, "worth_compiling", lambda *_: True)
+    monkeypatch.setattr(inductor, "compile_graph", lambda graph, *_: compiled.append(graph) or 0.0)
+    monkeypatch.setattr(inductor, "switch_after", lambda *_: 0)
     steps = pair(compile="auto")
     for _ in range(4):
         assert_same(steps, x, x[:5])
