@@ -100,9 +100,6 @@ class Objective:
         with torch.no_grad():
             return self._evaluate(beta, batch, kwargs)
 
-    def look(self, *batch: Any) -> None:
-        """Find out what is asked of the programs once for each size of a batch: nothing."""
-
     def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
         model, guide = self._programs(beta)
         estimator: Estimator = self.estimator
@@ -162,11 +159,6 @@ class StockObjective(Objective):
         gradients = [None if g is None else g / divisor for g in gradients]
         gradients = clipped(gradients, self.clip_norm, self.clip_value)
         return Evaluation(report, loss, gradients)
-
-    def look(self, *batch: Any) -> None:
-        """Find out the scale and the size of the data plate."""
-        with undisturbed(self.model, self.guide):
-            self._plate(self._arguments(batch), {})
 
     def _evaluate(self, beta: Tensor | None, batch: tuple, kwargs: dict) -> tuple[Report, Tensor]:
         arguments = self._arguments(batch)

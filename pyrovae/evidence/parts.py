@@ -159,7 +159,7 @@ def _identity(inspection: Inspection, method: Any) -> str:
     for name, tensor in _weights(inspection):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(memoryview(content.numpy()))
+        digest.update(content.numpy().data)
     return digest.hexdigest()
 
 

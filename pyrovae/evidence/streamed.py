@@ -20,7 +20,7 @@ _BATCH = 256  # data of a data set that are read at once
 
 def streamed(
     data: Any, programs: Sequence[Program], dtype: torch.dtype | None
-) -> "tuple[Tensor | Column, ...]":
+) -> tuple[Tensor | Rows, ...]:
     """The arguments of the programs, from a ``Dataset`` or a ``DataLoader``.
 
     They are read once here: up to 256 MiB become tensors; more become columns, which are read again
@@ -139,5 +139,5 @@ def _hash(batch: tuple[Tensor, ...]) -> bytes:
     digest = hashlib.blake2b(digest_size=8)
     for tensor in batch:
         content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(memoryview(content.numpy()))
+        digest.update(content.numpy().data)
     return digest.digest()

@@ -206,7 +206,7 @@ class _ObserveDrawn(Messenger):
             and value.numel() == self.data.numel()
             and value.shape[:1] == self.data.shape[:1]
             and value.is_contiguous()
-            and torch._C._is_alias_of(value, self.data)
+            and torch._C._is_alias_of(value, self.data)  # type: ignore[attr-defined]
         )
 
 

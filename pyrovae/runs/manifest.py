@@ -123,7 +123,7 @@ def fingerprint(array: Tensor) -> dict[str, Any]:
         array = array[torch.linspace(0, len(array) - 1, _ROWS).long()]
         found["rows"] = _ROWS
     content = array.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return {**found, "sha256": hashlib.sha256(content).hexdigest()}
+    return {**found, "sha256": hashlib.sha256(content.data).hexdigest()}
 
 
 def _file(path: Path) -> dict[str, Any]:

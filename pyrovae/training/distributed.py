@@ -222,7 +222,7 @@ class Processes:
         digest = hashlib.blake2b(digest_size=7)
         for tensor in tensors:
             content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(memoryview(content.numpy()))
+            digest.update(content.numpy().data)
         mine = torch.tensor(
             int.from_bytes(digest.digest(), "little"), dtype=torch.int64, device=self.device
         )

@@ -52,7 +52,6 @@ class Share:
     ) -> tuple[Tensor, tuple[bool, ...]]:
         """The flat tensor, and which parameters have a gradient."""
         assert self.layouts is not None
-        self.objective.look(*rows)
         with self.around(), SharedDraws(self.layouts, place) as draws:
             if self.gradients:
                 report, loss, gradients = self.objective(beta, *rows)
