@@ -169,6 +169,10 @@ def compare(
     """
     if len(runs) < 2:
         raise ValueError(f"A comparison takes two runs or more, found {len(runs)}.")
+    places = [path.resolve() for path in runs]
+    for i, place in enumerate(places):
+        if place in places[:i]:
+            raise ValueError(f"{runs[i]} is given twice. Give each run or file once.")
     if out is not None:
         _free(out, ".nc")
     names = [path.name for path in runs]

@@ -64,7 +64,7 @@ def compare_estimators(
         TypeError: If an estimator is none.
         ValueError: If there are none, too few replicates, or programs and data do not fit.
     """
-    _check(estimators, num_replicates)
+    _check(estimators, num_replicates, num_particles)
     parameters, arguments = _prepare(model, guide, data)
     devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
     with evaluation_mode(model, guide), torch.random.fork_rng(devices=devices), torch.enable_grad():
@@ -196,7 +196,7 @@ def _on_device(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
     return as_tensors(data, device=like.device, dtype=like.dtype)
 
 
-def _check(estimators: Mapping[str, Any], num_replicates: int) -> None:
+def _check(estimators: Mapping[str, Any], num_replicates: int, num_particles: Any) -> None:
     if not estimators:
         raise ValueError("Give at least one estimator, such as {'ELBO': estimators.ELBO()}.")
     for name, estimator in estimators.items():
@@ -209,3 +209,13 @@ def _check(estimators: Mapping[str, Any], num_replicates: int) -> None:
         raise ValueError(
             f"num_replicates must be an integer of at least 4, found {num_replicates!r}."
         )
+    counts = num_particles if isinstance(num_particles, Sequence) else [num_particles]
+    if num_particles is not None and not (counts and all(map(is_count, counts))):
+        raise ValueError(
+            f"num_particles must be a positive integer or several, found {num_particles!r}."
+        )
+    for count in () if num_particles is None else counts:
+        if not any(_with_draws(estimator, count, 1) for estimator in estimators.values()):
+            raise ValueError(
+                f"None of {', '.join(estimators)} can make {count} draws; give more num_particles."
+            )

@@ -35,6 +35,20 @@ KNOWN = {"bound": "lower", "seed": -1, "num_dims": 0, "data_scale": 1.0, "data":
 """Attributes that every evidence has, where nothing else is said."""
 
 
+class WithDataset:
+    """A result whose variables, in an :class:`xarray.Dataset`, are attributes, too."""
+
+    def __init__(self, dataset: "xarray.Dataset"):
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "dataset":
+            raise AttributeError(name)
+        if name in self.dataset:
+            return self.dataset[name]
+        raise AttributeError(f"There is no '{name}' here; there are {list(self.dataset)}.")
+
+
 def dataset_of(columns: dict[str, Any], attributes: dict[str, Any]) -> "xarray.Dataset":
     """``(B,)`` and ``(B, 8)`` columns, and attributes of which dictionaries become JSON."""
     import xarray

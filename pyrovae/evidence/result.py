@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyrovae.evidence import files
-from pyrovae.evidence.columns import dataset_of
+from pyrovae.evidence.columns import WithDataset, dataset_of
 from pyrovae.evidence.combine import combine
 from pyrovae.evidence.intervals import quantile, reach, unknown
 from pyrovae.evidence.summary import BAD_K, summarize
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Evidence"]
 
 
-class Evidence:
+class Evidence(WithDataset):
     """log p(x) of held-out data, in nats per datum, with errors and a diagnosis.
 
     Made by :func:`pyrovae.log_marginal`. ``dataset`` is an :class:`xarray.Dataset` over the
@@ -47,9 +47,6 @@ class Evidence:
       ``batch_log_mean``, ``(B, 8)``, the log mean of every eighth weight: what :meth:`interval`
       needs besides.
     """
-
-    def __init__(self, dataset: "xarray.Dataset"):
-        self.dataset = dataset
 
     @classmethod
     def of(
@@ -118,13 +115,6 @@ class Evidence:
                 )
         columns, attributes = combine(evidence)
         return cls.from_columns(columns, **attributes)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "dataset":
-            raise AttributeError(name)
-        if name in self.dataset:
-            return self.dataset[name]
-        raise AttributeError(f"This evidence has no '{name}'; it has {list(self.dataset)}.")
 
     def __len__(self) -> int:
         return self.dataset.sizes["datum"]

@@ -206,8 +206,13 @@ class _ObserveDrawn(Messenger):
             and value.numel() == self.data.numel()
             and value.shape[:1] == self.data.shape[:1]
             and value.is_contiguous()
-            and torch._C._is_alias_of(value, self.data)  # type: ignore[attr-defined]
+            and _share_memory(value, self.data)
         )
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    torch_c: Any = torch._C
+    return torch_c._is_alias_of(a, b)  # also of tensors without data, while a step is captured
 
 
 def _of_cells(fn: Any, num_levels: int) -> Any:

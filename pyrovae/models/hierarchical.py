@@ -112,10 +112,10 @@ class HierarchicalVAE(Model):
         if decoder_sees not in ("all", "lowest"):
             raise ValueError(f"decoder_sees must be 'all' or 'lowest', found {decoder_sees!r}.")
         dims = self.latent_dims = tuple(check_size("latent_dims", d) for d in latent_dims)
-        encoder: Any = self._reading(likelihood, as_recipe("encoder", encoder, 300, 300))
+        reading: Any = self._reading(likelihood, as_recipe("encoder", encoder, 300, 300))
         between = as_recipe("between", between, 300)
         self.posteriors: Any = _GUIDES[inference](
-            posterior, conditional, encoder, between, dims, self.data_shape, features
+            posterior, conditional, reading, between, dims, self.data_shape, features
         )
         self.conditionals = nn.ModuleList(
             conditional_prior(

@@ -157,6 +157,9 @@ class Config:
                     "give another --model."
                 )
             checked[part] = None
+        for name in ("epochs", "batch_size", "patience"):
+            if checked[name] is not None and checked[name] < 1:
+                raise ValueError(f"{name} must be a positive integer, found {checked[name]}.")
         for name in given:
             object.__setattr__(self, name, checked[name])
 

@@ -29,7 +29,9 @@ def one_line(error: Exception, kinds: dict[str, Any], options: Iterable[str] = (
     keys = [*dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text))]
     where = ".".join(keys)
     if found := re.search(r"unrecognized arguments: --([\w.\-]+)", text, re.IGNORECASE):
-        return f"There is no option --{found[1]}.{nearest(found[1], options, '--')} See --help."
+        nested = _nested(found[1], kinds, options)
+        close = f" Did you mean {nested}?" if nested else nearest(found[1], options, "--")
+        return f"There is no option --{found[1]}.{close} See --help."
     if found := _NO_OPTION.search(text):
         module, _, name = found[1].rpartition(".")
         cls = getattr(importlib.import_module(module), name)
@@ -71,6 +73,22 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     known = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), known, 1)
     return f" Did you mean {prefix}{known[close[0]]}?" if close else ""
+
+
+def _nested(name: str, kinds: dict[str, Any], options: Iterable[str]) -> str:
+    """The options of classes that have this name as an argument, such as ``--method.seed``."""
+    known = [option for option in options if option in kinds]
+    taking = [option for option in known if _some_class_takes(kinds[option], name)]
+    return " or ".join(f"--{option}.{name}" for option in taking)
+
+
+def _some_class_takes(kind: Any, name: str) -> bool:
+    if not isinstance(kind, type):
+        return any(_some_class_takes(each, name) for each in get_args(kind))
+    return any(
+        name in inspect.signature(cls).parameters or _some_class_takes(cls, name)
+        for cls in kind.__subclasses__()
+    )
 
 
 def class_names(kind: Any) -> list[str]:

@@ -388,3 +388,28 @@ def test_stock_analytic_elbo_is_accepted():
     np.testing.assert_allclose(
         data["bound"].sel(estimator="ours"), data["bound"].sel(estimator="Pyro"), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("count", [0, -1, [1, 0], [], 2.5])
+def test_numbers_of_particles_are_positive(count):
+    owner = LinearGaussian()
+    with pytest.raises(ValueError, match="num_particles must be a positive integer or several"):
+        compare_estimators(
+            owner.model,
+            owner.guide,
+            owner.sample(3),
+            {"ELBO": estimators.ELBO()},
+            num_particles=count,
+        )
+
+
+def test_a_table_without_a_number_is_refused():
+    owner = LinearGaussian()
+    with pytest.raises(ValueError, match="None of VIMCO can make 1 draws; give more num_particles"):
+        compare_estimators(
+            owner.model,
+            owner.guide,
+            owner.sample(3),
+            {"VIMCO": estimators.VIMCO()},
+            num_particles=1,
+        )

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from pyrovae.evidence.analysis.simulated import simulate_data
+from pyrovae.evidence.columns import WithDataset
 from pyrovae.evidence.inspection import Inspection, in_pieces, inspect
 from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.plan import plan
@@ -15,7 +16,7 @@ from pyrovae.particles import Particles
 from pyrovae.programs import Program
 
 if TYPE_CHECKING:
-    import xarray
+    pass
 
 __all__ = ["Calibration", "calibration"]
 
@@ -24,7 +25,7 @@ _LEAST_EXPECTED = 5  # counts of a bin, below which a chi-square law is a poor a
 LEVEL = 0.05
 
 
-class Calibration:
+class Calibration(WithDataset):
     """Ranks of the true latent values among draws of the guide, for simulated data.
 
     ``dataset`` holds ``rank``, over ``datum`` and ``unit`` (a latent element), from 0 to the number
@@ -36,16 +37,6 @@ class Calibration:
     - ``spread``: the variance of the ranks in units of that of uniform ones. It is 1 for the
       posterior, more for a guide that is too narrow, and less for one that is too wide.
     """
-
-    def __init__(self, dataset: "xarray.Dataset"):
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "dataset":
-            raise AttributeError(name)
-        if name in self.dataset:
-            return self.dataset[name]
-        raise AttributeError(f"There is no '{name}' here; there are {list(self.dataset)}.")
 
     @property
     def num_draws(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pyrovae.evidence.columns import WithDataset
 from pyrovae.evidence.inspection import Inspection, in_pieces, inspect
 from pyrovae.evidence.methods.base import Method, check_count
 from pyrovae.evidence.plan import Plan, plan
@@ -25,7 +26,7 @@ ACTIVE = 0.01
 """Activity above which a latent element counts as active."""
 
 
-class Nats:
+class Nats(WithDataset):
     r"""The parts of the ELBO and of its distance to log p(x), in nats.
 
     ``dataset`` holds over ``datum``: ``elbo``, ``reconstruction`` and ``kl``, with elbo =
@@ -36,16 +37,6 @@ class Nats:
     draws. Over ``unit`` it holds ``activity``: the variance over data of the guide's mean of each
     latent element, without the Monte Carlo noise of that mean.
     """
-
-    def __init__(self, dataset: "xarray.Dataset"):
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "dataset":
-            raise AttributeError(name)
-        if name in self.dataset:
-            return self.dataset[name]
-        raise AttributeError(f"There is no '{name}' here; there are {list(self.dataset)}.")
 
     def mean(self, name: str) -> float:
         """Mean of a part over data."""
