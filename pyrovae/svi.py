@@ -15,7 +15,7 @@ from pyrovae.estimators import Estimator
 from pyrovae.objective import Objective, Report, objective
 from pyrovae.optim import prefer_fused, update_for
 from pyrovae.optim.adam import decompositions
-from pyrovae.programs import Program, parameters_of, undisturbed
+from pyrovae.programs import Program, alone, parameters_of, undisturbed
 
 __all__ = ["SVI", "Report", "Step"]
 
@@ -232,16 +232,18 @@ class SVI(pyro.infer.SVI):
 
     def step(self, *args: Any, **kwargs: Any) -> float:
         """Take one step on the arguments of both programs; returns the loss."""
-        if self.compiled.reason is not None:
-            return super().step(*args, **kwargs)  # type: ignore[return-value]
-        if self._step is None:
-            met = parameters_of(self.model, self.guide, *args, **kwargs)
-            programs = self.model, self.guide, self.estimator
-            self._step = Step(*programs, self.optim, met, summed=True, **self._options)
-        return self._step.take(*args, **kwargs).loss.item()
+        with alone():
+            if self.compiled.reason is not None:
+                return super().step(*args, **kwargs)  # type: ignore[return-value]
+            if self._step is None:
+                met = parameters_of(self.model, self.guide, *args, **kwargs)
+                programs = self.model, self.guide, self.estimator
+                self._step = Step(*programs, self.optim, met, summed=True, **self._options)
+            return self._step.take(*args, **kwargs).loss.item()
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
         """The loss on the arguments of both programs, without a step."""
-        if self._loss.reason is not None:
-            return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
-        return self._loss(None, *args, **kwargs)[1].item()
+        with alone():
+            if self._loss.reason is not None:
+                return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
+            return self._loss(None, *args, **kwargs)[1].item()

@@ -16,7 +16,7 @@ from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.evidence.streams import DatumStreams, data_keys, fingerprint
 from pyrovae.evidence.summing import Supports, join_supports
 from pyrovae.particles import Particles, SummedSites, draw, find_supports, is_point
-from pyrovae.programs import Program, evaluation_mode
+from pyrovae.programs import Program, alone, evaluation_mode, store_as_found
 
 __all__ = ["Inspection", "evaluating", "in_pieces", "inspect"]
 
@@ -201,6 +201,8 @@ def evaluating(model: Program, guide: Program, *, device: Any = None) -> Iterato
     )
     devices = list(range(torch.cuda.device_count())) if cuda else []
     with (
+        alone(),
+        store_as_found(model, guide),
         torch.inference_mode(False),
         torch.random.fork_rng(devices=devices),
         evaluation_mode(model, guide),

@@ -4,6 +4,7 @@ import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrovae import posteriors, priors
-from pyrovae.declare import Declared, is_count
+from pyrovae.declare import Declared, is_count, plain
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.nets import MLP, Recipe, last_bias
 from pyrovae.posteriors import Posterior
@@ -206,7 +207,7 @@ def join(*tensors: Tensor) -> Tensor:
 
 def check_shape(data_shape: Sequence[int] | int) -> tuple[int, ...]:
     """The data shape as a tuple; a ValueError unless it is made of positive integers."""
-    shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
+    shape = plain((data_shape,) if isinstance(data_shape, Integral) else tuple(data_shape))
     if not shape or not all(map(is_count, shape)):
         raise ValueError(f"data_shape must be one or more positive integers, found {data_shape!r}.")
     return shape
@@ -216,7 +217,7 @@ def check_size(name: str, value: Any) -> int:
     """The value; a ValueError unless it is a positive integer."""
     if not is_count(value):
         raise ValueError(f"{name} must be a positive integer, found {value!r}.")
-    return value
+    return int(value)
 
 
 def unbound(part: Any, kind: type[T], default: type[T]) -> T:

@@ -17,9 +17,16 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.batches import as_batches
-from pyrovae.declare import is_count
+from pyrovae.declare import is_count, plain
 from pyrovae.estimators import ELBO, Estimator
-from pyrovae.programs import Program, check_data, modules_of, parameters_of
+from pyrovae.programs import (
+    Program,
+    alone,
+    check_data,
+    modules_of,
+    parameters_of,
+    store_as_found,
+)
 from pyrovae.schedules import Constant, Schedule
 from pyrovae.svi import Step
 from pyrovae.training.distributed import Processes
@@ -105,6 +112,10 @@ def fit(
             or arguments out of range.
         NonFiniteLoss: If the loss stops being finite. The last good weights are restored.
     """
+    given = epochs, batch_size, patience, seed, clip_norm, lr, beta
+    epochs, batch_size, patience, seed, clip_norm, lr, beta = map(plain, given)
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, found {seed!r}.")
     counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
     _check_arguments(counts, clip_norm, lr)
     if patience is not None and valid is None:
@@ -120,9 +131,11 @@ def fit(
     if processes is not None:
         where = processes.device
         outputs = processes.outputs(outputs)
-    for module in modules_of(model, guide):
-        module.to(where)
     with ExitStack() as stack:
+        stack.enter_context(alone())
+        stack.enter_context(store_as_found(model, guide))
+        for module in modules_of(model, guide):
+            module.to(where)
         if processes is not None:
             stack.enter_context(processes.signals_to_the_first())
         stack.enter_context(torch.random.fork_rng([where] if where.type == "cuda" else []))
