@@ -2,16 +2,35 @@
 
 import inspect
 import textwrap
+from numbers import Integral
 from typing import Any, Self
 
-__all__ = ["Declared", "is_count"]
+import numpy as np
+
+__all__ = ["Declared", "is_count", "plain"]
 
 WIDTH = 100
 
 
 def is_count(value: Any, least: int = 1) -> bool:
-    """Whether a value is an integer of at least ``least``. True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    """Whether a value is an integer, Python's or NumPy's, of at least ``least``. True and False are
+    none.
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+
+
+def plain(value: Any) -> Any:
+    """Numbers of NumPy as Python's, within tuples and lists too; anything else as it is.
+
+    >>> import numpy as np
+    >>> plain([np.int64(2), "mean", (np.float32(0.5),)])
+    [2, 'mean', (0.5,)]
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (tuple, list):
+        return type(value)(plain(item) for item in value)
+    return value
 
 
 class _ConstructorSignature:
@@ -62,7 +81,8 @@ class Declared:
                 raise TypeError(
                     f"{cls.__name__}: {error}. Its arguments are {_names(cls)}."
                 ) from None
-        object.__setattr__(instance, "_declaration", dict(arguments))
+        known = {name: plain(value) for name, value in arguments.items()}
+        object.__setattr__(instance, "_declaration", known)
         return instance
 
     @property

@@ -1,7 +1,9 @@
 """The modules, the parameters and the mode of a Pyro program."""
 
 import inspect
+import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,6 +137,10 @@ def register_parameters(module: nn.Module, prefix: str) -> None:
     if not poutine.runtime.am_i_wrapped():
         return
     store = pyro.get_param_store()
+    if module not in _entries:
+        _entries[module] = names = set()
+        # The store would hold the parameters of a model that nobody else has any more.
+        weakref.finalize(module, _forget, names).atexit = False
     for name, parameter in module.named_parameters():
         # A functional call or a capture puts plain tensors in place of parameters; those are not to
         # be optimised.
@@ -144,9 +150,83 @@ def register_parameters(module: nn.Module, prefix: str) -> None:
         if full_name in store and store.get_param(full_name) is not parameter:
             del store[full_name]
         if parameter.is_contiguous():
+            _entries[module].add(full_name)
             pyro.param(full_name, parameter)
         else:  # the store would keep a contiguous copy, and an optimiser would train that
             _register_without_copy(full_name, parameter)
+
+
+_entries: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
+"""Names of modules' parameters in Pyro's store."""
+
+
+def _forget(names: set[str]) -> None:
+    store = pyro.get_param_store()
+    for name in names:
+        if name in store:
+            del store[name]
+
+
+@contextmanager
+def store_as_found(*programs: Program) -> Iterator[None]:
+    """Take what programs show of their modules out of Pyro's parameter store afterwards.
+
+    The modules keep their parameters. Those that the store alone holds, made by ``pyro.param`` with
+    a value, stay.
+    """
+    store = pyro.get_param_store()
+    before = set(store.keys())
+    try:
+        yield
+    finally:
+        owned = {id(p) for module in modules_of(*programs) for p in module.parameters()}
+        entries = {name for names in _entries.values() for name in names}
+        found = dict(store.named_parameters())
+        new = found.keys() - before
+        _forget({name for name in new if name in entries or id(found[name]) in owned})
+
+
+class _Turn:
+    """Whose turn it is to run programs in this process."""
+
+    def __init__(self) -> None:
+        self.process, self.used, self.lock = os.getpid(), False, threading.RLock()
+
+
+_turn = _Turn()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one thread at a time run programs: Pyro's handlers and store belong to the process.
+
+    In a process that was forked after its parent had run programs, torch computes with one thread,
+    because its other threads did not survive the fork.
+    """
+    global _turn
+    if _turn.process != os.getpid():
+        forked, _turn = _turn.used, _Turn()
+        if forked and torch.get_num_threads() > 1:
+            warnings.warn(
+                "This process was forked after its parent had trained or evaluated, so torch "
+                "computes with one thread here. Start processes by multiprocessing's 'spawn' to "
+                "use more.",
+                stacklevel=3,
+            )
+            torch.set_num_threads(1)
+    turn = _turn
+    turn.used = True
+    if not turn.lock.acquire(blocking=False):
+        warnings.warn(
+            "Another thread of this process trains or evaluates. Pyro's handlers belong to the "
+            "process, so this call waits for it. Use processes to train at the same time.",
+            stacklevel=3,
+        )
+        turn.lock.acquire()
+    try:
+        yield
+    finally:
+        turn.lock.release()
 
 
 def _register_without_copy(name: str, parameter: Any) -> None:

@@ -18,6 +18,7 @@ from pyrovae.optim import check_optimizer, flush_denormals, prefer_fused, update
 from pyrovae.optim.adam import decompositions
 from pyrovae.programs import (
     Program,
+    alone,
     is_stale,
     modules_of,
     parameters_of,
@@ -316,23 +317,25 @@ class SVI(pyro.infer.SVI):
 
     def step(self, *args: Any, **kwargs: Any) -> float:
         """Take one step on the arguments of both programs; returns the loss."""
-        if not isinstance(self.estimator, Estimator):
-            self._eager_steps += 1
-            if self._eager_steps % FLUSH_EVERY == 0:
-                flush_denormals(self.optim)
-            return super().step(*args, **kwargs)  # type: ignore[return-value]
-        met = self._meet(*args, **kwargs)
-        if self._step is None:
-            programs = self.model, self.guide, self.estimator
-            self._step = Step(*programs, self.optim, met, summed=True, **self._options)
-        return self._step.take(*args, **kwargs).loss.item()
+        with alone():
+            if not isinstance(self.estimator, Estimator):
+                self._eager_steps += 1
+                if self._eager_steps % FLUSH_EVERY == 0:
+                    flush_denormals(self.optim)
+                return super().step(*args, **kwargs)  # type: ignore[return-value]
+            met = self._meet(*args, **kwargs)
+            if self._step is None:
+                programs = self.model, self.guide, self.estimator
+                self._step = Step(*programs, self.optim, met, summed=True, **self._options)
+            return self._step.take(*args, **kwargs).loss.item()
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
         """The loss on the arguments of both programs, without a step."""
-        if self._loss.reason is not None:
-            return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
-        self._meet(*args, **kwargs)
-        return self._loss(None, *args, **kwargs)[1].item()
+        with alone():
+            if self._loss.reason is not None:
+                return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
+            self._meet(*args, **kwargs)
+            return self._loss(None, *args, **kwargs)[1].item()
 
     def _meet(self, *args: Any, **kwargs: Any) -> list[Tensor]:
         """What to train, found anew where Pyro's store no longer holds it."""

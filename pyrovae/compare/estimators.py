@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,14 @@ from pyrovae.declare import is_count
 from pyrovae.estimators import Estimator
 from pyrovae.evidence import Evidence, log_marginal
 from pyrovae.particles import nesting_of
-from pyrovae.programs import Program, check_data, evaluation_mode, parameters_of
+from pyrovae.programs import (
+    Program,
+    alone,
+    check_data,
+    evaluation_mode,
+    parameters_of,
+    store_as_found,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -67,7 +75,13 @@ def compare_estimators(
     _check(estimators, num_replicates, num_particles)
     parameters, arguments = _prepare(model, guide, data)
     devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
-    with evaluation_mode(model, guide), torch.random.fork_rng(devices=devices), torch.enable_grad():
+    with (
+        alone(),
+        store_as_found(model, guide),
+        evaluation_mode(model, guide),
+        torch.random.fork_rng(devices=devices),
+        torch.enable_grad(),
+    ):
         used = nesting_of(guide, model, args=arguments, kwargs={})
         max_plate_nesting = max(max_plate_nesting or 1, used)
         groups = parameter_groups(model, guide, arguments, parameters, max_plate_nesting)
@@ -112,7 +126,7 @@ def _measure(
     """A row for each estimator, at each number of particles."""
     from tqdm.auto import tqdm
 
-    single = num_particles is None or isinstance(num_particles, int)
+    single = num_particles is None or isinstance(num_particles, Integral)
     counts: list[Any] = [num_particles] if single else list(num_particles)  # type: ignore[arg-type]
     tables = []
     bar = tqdm(total=len(counts) * len(estimators), desc="compare", disable=not progress)

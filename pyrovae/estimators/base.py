@@ -1,6 +1,7 @@
 """The base class of the estimators."""
 
 from abc import abstractmethod
+from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import pyro.infer
@@ -83,7 +84,7 @@ class Estimator(Declared, pyro.infer.ELBO):
     def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1):
         check_count(type(self).__name__, "num_particles", num_particles, self.least_particles)
         check_count(type(self).__name__, "max_plate_nesting", max_plate_nesting)
-        super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)
+        super().__init__(num_particles=int(num_particles), max_plate_nesting=int(max_plate_nesting))
 
     @property
     def num_draws(self) -> int:
@@ -259,7 +260,7 @@ class EstimatorModule(ELBOModule):
 
 def check_count(owner: str, label: str, value: Any, least: int = 1) -> None:
     """Raise unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{owner} needs an integer {label}, found {value!r}.")
     if value < least:
         raise ValueError(f"{owner} needs {label} >= {least}, found {value}.")

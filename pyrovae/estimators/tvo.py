@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 
@@ -88,7 +89,8 @@ class TVO(Estimator):
 
 
 def _ends(partition: int | Sequence[float], first: float) -> tuple[float, ...]:
-    if isinstance(partition, int):
+    if isinstance(partition, Integral):
+        partition = int(partition)
         if partition < 1:
             raise ValueError(f"TVO needs at least one interval, found partition={partition}.")
         if not 0 < first < 1:

@@ -25,7 +25,7 @@ from pyrovae.particles import (
     find_supports,
     is_point,
 )
-from pyrovae.programs import Program, evaluation_mode
+from pyrovae.programs import Program, alone, evaluation_mode, store_as_found
 
 __all__ = ["Inspection", "evaluating", "in_pieces", "inspect"]
 
@@ -225,6 +225,8 @@ def evaluating(model: Program, guide: Program, *, device: Any = None) -> Iterato
     )
     devices = list(range(torch.cuda.device_count())) if cuda else []
     with (
+        alone(),
+        store_as_found(model, guide),
         torch.inference_mode(False),
         torch.random.fork_rng(devices=devices),
         evaluation_mode(model, guide),

@@ -4,6 +4,7 @@ import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Self, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from pyrovae import posteriors, priors
 from pyrovae.data.arguments import as_arguments, is_several
 from pyrovae.data.rows import Rows
-from pyrovae.declare import is_count
+from pyrovae.declare import is_count, plain
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.models.forms import Forms, as_tensor
 from pyrovae.models.shipping import Shipping
@@ -200,7 +201,7 @@ def join(*tensors: Tensor) -> Tensor:
 
 def check_shape(data_shape: Sequence[int] | int) -> tuple[int, ...]:
     """The data shape as a tuple; a ValueError unless it is made of positive integers."""
-    shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
+    shape = plain((data_shape,) if isinstance(data_shape, Integral) else tuple(data_shape))
     if not shape or not all(map(is_count, shape)):
         raise ValueError(f"data_shape must be one or more positive integers, found {data_shape!r}.")
     return shape
@@ -210,7 +211,7 @@ def check_size(name: str, value: Any) -> int:
     """The value; a ValueError unless it is a positive integer."""
     if not is_count(value):
         raise ValueError(f"{name} must be a positive integer, found {value!r}.")
-    return value
+    return int(value)
 
 
 def unbound(part: Any, kind: type[T], default: type[T]) -> T:

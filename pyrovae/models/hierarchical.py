@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyrovae.declare import is_count
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, join, unbound
 from pyrovae.models.joint import JointPosterior, as_recipe, conditional_prior
@@ -102,7 +103,7 @@ class HierarchicalVAE(Model):
         decoder_sees: Literal["all", "lowest"] = "all",
     ):
         super().__init__(data_shape)
-        latent_dims = (latent_dims,) * 2 if isinstance(latent_dims, int) else latent_dims
+        latent_dims = (latent_dims,) * 2 if is_count(latent_dims) else latent_dims
         if len(latent_dims) < 2:
             raise ValueError(
                 f"latent_dims must be two or more positive integers, found {latent_dims!r}."

@@ -5,9 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import numpy as np
 from torch import Tensor, nn
 
-from pyrovae.declare import Declared
+from pyrovae.declare import Declared, is_count, plain
 
 Activation = Literal["relu", "tanh", "silu", "gelu", "elu", "softplus"]
 Initialisation = Literal["default", "he", "glorot"]
@@ -91,10 +92,9 @@ def check_widths(name: str, first: Widths, *more: int, least: int = 0) -> tuple[
     Raises:
         ValueError: If one is not a positive integer, or there are fewer than ``least``.
     """
-    widths = (*first, *more) if isinstance(first, Sequence) else (first, *more)
-    if len(widths) < least or any(
-        isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths
-    ):
+    several = isinstance(first, Sequence | np.ndarray)
+    widths = plain((*first, *more) if several else (first, *more))  # type: ignore[misc]
+    if len(widths) < least or not all(map(is_count, widths)):
         raise ValueError(
             f"{name} must be {'one or more ' * bool(least)}positive integers, found {widths}."
         )

@@ -235,9 +235,8 @@ class Processes:
             work()
         except RuntimeError as error:
             raise LostProcess(
-                "Another process of this training has ended or does not answer "
-                f"({str(error).splitlines()[0]}). Its own message says why. Go on from the last "
-                "checkpoint."
+                "Another process of this training has ended or does not answer. Its own message "
+                "says why. Go on from the last checkpoint."
             ) from error
 
 

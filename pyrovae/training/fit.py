@@ -18,9 +18,17 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.batches import as_batches
-from pyrovae.declare import is_count
+from pyrovae.declare import is_count, plain
 from pyrovae.estimators import ELBO, Estimator
-from pyrovae.programs import Program, before_calls, check_data, meet, modules_of
+from pyrovae.programs import (
+    Program,
+    alone,
+    before_calls,
+    check_data,
+    meet,
+    modules_of,
+    store_as_found,
+)
 from pyrovae.schedules import Constant, Schedule
 from pyrovae.svi import Networks, Step
 from pyrovae.training.distributed import Processes
@@ -125,6 +133,10 @@ def fit(
         NonFiniteLoss: If the loss stops being finite. The last good weights are restored; the
             message names the batch, and the site and the data in it where that can be told.
     """
+    given = epochs, batch_size, patience, seed, clip_norm, lr, beta
+    epochs, batch_size, patience, seed, clip_norm, lr, beta = map(plain, given)
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, found {seed!r}.")
     counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
     _check_arguments(counts, {"clip_norm": clip_norm, "clip_value": clip_value}, lr)
     if nonfinite not in ("stop", "skip"):
@@ -142,9 +154,11 @@ def fit(
     if processes is not None:
         where = processes.device
         outputs = processes.outputs(outputs)
-    for module in modules_of(model, guide):
-        module.to(where)
     with ExitStack() as stack:
+        stack.enter_context(alone())
+        stack.enter_context(store_as_found(model, guide))
+        for module in modules_of(model, guide):
+            module.to(where)
         if processes is not None:
             stack.enter_context(processes.signals_to_the_first())
         stack.enter_context(torch.random.fork_rng([where] if where.type == "cuda" else []))

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from helpers.runs import FILES, TINY, call, metrics
-from helpers.together import environment, free_port, together
+from helpers.together import environment, together
 from safetensors.torch import load_file
 
 import pyrovae as pv
@@ -60,7 +60,7 @@ raise SystemExit(main())
 
 def torchrun(*words, **options):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(free_port()), "--monitor_interval", "0.2", *map(str, words)]
+    command += ["--standalone", "--monitor_interval", "0.2", *map(str, words)]
     return subprocess.Popen(command, env=environment(), text=True, **options)
 
 
