@@ -2,7 +2,6 @@
 
 import inspect
 import textwrap
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +15,8 @@ def is_count(value: Any, least: int = 1) -> bool:
     """Whether a value is an integer, Python's or NumPy's, of at least ``least``. True and False are
     none.
     """
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and bool(value >= least)
 
 
 def plain(value: Any) -> Any:

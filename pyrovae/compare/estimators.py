@@ -111,7 +111,9 @@ def _prepare(model: Program, guide: Program, data: Any) -> tuple[list[Tensor], t
     parameters = parameters_of(model, guide, *_on_device(model, guide, data))
     if not parameters:
         raise ValueError("The programs have no parameters, so there are no gradients to compare.")
-    arguments = as_tensors(data, device=parameters[0].device, dtype=parameters[0].dtype)
+    arguments = as_tensors(
+        data, device=parameters[0].device, dtype=parameters[0].dtype, program=model
+    )
     check_data((model, guide), *arguments)
     return parameters, arguments
 
@@ -206,8 +208,8 @@ def _on_device(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
 
     like = next((p for m in modules_of(guide, model) for p in m.parameters()), None)
     if like is None:
-        return as_tensors(data)
-    return as_tensors(data, device=like.device, dtype=like.dtype)
+        return as_tensors(data, program=model)
+    return as_tensors(data, device=like.device, dtype=like.dtype, program=model)
 
 
 def _check(estimators: Mapping[str, Any], num_replicates: int, num_particles: Any) -> None:

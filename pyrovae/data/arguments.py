@@ -11,18 +11,12 @@ from pyro.poutine.messenger import unwrap
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pyrovae.data.arrays import as_tensor
+from pyrovae.data.arrays import as_tensor, check_finite
+from pyrovae.data.loaders import gathered
 from pyrovae.data.rows import Rows, is_small, rows_of
 from pyrovae.programs import Program, modules_of
 
-__all__ = [
-    "as_arguments",
-    "as_tensors",
-    "check_finite",
-    "for_programs",
-    "is_several",
-    "num_arguments",
-]
+__all__ = ["as_arguments", "as_tensors", "for_programs", "is_several", "num_arguments"]
 
 
 def as_arguments(
@@ -32,6 +26,7 @@ def as_arguments(
     dtype: torch.dtype | None = None,
     name: str = "data",
     missing: bool = False,
+    program: Program | None = None,
 ) -> tuple[Tensor | Rows, ...]:
     """An array, or a tuple or list of arrays, as checked tensors or rows, one for each argument.
 
@@ -40,12 +35,14 @@ def as_arguments(
     read, checked and cast where they are used.
 
     Args:
-        data: All that :func:`~pyrovae.data.arrays.as_tensor` takes; a memory map; or a tuple or
-            list of these.
+        data: All that :func:`~pyrovae.data.arrays.as_tensor` takes; a memory map; a tuple or list
+            of these; or a ``Dataset`` or ``DataLoader``, which is read into memory.
         device: Where tensors go; rows stay on the CPU.
         dtype: Of floating-point numbers.
         name: What to call the data in errors.
         missing: Whether floating-point numbers may be NaN.
+        program: A program that takes the data. Of the items of a data set, elements beyond its
+            arguments, such as labels, are left out.
 
     Raises:
         TypeError: If something is not an array of numbers.
@@ -53,6 +50,8 @@ def as_arguments(
             infinite.
     """
     what = "The data" if name == "data" else f"The {name} data"
+    if isinstance(data, Dataset | DataLoader):
+        data = gathered(data, None if program is None else num_arguments(program), name)
     found = []
     several = is_several(data)
     for place, item in enumerate(data if several else (data,)):
@@ -94,6 +93,7 @@ def as_tensors(
     dtype: torch.dtype | None = None,
     name: str = "data",
     missing: bool = False,
+    program: Program | None = None,
 ) -> tuple[Tensor, ...]:
     """As :func:`as_arguments`, with all rows read into memory; for data that are one batch.
 
@@ -102,7 +102,8 @@ def as_tensors(
     (tensor([[1., 1., 1.],
             [1., 1., 1.]]), tensor([0, 1]))
     """
-    found = as_arguments(data, device=device, dtype=dtype, name=name, missing=missing)
+    options: dict[str, Any] = {"name": name, "missing": missing, "program": program}
+    found = as_arguments(data, device=device, dtype=dtype, **options)
     return tuple(x if isinstance(x, Tensor) else x[:].to(device) for x in found)
 
 
@@ -123,31 +124,6 @@ def for_programs(args: Sequence[Any], programs: Sequence[Program]) -> tuple[Any,
                 item = item.to(device=like.device, dtype=_kept(item, like.dtype))
         found.append(item)
     return tuple(found)
-
-
-def check_finite(
-    tensor: Tensor, who: str, *, missing: bool = False, numbers: np.ndarray | None = None
-) -> None:
-    """Raise a ValueError that begins with ``who`` if a value is infinite or, unless ``missing``,
-    NaN.
-
-    ``numbers`` are those of the data among all, for the message.
-    """
-    if not tensor.is_floating_point() or tensor.numel() == 0:
-        return
-    # A sum is a tenth of the work, and finite unless a value is not or the sum overflows.
-    if torch.isfinite(tensor.detach().sum()) or torch.isfinite(tensor).all():
-        return
-    good = ~torch.isinf(tensor) if missing else torch.isfinite(tensor)
-    bad = ~good.reshape(tensor.shape[0], -1).all(1)
-    if not bad.any():
-        return
-    first = int(bad.nonzero()[0])
-    raise ValueError(
-        f"{who} {'' if missing else 'NaN or '}infinite values, in {int(bad.sum())} of {len(bad)} "
-        f"data (first at index {first if numbers is None else numbers[first]}). Remove or impute "
-        "them."
-    )
 
 
 class _Check:
@@ -175,11 +151,6 @@ def _is_nested(data: Any) -> bool:
 
 def _opened(item: Any, what: str, missing: bool) -> Tensor | Rows:
     """A tensor, or rows where the item is large and not yet dense in memory."""
-    if isinstance(item, Dataset | DataLoader):
-        raise TypeError(
-            f"{what} must be arrays here, found {type(item).__name__}. Give the arrays that it is "
-            "made of, or the batches of a loader one by one."
-        )
     if type(item).__module__.startswith("anndata") and hasattr(item, "X"):
         item = item.X
     sparse = hasattr(item, "tocsr") and hasattr(item, "nnz") and len(item.shape) == 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.data.frames import from_frame
 
-__all__ = ["as_tensor", "check_dtype", "check_size", "dtype_of"]
+__all__ = ["as_tensor", "check_dtype", "check_finite", "check_size", "dtype_of"]
 
 _LARGEST = 2**63 - 1
 
@@ -60,8 +60,10 @@ def check_dtype(dtype: np.dtype, what: str) -> None:
     if dtype.kind == "c":
         raise TypeError(_complex(what, dtype))
     if dtype.kind in "SU":
-        raise TypeError(f"{what} hold text ({dtype}). Convert numbers by .astype(float), or leave "
-                        "the column out.")  # fmt: skip
+        raise TypeError(
+            f"{what} hold text, no numeric dtype ({dtype}). Convert numbers by .astype(float), or "
+            "leave the column out."
+        )
     if dtype.kind == "O":
         raise TypeError(
             f"{what} have dtype object: found Python objects in place of numbers. Convert them by "
@@ -88,6 +90,31 @@ def check_size(num_bytes: int, shape: Any, what: str) -> None:
             f"has {memory / 2**30:,.1f} GiB. Write them to an .npy file and give "
             "numpy.load(path, mmap_mode='r'), which is read batch by batch."
         )
+
+
+def check_finite(
+    tensor: Tensor, who: str, *, missing: bool = False, numbers: np.ndarray | None = None
+) -> None:
+    """Raise a ValueError that begins with ``who`` if a value is infinite or, unless ``missing``,
+    NaN.
+
+    ``numbers`` are those of the data among all, for the message.
+    """
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return
+    # A sum is a tenth of the work, and finite unless a value is not or the sum overflows.
+    if torch.isfinite(tensor.detach().sum()) or torch.isfinite(tensor).all():
+        return
+    good = ~torch.isinf(tensor) if missing else torch.isfinite(tensor)
+    bad = ~good.reshape(tensor.shape[0], -1).all(1)
+    if not bad.any():
+        return
+    first = int(bad.nonzero()[0])
+    raise ValueError(
+        f"{who} {'' if missing else 'NaN or '}infinite values, in {int(bad.sum())} of {len(bad)} "
+        f"data (first at index {first if numbers is None else numbers[first]}). Remove or impute "
+        "them."
+    )
 
 
 def _from_array(array: np.ndarray, what: str) -> Tensor:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pyrovae.data.arguments import check_finite
-from pyrovae.data.arrays import as_tensor
+from pyrovae.data.arrays import as_tensor, check_finite
 
-__all__ = ["as_loader", "loaded", "num_batches"]
+__all__ = ["as_loader", "gathered", "loaded", "num_batches"]
 
+_AT_ONCE = 256  # items of a data set that are put together
 _UNKNOWN = 1000
 """Batches to expect of a stream that does not know its length: enough for a compilation to pay."""
 
@@ -51,6 +51,20 @@ def num_batches(loader: DataLoader) -> int:
         return _UNKNOWN
 
 
+def gathered(
+    data: Dataset | DataLoader, num_arguments: int | None, name: str
+) -> tuple[Tensor, ...]:
+    """All data of a data set or a loader in memory.
+
+    Raises:
+        TypeError, ValueError: As :func:`loaded`.
+    """
+    if not isinstance(data, DataLoader):
+        data = as_loader(data, _AT_ONCE, shuffle=False, drop_last=False, name=name)
+    batches = loaded(data, lambda tensor: tensor, num_arguments=num_arguments, name=name)
+    return tuple(map(torch.cat, zip(*batches, strict=True)))
+
+
 def loaded(
     loader: DataLoader,
     cast: Callable[[Tensor], Tensor],
@@ -72,8 +86,9 @@ def loaded(
             batch to another, or a value is not finite.
     """
     number, shapes = -1, None
+    whose = "the data" if name == "data" else f"the {name} data"
     for number, batch in enumerate(_collated(loader, name)):
-        where = f"Batch {number} of the {name} data"
+        where = f"Batch {number} of {whose}"
         tensors = []
         for item in _elements(batch, where)[:num_arguments]:
             tensor = as_tensor(item, where)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Integral
 
+import numpy as np
 import torch
 
 from pyrovae.estimators.base import Estimator, Terms
@@ -89,7 +89,7 @@ class TVO(Estimator):
 
 
 def _ends(partition: int | Sequence[float], first: float) -> tuple[float, ...]:
-    if isinstance(partition, Integral):
+    if isinstance(partition, int | np.integer):
         partition = int(partition)
         if partition < 1:
             raise ValueError(f"TVO needs at least one interval, found partition={partition}.")

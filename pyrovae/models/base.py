@@ -4,9 +4,9 @@ import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
@@ -201,7 +201,7 @@ def join(*tensors: Tensor) -> Tensor:
 
 def check_shape(data_shape: Sequence[int] | int) -> tuple[int, ...]:
     """The data shape as a tuple; a ValueError unless it is made of positive integers."""
-    shape = plain((data_shape,) if isinstance(data_shape, Integral) else tuple(data_shape))
+    shape = plain((data_shape,) if isinstance(data_shape, int | np.integer) else tuple(data_shape))
     if not shape or not all(map(is_count, shape)):
         raise ValueError(f"data_shape must be one or more positive integers, found {data_shape!r}.")
     return shape

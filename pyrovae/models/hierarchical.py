@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
 
-from pyrovae.declare import is_count
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, join, unbound
 from pyrovae.models.joint import JointPosterior, as_recipe, conditional_prior
@@ -103,7 +103,8 @@ class HierarchicalVAE(Model):
         decoder_sees: Literal["all", "lowest"] = "all",
     ):
         super().__init__(data_shape)
-        latent_dims = (latent_dims,) * 2 if is_count(latent_dims) else latent_dims
+        if isinstance(latent_dims, int | np.integer):
+            latent_dims = (int(latent_dims),) * 2
         if len(latent_dims) < 2:
             raise ValueError(
                 f"latent_dims must be two or more positive integers, found {latent_dims!r}."

@@ -133,8 +133,8 @@ def fit(
         NonFiniteLoss: If the loss stops being finite. The last good weights are restored; the
             message names the batch, and the site and the data in it where that can be told.
     """
-    given = epochs, batch_size, patience, seed, clip_norm, lr, beta
-    epochs, batch_size, patience, seed, clip_norm, lr, beta = map(plain, given)
+    epochs, batch_size, patience, seed = map(plain, (epochs, batch_size, patience, seed))
+    clip_norm, clip_value, lr, beta = map(plain, (clip_norm, clip_value, lr, beta))
     if not isinstance(seed, int):
         raise TypeError(f"seed must be an integer, found {seed!r}.")
     counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}

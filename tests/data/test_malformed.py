@@ -316,3 +316,12 @@ def test_every_function_takes_what_people_hold():
         torch.testing.assert_close(bound, estimator.bound(vae.model, vae.guide, x))
     for form in forms:
         vae.fit(form, epochs=1, capture=False, device="cpu")
+    labelled = TensorDataset(x, torch.arange(4))
+    estimators, how = {"ELBO": pv.estimators.ELBO()}, {"num_replicates": 4, "reference": 0.0}
+    for form in (forms[1], labelled, DataLoader(labelled, 3)):
+        weights = [*vae.initialize_from(form).state_dict().values()]
+        again = [*vae.initialize_from(x).state_dict().values()]
+        torch.testing.assert_close(weights, again)
+        pv.compare_estimators(
+            vae.model, vae.guide, form, estimators, gradient_reference=False, **how
+        )
