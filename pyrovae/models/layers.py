@@ -117,7 +117,8 @@ class BottomUp(LayeredGuide):
 
     @property
     def spaces(self) -> list[tuple[Any, str]]:
-        return [(part, part.space) for part in (self.first, *self.upper)]
+        parts: list[Any] = [self.first, *self.upper]
+        return [(part, part.space) for part in parts]
 
 
 class Ladder(LayeredGuide):
@@ -148,7 +149,8 @@ class Ladder(LayeredGuide):
 
     @property
     def spaces(self) -> list[tuple[Any, str]]:
-        return [(part, part.space) for part in (*self.heads, self.first.head)]
+        parts: list[Any] = [*self.heads, self.first.head]
+        return [(part, part.space) for part in parts]
 
 
 class _Tower(nn.Module):
