@@ -53,7 +53,7 @@ class IsotropicNormalMixture(VectorDistribution):
         left_out: Tensor | None = None,
         num_neighbours: int | None = None,
         encode: Callable[[Tensor], Tensor] | None = None,
-        max_elements: int = 2**24,
+        max_elements: int = 2**22,
         validate_args: bool | None = None,
     ):
         self.locs, self.scale, self.left_out, self.encode = locs, scale, left_out, encode
@@ -80,7 +80,7 @@ class IsotropicNormalMixture(VectorDistribution):
             squares = _squares(value, locs)
         else:
             with torch.no_grad():
-                near = _without(-_squares(value, self.locs), left).topk(k).indices
+                near = _without(_nearness(value, self.locs), left).topk(k).indices
             left = None  # not among the nearest
             locs = self.locs[near]
             if self.encode is not None:
@@ -123,9 +123,17 @@ def _squares(value: Tensor, locs: Tensor) -> Tensor:
     return squares.clamp_min(0.0)
 
 
+def _nearness(value: Tensor, locs: Tensor) -> Tensor:
+    """``(rows, N)``: larger where the distance is smaller; in the precision of the values, which
+    only a search can do with.
+    """
+    return value @ locs.T - 0.5 * locs.square().sum(-1)
+
+
 def _without(scores: Tensor, left: Tensor | None) -> Tensor:
     """Scores ``(rows, N)``, with that of the normal left out at minus infinity."""
     if left is None:
         return scores
-    numbers = torch.arange(scores.shape[-1], device=scores.device)
-    return scores.masked_fill(numbers == left.unsqueeze(-1), -math.inf)
+    column = left.clamp_min(0).unsqueeze(-1)
+    kept = torch.where(left.unsqueeze(-1) < 0, scores.gather(-1, column), -math.inf)
+    return scores.scatter(-1, column, kept)

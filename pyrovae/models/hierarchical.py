@@ -161,7 +161,8 @@ class HierarchicalVAE(Model):
     @property
     def low_posterior(self) -> JointPosterior:
         """The module from x and z2 to q(z1 | x, z2), in a top-down guide."""
-        return self.posteriors.lower[0]
+        lower: Any = self.posteriors.lower
+        return lower[0]
 
     def model(self, x: Tensor) -> Tensor:
         """Generative program: the layers from the top down, and x given them, observed."""

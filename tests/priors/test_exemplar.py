@@ -132,7 +132,8 @@ def test_scores_are_the_same_in_pieces():
 @pytest.mark.parametrize("training", [True, False])
 def test_draws_are_around_the_means(training):
     vae = exemplar_vae(data()).train(training)
-    prior = vae.prior()
+    with torch.no_grad():
+        prior = vae.prior()
     z = prior.sample((20_000,))
     means = vae.posterior(vae.prior.exemplars).mean.detach()
     variance = means.var(0, correction=0) + vae.prior.raw_scale.exp().detach() ** 2
