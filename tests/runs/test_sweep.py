@@ -270,12 +270,15 @@ def test_processes_share_a_sweep_and_a_killed_one_costs_nothing(tmp_path):
     """Two workers, one of which is killed in its first run; then the sweep itself is stopped."""
     import yaml
 
-    given = {**TINY, "epochs": 150, "patience": None, "latent_dim": [2, 3], "seed": 2}
+    given = {**TINY, "epochs": 400, "patience": None, "latent_dim": [2, 3], "seed": 2}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(given))
     command = [sys.executable, "-m", "pyrovae", "sweep", "grid.yaml", "--jobs", "2"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     folder = tmp_path / "sweeps" / "grid"
-    running = wait_for(folder, lambda t: t.state.name == "RUNNING" and t.intermediate_values)
+    # Past the first report, so that there is a checkpoint.
+    running = wait_for(
+        folder, lambda t: t.state.name == "RUNNING" and len(t.intermediate_values) > 1
+    )
     os.kill(running.user_attrs["worker"]["pid"], signal.SIGKILL)
     copy = wait_for(folder, lambda t: t.user_attrs.get("deaths"))
     assert copy.user_attrs["run"] == running.user_attrs["run"]

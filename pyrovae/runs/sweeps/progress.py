@@ -31,8 +31,10 @@ class Screen:
         hidden = None if bars is None else not bars
         looks: dict[str, Any] = {"file": self.stream, "dynamic_ncols": True, "leave": False}
         self._bar = lambda **how: tqdm(disable=hidden, **looks, **how)
-        self.ended = {trial.number for trial in self._trials() if trial.state.is_finished()}
-        self.total = self._bar(desc="sweep", unit="run", initial=len(self.ended), position=0)
+        trials = self._trials()
+        self.ended = {trial.number for trial in trials if trial.state.is_finished()}
+        counted = {"initial": len(self.ended), "total": len(trials)}
+        self.total = self._bar(desc="sweep", unit="run", position=0, **counted)
         self.last = 0.0
 
     def refresh(self, *, force: bool = True) -> None:

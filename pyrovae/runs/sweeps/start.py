@@ -1,6 +1,5 @@
 """Start a sweep, or go on with one."""
 
-import sys
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -68,7 +67,11 @@ def sweep(
     with quiet():
         study = _open(declaration, folder, storage)
         queue = Queue(study, declaration)
+        queue.take_up_lost()
         queue.fill(retry_failed)
+        waiting = len(queue.trials(queue.states.WAITING))
+        draws = f", {declaration.trials} models drawn by a sampler" if declaration.trials else ""
+        say("sweep", f"{folder}: {waiting} runs to train{draws}, {jobs} at a time")
         screen = Screen(study, declaration, bars=progress)
         try:
             _work(folder, declaration, storage, queue, screen, jobs)
@@ -126,10 +129,6 @@ def _work(
     screen: Screen,
     jobs: int,
 ) -> None:
-    waiting = len(queue.trials(queue.states.WAITING))
-    draws = f", {declaration.trials} drawn by a sampler" if declaration.trials else ""
-    say("sweep", f"{folder}: {waiting} runs to train{draws}, {jobs} at a time")
-    sys.stdout.flush()
     if jobs == 1:
         Worker(folder, declaration, queue.study, lambda: screen.refresh(force=False)).work()
     else:
