@@ -122,7 +122,7 @@ def fingerprint(array: Tensor) -> dict[str, Any]:
     if array.numel() * array.element_size() > _WHOLE:
         array = array[torch.linspace(0, len(array) - 1, _ROWS).long()]
         found["rows"] = _ROWS
-    content = array.detach().cpu().contiguous().view(torch.uint8).numpy()
+    content: Any = array.detach().cpu().contiguous().view(torch.uint8).numpy()
     return {**found, "sha256": hashlib.sha256(content).hexdigest()}
 
 

@@ -4,7 +4,8 @@ import copy
 import math
 import os
 import random
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 import pyro
 import pyro.infer
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.data.batches import as_batches
 from pyrovae.declare import is_count
@@ -136,6 +137,8 @@ def fit(
     for module in modules_of(model, guide):
         module.to(where)
     with ExitStack() as stack:
+        stack.enter_context(_ALONE)
+        stack.callback(_forget, modules_of(model, guide), set(pyro.get_param_store().keys()))
         stack.enter_context(torch.random.fork_rng([where] if where.type == "cuda" else []))
         stack.enter_context(_own_random_state(seed))
         like = next((p for m in modules_of(model, guide) for p in m.parameters()), None)
@@ -184,6 +187,21 @@ def fit(
             **how,
         )
         return trainer.run(epochs, patience, outputs, resume=resume)
+
+
+# Pyro's handlers and torch's random states belong to the whole process: fits take turns.
+_ALONE = threading.RLock()
+
+
+def _forget(modules: Iterable[nn.Module], before: set[str]) -> None:
+    """Take the modules' parameters out of Pyro's store again, which would keep every model alive.
+    What lives in the store alone stays.
+    """
+    store = pyro.get_param_store()
+    held = {id(p) for module in modules for p in module.parameters()}
+    for name in set(store.keys()) - before:
+        if id(store._params[name]) in held:
+            del store[name]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae import files
+from pyrovae.declare import is_count
 
 __all__ = ["Outputs"]
 
@@ -47,9 +48,11 @@ class Outputs:
                 )
             if path is not None and not os.access(path.absolute().parent, os.W_OK):
                 raise PermissionError(f"The folder of the {name}, {path}, cannot be written to.")
-        timed = isinstance(checkpoint_every, timedelta)
-        counted = isinstance(checkpoint_every, int) and not isinstance(checkpoint_every, bool)
-        if not (timed or counted) or not checkpoint_every > (timedelta(0) if timed else 0):
+        if isinstance(checkpoint_every, timedelta):
+            fits = checkpoint_every > timedelta(0)
+        else:
+            fits = is_count(checkpoint_every)
+        if not fits:
             raise ValueError(
                 "checkpoint_every must be a positive number of steps or a positive timedelta, "
                 f"found {checkpoint_every!r}."
