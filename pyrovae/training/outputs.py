@@ -49,10 +49,10 @@ class Outputs:
             if path is not None and not os.access(path.absolute().parent, os.W_OK):
                 raise PermissionError(f"The folder of the {name}, {path}, cannot be written to.")
         if isinstance(checkpoint_every, timedelta):
-            valid = checkpoint_every > timedelta(0)
+            fits = checkpoint_every > timedelta(0)
         else:
-            valid = is_count(checkpoint_every)
-        if not valid:
+            fits = is_count(checkpoint_every)
+        if not fits:
             raise ValueError(
                 "checkpoint_every must be a positive number of steps or a positive timedelta, "
                 f"found {checkpoint_every!r}."

@@ -113,3 +113,11 @@ def test_a_missing_tensorboard_is_a_line(tmp_path, monkeypatch, capsys):
     assert call("train", TINY, "--tensorboard --out", tmp_path / "run") == 1
     assert "pip install 'pyrovae[tensorboard]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", ["--num_particles 0", "--num_data 0", "--num_replicates 0"])
+def test_estimators_of_nothing_are_refused(words, run, capsys):
+    assert call("estimators", run, words, "--names ELBO") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "found 0" in line or "found [0]" in line
+    assert not [*run.glob("estimators*")]
