@@ -14,7 +14,8 @@ from jax import lax, random
 from numpyro.infer import SVI, Trace_ELBO
 
 
-def main(batch: int, hidden: int, latent: int, particles: int) -> None:
+def main(batch: int, hidden: int, latent: int, particles: int, *, whole: int | None = None) -> None:
+    """Time turns of so many steps; or, with ``whole``, one run of so many, compilation included."""
     pixels, size = 784, max(60 * batch, 2048)
     data = jnp.asarray(np.random.default_rng(0).random((size, pixels)) < 0.3, jnp.float32)
 
@@ -40,6 +41,7 @@ def main(batch: int, hidden: int, latent: int, particles: int) -> None:
             scale = jax.nn.softplus(out[:, latent:]) + 1e-6
             numpyro.sample("z", dist.Normal(out[:, :latent], scale).to_event(1))
 
+    start = time.perf_counter()
     svi = SVI(model, guide, numpyro.optim.Adam(1e-3), Trace_ELBO(num_particles=particles))
     state = svi.init(random.PRNGKey(0), data[:batch])
 
@@ -54,6 +56,11 @@ def main(batch: int, hidden: int, latent: int, particles: int) -> None:
         return lax.fori_loop(0, steps, body, (state, 0.0))
 
     order = random.permutation(random.PRNGKey(1), size)
+    if whole is not None:
+        state, total = epoch(state, order, whole)
+        total.block_until_ready()
+        print(time.perf_counter() - start)
+        return
     state, total = epoch(state, order, 2)
     total.block_until_ready()
     print(f"NumPyro {numpyro.__version__}, jax {jax.__version__}", flush=True)
@@ -65,4 +72,5 @@ def main(batch: int, hidden: int, latent: int, particles: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    sizes = list(map(int, sys.argv[1:5]))
+    main(*sizes, whole=int(sys.argv[6]) if sys.argv[5:6] == ["--total"] else None)

@@ -58,15 +58,24 @@ def alternate(
     return results
 
 
+def ratios(results: dict[str, list[float]], reference: str) -> dict[str, float]:
+    """Of each contender, the median over rounds of its time over the reference's in that round."""
+    base = results[reference]
+    return {
+        name: statistics.median(t / r for t, r in zip(times, base, strict=True))
+        for name, times in results.items()
+    }
+
+
 def table(title: str, results: dict[str, list[float]], reference: str, unit: str = "ms") -> str:
     """A Markdown table; the ratio is the median over rounds of time over the reference's in the
     same round.
     """
     lines = [f"| {title} | min {unit} | median {unit} | of {reference} |", "|---|---|---|---|"]
+    ratio = ratios(results, reference)
     for name, times in results.items():
-        ratio = statistics.median(t / r for t, r in zip(times, results[reference], strict=True))
         lines.append(
-            f"| {name} | {min(times):.3f} | {statistics.median(times):.3f} | {ratio:.2f} |"
+            f"| {name} | {min(times):.3f} | {statistics.median(times):.3f} | {ratio[name]:.2f} |"
         )
     return "\n".join(lines)
 

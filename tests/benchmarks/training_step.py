@@ -15,107 +15,19 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyro
 import torch
+from cases import CASES, Case, build, hand_written
 from timing import Subprocess, alternate, looped, machine, table
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pyrovae import VAE, estimators, nets, posteriors, priors
+from pyrovae import VAE, estimators
 from pyrovae.svi import SVI, Step
 from pyrovae.training.loop import CHECK_EVERY
 
 HERE = Path(__file__).parent
-
-
-@dataclass
-class Case:
-    """What to train."""
-
-    batch: int
-    latent: int = 20
-    particles: int = 1
-    recipe: nets.Recipe = field(default_factory=lambda: nets.MLP(400))
-    shape: tuple[int, ...] = (784,)
-    vamp: int = 0
-    numpyro: bool = False
-
-
-CASES = {
-    "mlp-16": Case(16, numpyro=True),
-    "mlp-128": Case(128, numpyro=True),
-    "mlp-1024": Case(1024, numpyro=True),
-    "iwae50-16": Case(16, particles=50),
-    "gated-100": Case(100, latent=40, recipe=nets.GatedMLP(300, 300)),
-    "gated-vamp500-128": Case(128, latent=40, recipe=nets.GatedMLP(300, 300), vamp=500),
-    "conv-64": Case(64, recipe=nets.Conv(16, 32), shape=(28, 28)),
-}
-
-
-def build(case: Case) -> VAE:
-    torch.manual_seed(0)
-    prior = priors.Vamp(num_components=case.vamp) if case.vamp else priors.StandardNormal()
-    return VAE(
-        case.shape, case.latent, prior=prior, posterior=posteriors.DiagonalNormal(),
-        encoder=case.recipe, decoder=case.recipe,
-    )  # fmt: skip
-
-
-class HandWritten(nn.Module):
-    """What a practitioner writes without a library: networks, closed-form KL where there is one,
-    one loss.
-    """
-
-    def __init__(self, case: Case, vae: VAE):
-        super().__init__()
-        self.encoder, self.decoder, self.case = (
-            vae.posterior.encoder.net,
-            vae.likelihood.decoder.net,
-            case,
-        )
-        if case.vamp:
-            self.pseudo = nn.Parameter(vae.prior.raw_inputs.detach().clone())
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        loc, raw = self.encoder(x).chunk(2, -1)
-        return loc, F.softplus(raw) + 1e-6
-
-    def forward(self, x: Tensor) -> Tensor:
-        loc, scale = self.encode(x)
-        K = self.case.particles
-        z = loc + scale * torch.randn(K, *loc.shape)
-        logits = self.decoder(z.reshape(-1, self.case.latent)).reshape(K, len(x), -1)
-        target = x.reshape(len(x), -1).expand_as(logits)
-        log_x = -F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
-        if K == 1 and not self.case.vamp:
-            kl = 0.5 * (loc**2 + scale**2 - 1 - 2 * scale.log()).sum(-1)
-            return (kl - log_x).mean()
-        log_q = (-0.5 * ((z - loc) / scale) ** 2 - scale.log()).sum(-1)
-        if self.case.vamp:
-            m, s = self.encode(self.pseudo.clamp(0, 1))
-            each = (-0.5 * ((z.unsqueeze(-2) - m) / s) ** 2 - s.log()).sum(-1)
-            log_p = each.logsumexp(-1)
-        else:
-            log_p = -0.5 * (z**2).sum(-1)
-        return -(log_x + log_p - log_q).logsumexp(0).mean()
-
-
-def hand_written(
-    case: Case, vae: VAE, data: Tensor, orders: Callable[[], Tensor], *, fused: bool, compiled: bool
-):
-    model = HandWritten(case, vae)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
-    loss_of = torch.compile(model) if compiled else model
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss_of(data[orders()]).backward()
-        optimizer.step()
-
-    return looped(step)
 
 
 def ours(
@@ -213,6 +125,21 @@ def floor(case: Case, vae: VAE, batch: int, *, fastest: bool) -> Callable[[int],
     return looped(step)
 
 
+def age(contenders: dict[str, Callable[[int], float]], vaes: list[VAE], steps: int) -> None:
+    """Let a quarter of the encoder's first units die, as some do in training, and go on.
+
+    Their gradients are exactly zero from then on, and their moments decay.
+    """
+    for run in contenders.values():
+        run(5)
+    for vae in vaes:
+        first = next(m for m in vae.posterior.encoder.modules() if isinstance(m, nn.Linear))
+        with torch.no_grad():
+            first.bias[::4] = -1e3
+    for run in contenders.values():
+        run(steps)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -224,6 +151,12 @@ def main() -> None:
         "--seconds", type=float, default=0.15, help="length of one contender's turn"
     )
     parser.add_argument("--no-torch-compile", action="store_true")
+    parser.add_argument(
+        "--after",
+        type=int,
+        default=0,
+        help="steps before it is timed, with dead units",
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave Inductor out altogether")
     arguments = parser.parse_args()
     logging.getLogger("torch").setLevel(logging.ERROR)
@@ -241,8 +174,11 @@ def main() -> None:
             state["at"] = (state["at"] + 1) % len(order)
             return order[state["at"]]
 
-        def fresh(case=case) -> VAE:
-            return copy.deepcopy(build(case))
+        vaes: list[VAE] = []
+
+        def fresh(case=case, vaes=vaes) -> VAE:
+            vaes.append(copy.deepcopy(build(case)))
+            return vaes[-1]
 
         contenders: dict[str, Callable[[int], float]] = {}
         common = (data, orders)
@@ -282,10 +218,13 @@ def main() -> None:
             contenders["matrix products alone, fastest"] = floor(
                 case, fresh(), case.batch, fastest=True
             )
+        if arguments.after:
+            age(contenders, vaes, arguments.after)
         results = alternate(contenders, rounds=arguments.rounds, seconds=arguments.seconds)
         if jitted is not None:
             jitted.close()
-        print("\n" + table(name, results, "torch") + "\n", flush=True)
+        title = name + f" after {arguments.after:,} steps" * bool(arguments.after)
+        print("\n" + table(title, results, "torch") + "\n", flush=True)
 
 
 if __name__ == "__main__":
