@@ -12,6 +12,7 @@ from pyrovae.evidence import Evidence
 from pyrovae.evidence.methods.base import Method
 from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
+from pyrovae.runs.programs import programs
 from pyrovae.runs.run import new_file
 from pyrovae.runs.terminal import attempt, headline, say, seeded
 
@@ -69,14 +70,14 @@ def evaluate(
             "progress": sys.stderr.isatty(),
         }
         given = data if is_conditional(vae) else None
-        sandwich = evidence.bdmc(vae.model, vae.guide, data=given, **settings)
+        sandwich = evidence.bdmc(*programs(vae), data=given, **settings)
         print(sandwich)
         saved += _figure(out, lambda path: figures.sandwich_figure(sandwich, path), "-sandwich")
     if nats:
-        print(evidence.where_the_nats_go(vae.model, vae.guide, data, method=method, seed=seed))
+        print(evidence.where_the_nats_go(*programs(vae), data, method=method, seed=seed))
     if convergence:
         rising = evidence.convergence(
-            vae.model, vae.guide, data, num_particles=tuple(convergence), seed=seed
+            *programs(vae), data, num_particles=tuple(convergence), seed=seed
         )
         print(rising)
         saved += _figure(out, lambda path: figures.axes_figure(rising.plot, path), "-convergence")
@@ -119,8 +120,7 @@ def estimators(
     vae: Any = opened.load_vae(device)
     splits = runs.load_data(opened.config).take(num_data, seed=seed)
     found = pv.compare_estimators(
-        vae.model,
-        vae.guide,
+        *programs(vae),
         arguments(vae, splits, part),
         {type(estimator).__name__: estimator for estimator in chosen},
         num_particles=num_particles[0] if len(num_particles) == 1 else num_particles,

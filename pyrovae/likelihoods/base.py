@@ -13,7 +13,6 @@ from pyrovae.declare import Declared
 from pyrovae.nets import Recipe
 from pyrovae.nets.sized import Sized
 
-
 _BOUNDED = (type(constraints.boolean), constraints.interval, constraints.integer_interval)
 """Supports that infinite values and NaN are outside of already."""
 

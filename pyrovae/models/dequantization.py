@@ -96,7 +96,7 @@ class VariationalDequantization(nn.Module):
     ):
         super().__init__()
         self.data_shape = check_shape(data_shape)
-        self.cells = Dequantize(num_levels)
+        self.set_levels(num_levels)
         self._programs = model, guide
         self.owners = nn.ModuleList(modules_of(model, guide))
         posterior = unbound(posterior, Posterior, LogisticNoise)
@@ -111,6 +111,14 @@ class VariationalDequantization(nn.Module):
             encoder=MLP(100) if encoder is None else encoder,
         )
         self._serial = next(_serial)
+
+    def set_levels(self, num_levels: int) -> None:
+        """Say how many levels there are.
+
+        Raises:
+            ValueError: If they are less than 2.
+        """
+        self.cells = Dequantize(num_levels)
 
     def model(self, x: Tensor, *rest: Any) -> Any:
         """Generative program: uniform noise within each cell, and the given model at the sum."""

@@ -15,6 +15,7 @@ from pyrovae.models.base import Model
 from pyrovae.runs.conditions import arguments, condition_of, is_conditional
 from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.page import report
+from pyrovae.runs.programs import programs, set_levels
 from pyrovae.runs.run import Run
 from pyrovae.runs.terminal import binarized, headline, say, seeded
 from pyrovae.training import History, NonFiniteLoss, checkpoint, fit
@@ -89,15 +90,16 @@ def evaluate(vae: Model, splits: Splits, part: str, method: Any, seed: int = 0) 
     """The evidence of a model on one part of the data, ``"train"``, ``"valid"`` or ``"test"``."""
     density = not vae.likelihood.discrete
     evidence = log_marginal(
-        vae.model,
-        vae.guide,
+        *programs(vae),
         arguments(vae, splits, part),
         method=method,
         seed=seed,
         data_scale=splits.data_scale if density else 1.0,
         progress=sys.stderr.isatty(),
     )
-    if density and splits.holds_levels:  # a density on a grid has no bits per dimension
+    if (
+        density and splits.holds_levels and not hasattr(vae, "num_levels")
+    ):  # a density on a grid has no bits per dimension
         evidence.dataset.attrs["num_dims"] = 0
     if is_conditional(vae):
         evidence.dataset.attrs["given"] = "y"
@@ -107,6 +109,8 @@ def evaluate(vae: Model, splits: Splits, part: str, method: Any, seed: int = 0) 
 def _start(config: Config, splits: Splits) -> tuple[Any, dict[str, Any]]:
     """The declared model, started at training data where it is declared so, and how to train it."""
     vae = declare(config, splits.data_shape)
+    if config.dequantize == "variational":
+        set_levels(vae, splits)
     if config.bias_from_data:
         seeded(config.seed, lambda: vae.initialize_from(splits.train))
     elif getattr(getattr(vae, "prior", None), "starts_at_data", False):
@@ -148,8 +152,7 @@ def _train(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume:
 def _fit(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, resume: bool) -> History:
     config = run.config
     return fit(
-        vae.model,
-        vae.guide,
+        *programs(vae),
         arguments(vae, splits, "train"),
         valid=arguments(vae, splits, "valid"),
         estimator=parts["estimator"],
