@@ -125,7 +125,7 @@ class VariationalDequantization(nn.Module):
         self._check_shape(x)
         flat = x.new_zeros(math.prod(self.data_shape))
         with pyro.plate("dequantized", len(x), dim=-1):
-            uniform = dist.Logistic(flat, torch.ones_like(flat)).to_event(1)
+            uniform = _Logistic(flat, torch.ones_like(flat)).to_event(1)
             v = pyro.sample("dequantization", uniform)  # (*K, B, D)
         noise = torch.sigmoid(v).reshape(*v.shape[:-1], *self.data_shape)
         centres = self._centres(x)
@@ -186,7 +186,16 @@ class LogisticNoise(Posterior):
     def distribution(self, outputs: Tensor) -> Any:
         loc, raw = outputs.chunk(2, dim=-1)  # (*batch, D) each
         scale = 0.5 + softplus(raw + math.log(math.expm1(0.5)))
-        return dist.Logistic(loc, scale, validate_args=False).to_event(1)
+        return _Logistic(loc, scale, validate_args=False).to_event(1)
+
+
+class _Logistic(dist.Logistic):
+    """Pyro's, whose draws are finite: a uniform number may be zero, whose logit is not."""
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        smallest = torch.finfo(self.loc.dtype).eps / 4
+        uniform = self.loc.new_empty(self._extended_shape(sample_shape)).uniform_()
+        return self.icdf(uniform.clamp(min=smallest))
 
 
 class _ObserveDrawn(Messenger):
