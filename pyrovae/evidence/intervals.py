@@ -83,7 +83,10 @@ def unknown(columns: Columns) -> str | None:
         return f"{few}: a few weights decide the estimates"
     size, mean = max(tail_size(int(num)), 1), _mean_k(k)
     error = (1 + max(mean, 0.0)) / math.sqrt(size * len(k))
-    if mean + error > threshold(num) and mean > _light_k(columns, num, size):
+    # k is shrunk towards 1/2 with the weight of 10 observations, and that share of it is no
+    # evidence of a light tail.
+    shrunk = error * 10 / (size + 10)
+    if mean + error > threshold(num) and mean + shrunk > _light_k(columns, num, size):
         return (
             f"the weights have a heavier tail (mean k {mean:.2f}) than {num:,.0f} draws can average"
             f" (at most {threshold(num):.2f})"

@@ -13,6 +13,9 @@ from pyrovae.declare import Declared
 from pyrovae.nets import Recipe
 from pyrovae.nets.sized import Sized
 
+_BOUNDED = (type(constraints.boolean), constraints.interval, constraints.integer_interval)
+"""Supports that infinite values and NaN are outside of already."""
+
 
 class Likelihood(Declared, nn.Module):
     """Base of the likelihoods: ``likelihood(z)`` gives p(x | z), with event shape ``data_shape``.
@@ -108,7 +111,8 @@ class Likelihood(Declared, nn.Module):
         return inside.flatten(1).all(1) if inside.dim() > 1 else inside
 
     def _inside(self, x: Tensor) -> Tensor:
-        return self.support.check(x) & torch.isfinite(x)
+        inside = self.support.check(x)
+        return inside if isinstance(self.support, _BOUNDED) else inside & torch.isfinite(x)
 
     def check(self, x: Tensor) -> None:
         """Raise an error if a value of x lies outside the support.
@@ -117,8 +121,9 @@ class Likelihood(Declared, nn.Module):
             ValueError: If there is such a value. The message names the first one and the
                 alternatives.
         """
-        outside = ~self._inside(x)
-        if outside.any():
+        inside = self._inside(x)
+        if not inside.all():
+            outside = ~inside
             share = outside.float().mean().item()
             raise ValueError(
                 f"{type(self).__name__} {self.domain}, found {x[outside][0].item():.6g} among the "

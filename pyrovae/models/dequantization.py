@@ -96,7 +96,7 @@ class VariationalDequantization(nn.Module):
     ):
         super().__init__()
         self.data_shape = check_shape(data_shape)
-        self.cells = Dequantize(num_levels)
+        self.set_levels(num_levels)
         self._programs = model, guide
         self.owners = nn.ModuleList(modules_of(model, guide))
         posterior = unbound(posterior, Posterior, LogisticNoise)
@@ -112,12 +112,20 @@ class VariationalDequantization(nn.Module):
         )
         self._serial = next(_serial)
 
+    def set_levels(self, num_levels: int) -> None:
+        """Say how many levels there are.
+
+        Raises:
+            ValueError: If they are less than 2.
+        """
+        self.cells = Dequantize(num_levels)
+
     def model(self, x: Tensor, *rest: Any) -> Any:
         """Generative program: uniform noise within each cell, and the given model at the sum."""
         self._check_shape(x)
         flat = x.new_zeros(math.prod(self.data_shape))
         with pyro.plate("dequantized", len(x), dim=-1):
-            uniform = dist.Logistic(flat, torch.ones_like(flat)).to_event(1)
+            uniform = _Logistic(flat, torch.ones_like(flat)).to_event(1)
             v = pyro.sample("dequantization", uniform)  # (*K, B, D)
         noise = torch.sigmoid(v).reshape(*v.shape[:-1], *self.data_shape)
         centres = self._centres(x)
@@ -178,7 +186,16 @@ class LogisticNoise(Posterior):
     def distribution(self, outputs: Tensor) -> Any:
         loc, raw = outputs.chunk(2, dim=-1)  # (*batch, D) each
         scale = 0.5 + softplus(raw + math.log(math.expm1(0.5)))
-        return dist.Logistic(loc, scale, validate_args=False).to_event(1)
+        return _Logistic(loc, scale, validate_args=False).to_event(1)
+
+
+class _Logistic(dist.Logistic):
+    """Pyro's, whose draws are finite: a uniform number may be zero, whose logit is not."""
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        smallest = torch.finfo(self.loc.dtype).eps / 4
+        uniform = self.loc.new_empty(self._extended_shape(sample_shape)).uniform_()
+        return self.icdf(uniform.clamp(min=smallest))
 
 
 class _ObserveDrawn(Messenger):

@@ -25,15 +25,23 @@ class Forms:
     model: Any
     guide: Any
     encode: Any
+    num_levels: Tensor
     _like: Tensor
+    pair: Any = None
+    """Programs in place of the model's own, such as those of
+    :class:`~pyrovae.models.VariationalDequantization`, whose number of levels is ``num_levels``."""
 
     @property
     def programs(self) -> tuple[Any, Any]:
         """Model and guide of the data that :meth:`read` gives.
 
         They are ``model`` and ``guide``; where the likelihood takes missing cells, those of
-        :func:`pyrovae.observe_part`, whose guide sees NaN in a missing cell.
+        :func:`pyrovae.observe_part`, whose guide sees NaN in a missing cell; where the noise of
+        grey levels is learned, those of :attr:`pair`.
         """
+        if self.pair is not None:
+            self.pair.set_levels(int(self.num_levels))
+            return self.pair.model, self.pair.guide
         if not self.likelihood.missing:
             return self.model, self.guide
         from pyrovae.evidence import observe_part
@@ -71,6 +79,11 @@ class Forms:
         model, guide = self.programs
         train, valid = self.read(train), None if valid is None else self.read(valid)
         if getattr(self.prior, "leaves_one_out", False):
+            if self.pair is not None:
+                raise ValueError(
+                    f"{self.prior!r} leaves data out, which does not go with variational "
+                    "dequantisation. Take uniform dequantisation, or another prior."
+                )
             from pyrovae.models.leave_one_out import LeaveOneOut
 
             x = as_tensor(train, self._like)

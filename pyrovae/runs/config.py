@@ -24,6 +24,7 @@ from pyrovae.runs.declared import (
     with_widths,
 )
 from pyrovae.runs.messages import one_line
+from pyrovae.runs.noise import add_noise
 from pyrovae.runs.own_classes import MODE, resolved
 from pyrovae.runs.trust import check_trusted
 
@@ -63,8 +64,9 @@ class Config:
         binarize: Grey to black and white. threshold: at one half. stochastic: drawn once. dynamic:
             training images drawn anew for each batch, the others once. auto: threshold if the
             likelihood is Bernoulli and the data are grey.
-        dequantize: Make grey levels real numbers, by uniform noise of one level's width. Training
-            data get it anew for each batch. It is for likelihoods that are densities.
+        dequantize: Make grey levels real numbers, for likelihoods that are densities, by noise of
+            one level's width. true or uniform: drawn, for training data anew for each batch.
+            variational: drawn by a guide that is trained; evidence is then that of the levels.
         model: The kind of model: VAE, HierarchicalVAE, ConditionalVAE or ClusteringVAE.
         latent_dim: Dimension D of z; a HierarchicalVAE takes one number for two layers or
             [D1, ..., DL], from the data upwards.
@@ -112,7 +114,7 @@ class Config:
     test_size: int | float | None = None
     limit: int | None = None
     binarize: Literal["auto", "none", "threshold", "stochastic", "dynamic"] = "auto"
-    dequantize: bool = False
+    dequantize: bool | Literal["uniform", "variational"] = False
     model: Declared = field(default_factory=_declared("VAE"))
     latent_dim: int | tuple[int, ...] = 16
     condition_dim: int | None = None
@@ -252,7 +254,7 @@ def load_data(config: Config) -> Splits:
     )
     if config.binarize not in ("none", "auto"):
         splits = splits.binarize(config.binarize, seed=config.data_seed)
-    if config.dequantize:
+    if config.dequantize in (True, "uniform"):
         splits = splits.dequantize(seed=config.data_seed)
     # After binarisation: a few test images have the bits that they have among all.
     return splits if config.limit is None else splits.take(config.limit, seed=config.data_seed)
@@ -277,4 +279,7 @@ def declare(config: Config, data_shape: tuple[int, ...]) -> Model:
     arguments |= arguments_of(config.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return cls(**arguments)
+        vae = cls(**arguments)
+        if config.dequantize == "variational":
+            add_noise(vae)
+        return vae

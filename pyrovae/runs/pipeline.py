@@ -19,6 +19,7 @@ from pyrovae.models.base import Model
 from pyrovae.runs import together
 from pyrovae.runs.conditions import arguments, condition_of, is_conditional
 from pyrovae.runs.config import Config, declare, load_data
+from pyrovae.runs.noise import set_levels
 from pyrovae.runs.page import report
 from pyrovae.runs.run import Run
 from pyrovae.runs.terminal import attempt, binarized, headline, say, seeded
@@ -173,7 +174,8 @@ def evaluate(
         progress=sys.stderr.isatty(),
         parts=parts,
     )
-    if density and splits.holds_levels:  # a density on a grid has no bits per dimension
+    levels = splits.holds_levels and vae.pair is None
+    if density and levels:  # a density on a grid has no bits per dimension
         evidence.dataset.attrs["num_dims"] = 0
     if is_conditional(vae):
         evidence.dataset.attrs["given"] = "y"
@@ -183,6 +185,8 @@ def evaluate(
 def _start(config: Config, splits: Splits) -> tuple[Any, dict[str, Any]]:
     """The declared model, started at training data where it is declared so, and how to train it."""
     vae = declare(config, splits.data_shape)
+    if config.dequantize == "variational":
+        set_levels(vae, splits)
     if config.bias_from_data:
         seeded(config.seed, lambda: vae.initialize_from(splits.train))
     elif getattr(getattr(vae, "prior", None), "starts_at_data", False):
