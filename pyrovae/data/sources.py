@@ -93,11 +93,15 @@ def load(
     path = Path(name).expanduser()
     if path.exists():
         return _parts(_read(path, size, given), path.resolve().stem, options)
+    raise _not_found(text, path)
+
+
+def _not_found(text: str, path: Path) -> Exception:
     if path.suffix or len(path.parts) > 1:
-        raise FileNotFoundError(f"No data file or folder at {path}.")
+        return FileNotFoundError(f"No data file or folder at {path}.")
     close = difflib.get_close_matches(text, NAMES, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(
+    return ValueError(
         f"Unknown data set {text!r}: neither a file nor one of {', '.join(NAMES)}.{hint}"
     )
 
