@@ -62,22 +62,7 @@ def as_arguments(
         else:
             value = value.to(_kept(value, dtype))
         found.append(value)
-    if not found or any(value.dim() == 0 or len(value) == 0 for value in found):
-        raise ValueError(
-            f"{what} are empty: shapes {[tuple(value.shape) for value in found]}. Their "
-            "first dimension counts the data."
-        )
-    lengths = [len(value) for value in found]
-    if len(set(lengths)) > 1:
-        raise ValueError(
-            f"{what} have arrays of different lengths: {lengths}. Their first dimension counts the "
-            "data."
-        )
-    if found[0].numel() == 0:
-        raise ValueError(
-            f"{what} hold no numbers: shape {tuple(found[0].shape)}. Give data of at "
-            "least one element each."
-        )
+    _check_lengths(found, what)
     for i, value in enumerate(found):
         if isinstance(value, Tensor):
             check_finite(value, f"{what} hold", missing=missing)
@@ -124,6 +109,25 @@ def for_programs(args: Sequence[Any], programs: Sequence[Program]) -> tuple[Any,
                 item = item.to(device=like.device, dtype=_kept(item, like.dtype))
         found.append(item)
     return tuple(found)
+
+
+def _check_lengths(found: Sequence[Tensor | Rows], what: str) -> None:
+    if not found or any(value.dim() == 0 or len(value) == 0 for value in found):
+        raise ValueError(
+            f"{what} are empty: shapes {[tuple(value.shape) for value in found]}. Their "
+            "first dimension counts the data."
+        )
+    lengths = [len(value) for value in found]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"{what} have arrays of different lengths: {lengths}. Their first dimension counts the "
+            "data."
+        )
+    if found[0].numel() == 0:
+        raise ValueError(
+            f"{what} hold no numbers: shape {tuple(found[0].shape)}. Give data of at "
+            "least one element each."
+        )
 
 
 class _Check:

@@ -78,26 +78,33 @@ def load(
     """
     options: dict[str, Any] = {"valid_size": valid_size, "test_size": test_size, "seed": seed}
     given: dict[str, Any] = {"columns": columns, "labels": labels, "covariates": covariates}
-    given = {key: value for key, value in {**given, "layer": layer}.items() if value is not None}
+    given = {k: v for k, v in {**given, "layer": layer}.items() if v is not None}
     text = str(name)
     if text in NAMES:
         _check_options(given, (), text)
     if text == "digits":
         return _digits(options)
     if text in NAMES:
-        folder = _root(text, root)
-        if (folder / f"{text}.npz").is_file():
-            return _parts(read_file(folder / f"{text}.npz"), text, options)
-        arrays = torchvision_sets.read_torchvision(text, folder, download=download, size=size)
-        return _parts(arrays, text, options)
+        return _parts(_named(text, _root(text, root), download, size), text, options)
     path = Path(name).expanduser()
     if path.exists():
         return _parts(_read(path, size, given), path.resolve().stem, options)
+    raise _not_found(text, path)
+
+
+def _named(name: str, folder: Path, download: bool, size: int | None) -> dict[str, Tensor]:
+    """The arrays of a data set of torchvision's, from an .npz file where there is one."""
+    if (folder / f"{name}.npz").is_file():
+        return read_file(folder / f"{name}.npz")
+    return torchvision_sets.read_torchvision(name, folder, download=download, size=size)
+
+
+def _not_found(text: str, path: Path) -> Exception:
     if path.suffix or len(path.parts) > 1:
-        raise FileNotFoundError(f"No data file or folder at {path}.")
+        return FileNotFoundError(f"No data file or folder at {path}.")
     close = difflib.get_close_matches(text, NAMES, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(
+    return ValueError(
         f"Unknown data set {text!r}: neither a file nor one of {', '.join(NAMES)}.{hint}"
     )
 

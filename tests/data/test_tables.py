@@ -22,7 +22,7 @@ def frame():
             "height": random.normal(size=30),
             "weight": random.normal(size=30).astype(np.float32),
             "count": random.integers(0, 9, 30),
-            "kind": random.choice(["cat", "dog", "eel"], 30),
+            "kind": ["eel", *random.choice(["cat", "dog", "eel"], 29)],
             "site": random.choice(["north", "south"], 30),
         }
     )
