@@ -72,16 +72,19 @@ class Run:
         except FileExistsError:
             run.release()
             raise
-        config.save(run.config_file)
-        run.manifest.record(run.config_file)
+        try:
+            config.save(run.config_file)
+            run.manifest.record(run.config_file)
+        except BaseException:  # such as a full disk
+            run.discard()
+            raise
         return run
 
     @staticmethod
     def _check_empty(path: Path) -> None:
         """Raise an error if there is anything in the place of a new run but the lock of one."""
-        if path.is_file() or (
-            path.is_dir() and any("lock" not in p.name.split(".") for p in path.iterdir())
-        ):
+        names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+        if path.is_file() or any(n != "lock" and not n.startswith(".lock.") for n in names):
             raise FileExistsError(
                 f"{path} is not empty. Give another folder (--out), or move it away: nothing is "
                 "overwritten."
