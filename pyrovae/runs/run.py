@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import warnings
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,11 @@ class Run:
         """
         if path is None:
             name = re.sub(r"\W+", "-", Path(config.data).stem) or "data"
-            folders = (Path("runs") / f"{name}-{i}" for i in itertools.count(1))
-            path = next(folder for folder in folders if not folder.exists())
-        path = Path(path)
+            for folder in (Path("runs") / f"{name}-{i}" for i in itertools.count(1)):
+                if not folder.exists():
+                    with suppress(FileExistsError, BlockingIOError):  # another was quicker
+                        return cls.create(config, folder)
+        path = Path(path)  # type: ignore[arg-type]
         cls._check_empty(path)
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         created = []
