@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import warnings
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,11 @@ class Run:
         """
         if path is None:
             name = re.sub(r"\W+", "-", Path(config.data).stem) or "data"
-            folders = (Path("runs") / f"{name}-{i}" for i in itertools.count(1))
-            path = next(folder for folder in folders if not folder.exists())
-        path = Path(path)
+            for folder in (Path("runs") / f"{name}-{i}" for i in itertools.count(1)):
+                if not folder.exists():
+                    with suppress(FileExistsError, BlockingIOError):  # another was quicker
+                        return cls.create(config, folder)
+        path = Path(path)  # type: ignore[arg-type]
         cls._check_empty(path)
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         created = []
@@ -72,16 +75,19 @@ class Run:
         except FileExistsError:
             run.release()
             raise
-        config.save(run.config_file)
-        run.manifest.record(run.config_file)
+        try:
+            config.save(run.config_file)
+            run.manifest.record(run.config_file)
+        except BaseException:  # such as a full disk
+            run.discard()
+            raise
         return run
 
     @staticmethod
     def _check_empty(path: Path) -> None:
         """Raise an error if there is anything in the place of a new run but the lock of one."""
-        if path.is_file() or (
-            path.is_dir() and any("lock" not in p.name.split(".") for p in path.iterdir())
-        ):
+        names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+        if path.is_file() or any(n != "lock" and not n.startswith(".lock.") for n in names):
             raise FileExistsError(
                 f"{path} is not empty. Give another folder (--out), or move it away: nothing is "
                 "overwritten."

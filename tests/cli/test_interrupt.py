@@ -18,7 +18,7 @@ class Interrupted(Schedule):
 
     def __call__(self, step):
         if step >= self.at >= 0 and not os.environ.get("GO_ON"):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.Signals[os.environ.get("SIGNAL", "SIGINT")])
         return 1.0
 
     def __deepcopy__(self, memo):  # which fit takes before the first step
@@ -73,13 +73,17 @@ def test_interrupted_before_the_first_step(stopper, tmp_path, capsys, monkeypatc
     assert not [*empty.iterdir()]
 
 
-def test_a_resumed_run_is_never_removed(stopper, tmp_path, monkeypatch):
+def test_a_resumed_run_is_never_removed(stopper, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     assert call("train", TINY, "--epochs 12", stopper, "--beta.at 2 --out", run) == 130
     assert len(metrics(run)) == 2
     kept = {p.name for p in run.iterdir()} | {"checkpoint.pt.previous"}
     (run / "metrics.jsonl").unlink()  # which the checkpoint's own rows bring back
-    assert call("train --resume", run) == 130
+    capsys.readouterr()
+    monkeypatch.setenv("SIGNAL", "SIGTERM")
+    assert call("train --resume", run) == 143
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"pyrovae: terminated; go on with: pyrovae train --resume {run} --trust"
     assert {p.name for p in run.iterdir()} == kept
     assert [row["epoch"] for row in metrics(run)] == [1, 2, 3]
 

@@ -19,6 +19,7 @@ def shell(text, **environment):
     return done.stderr, done.returncode
 
 
+@pytest.mark.slow
 def test_ascii_a_closed_terminal_and_no_home(tmp_path):
     """All at once: letters that the terminal lacks, a reader that leaves, no place for caches."""
     nowhere = {
@@ -35,6 +36,7 @@ def test_ascii_a_closed_terminal_and_no_home(tmp_path):
     assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(("lock", "check"))]
 
 
+@pytest.mark.slow
 def test_a_full_disk(run, tmp_path):
     """A limit on the size of files is a disk that fills in the middle of one."""
     before = {p: p.read_bytes() for p in run.iterdir()}
@@ -90,6 +92,7 @@ def test_an_interrupt_after_training_keeps_the_way_to_the_report(tmp_path, monke
         assert not (out / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_line_for_each_epoch_and_tensorboard(tmp_path, capsys):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

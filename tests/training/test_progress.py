@@ -1,0 +1,43 @@
+"""A progress bar that moves within an epoch, and silence where there is no terminal."""
+
+import io
+import re
+import sys
+
+import torch
+
+from pyrovae import VAE, nets
+from pyrovae.training import fit, progress
+
+X = torch.bernoulli(torch.full((70, 4), 0.5), generator=torch.Generator().manual_seed(0))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def train(stream, monkeypatch, **options):
+    vae = VAE((4,), 1, encoder=nets.MLP(3), decoder=nets.MLP(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        fit(
+            vae.model, vae.guide, X, epochs=2, batch_size=10, capture=False, device="cpu", **options
+        )
+    return stream.getvalue()
+
+
+def test_the_bar_moves_with_every_step(monkeypatch):
+    monkeypatch.setattr(progress, "_EVERY", 0.0)  # numbers at each step, whatever the clock says
+    shown = train(Terminal(), monkeypatch, progress=True)
+    numbers = {int(n) for n in re.findall(r" (\d+)/14 ", shown)}
+    assert numbers >= set(range(1, 15))
+    last = shown.split("\r")[-1]
+    assert re.search(
+        r"14/14 .*step/s, epoch=2/2, bound=-\d.*, kl=\d.*, beta=1, valid=none", last
+    ), last
+
+
+def test_no_terminal_no_bar(monkeypatch):
+    assert train(io.StringIO(), monkeypatch) == ""
+    assert train(Terminal(), monkeypatch, progress=False) == ""
