@@ -16,7 +16,7 @@ def is_count(value: Any, least: int = 1) -> bool:
     """Whether a value is an integer, Python's or NumPy's, of at least ``least``. True and False are
     none.
     """
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def plain(value: Any) -> Any:

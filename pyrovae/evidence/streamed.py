@@ -1,6 +1,5 @@
 """Data of a data set or a loader, read batch by batch wherever they are used."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, Wei
 
 from pyrovae.data.batches import Batches, as_batches
 from pyrovae.programs import Program
+from pyrovae.training.weights import content_hash
 
 __all__ = ["Column", "streamed"]
 
@@ -82,7 +82,7 @@ class _Stream:
             first = batch if first is None else first
             total += len(batch[0])
             size += sum(tensor.nbytes for tensor in batch)
-            self.hashes.append(_hash(batch))
+            self.hashes.append(content_hash(batch))
             if kept is not None:
                 kept.append(batch)
                 kept = None if size > IN_MEMORY else kept
@@ -115,7 +115,7 @@ class _Stream:
 
     def _next(self) -> tuple[Tensor, ...]:
         batch = next(self._rest, None)
-        if batch is None or _hash(batch) != self.hashes[self._number]:
+        if batch is None or content_hash(batch) != self.hashes[self._number]:
             raise ValueError(
                 f"Batch {self._number} of the loader is not the same at a second reading, and "
                 "evidence reads the data more than once. Leave out random changes and random order."
@@ -159,11 +159,3 @@ class Column:
     def is_floating_point(self) -> bool:
         """Whether the elements are floating-point numbers."""
         return self.dtype.is_floating_point
-
-
-def _hash(batch: tuple[Tensor, ...]) -> bytes:
-    digest = hashlib.blake2b(digest_size=8)
-    for tensor in batch:
-        content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(memoryview(content.numpy()))
-    return digest.digest()

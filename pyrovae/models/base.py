@@ -207,7 +207,8 @@ def join(*tensors: Tensor) -> Tensor:
 
 def check_shape(data_shape: Sequence[int] | int) -> tuple[int, ...]:
     """The data shape as a tuple; a ValueError unless it is made of positive integers."""
-    shape = plain((data_shape,) if isinstance(data_shape, Integral) else tuple(data_shape))
+    single = isinstance(data_shape, Integral)
+    shape: Any = plain((data_shape,) if single else tuple(data_shape))  # type: ignore[arg-type]
     if not shape or not all(map(is_count, shape)):
         raise ValueError(f"data_shape must be one or more positive integers, found {data_shape!r}.")
     return shape

@@ -1,13 +1,13 @@
 """A VAE with two stochastic layers."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
 
-from pyrovae.declare import is_count
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, join, unbound
 from pyrovae.models.joint import JointPosterior, as_recipe, conditional_prior
@@ -73,12 +73,10 @@ class HierarchicalVAE(Model):
         features: int = 300,
     ):
         super().__init__(data_shape)
-        latent_dims = (latent_dims,) * 2 if is_count(latent_dims) else latent_dims
-        if len(latent_dims) != 2:
-            raise ValueError(
-                f"latent_dims must be two positive integers (D1, D2), found {latent_dims!r}."
-            )
-        low, top = self.latent_dims = tuple(check_size("latent_dims", d) for d in latent_dims)
+        dims: Any = (latent_dims,) * 2 if isinstance(latent_dims, Integral) else latent_dims
+        if len(dims) != 2:
+            raise ValueError(f"latent_dims must be two positive integers (D1, D2), found {dims!r}.")
+        low, top = self.latent_dims = tuple(check_size("latent_dims", d) for d in dims)
         sizes: Any = {"latent_dim": top, "data_shape": self.data_shape}
         encoder, between = (
             as_recipe("encoder", encoder, 300, 300),
