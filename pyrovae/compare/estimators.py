@@ -73,7 +73,8 @@ def compare_estimators(
         ValueError: If there are none, too few replicates, or programs and data do not fit.
     """
     _check(estimators, num_replicates, num_particles)
-    parameters, arguments = _prepare(model, guide, data)
+    with alone(), store_as_found(model, guide):
+        parameters, arguments = _prepare(model, guide, data)
     devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
     with (
         alone(),

@@ -101,7 +101,7 @@ def _ends(partition: int | Sequence[float], first: float) -> tuple[float, ...]:
             else []
         )
         return (0.0, *inner, 1.0)
-    ends = tuple(float(end) for end in partition)
+    ends = tuple(float(end) for end in partition)  # type: ignore[union-attr]
     if len(ends) < 2 or ends[0] != 0 or ends[-1] != 1 or any(a >= b for a, b in pairwise(ends)):
         raise ValueError(f"TVO needs ends that increase from 0 to 1, found partition={ends}.")
     return ends

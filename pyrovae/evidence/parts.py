@@ -23,6 +23,7 @@ from pyrovae.evidence.inspection import Inspection
 from pyrovae.evidence.methods.base import Estimate
 from pyrovae.programs import modules_of
 from pyrovae.training.distributed import Processes
+from pyrovae.training.weights import content_hash
 
 __all__ = ["Parts", "remove_parts"]
 
@@ -155,12 +156,11 @@ def _identity(inspection: Inspection, method: Any) -> str:
         "device": inspection.device.type,
         "versions": [pyrovae.__version__, torch.__version__],
     }
-    digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=8)
-    for name, tensor in _weights(inspection):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(content.numpy().data)
-    return digest.hexdigest()
+    weights = _weights(inspection)
+    known["names"] = [name for name, _ in weights]
+    known["weights"] = content_hash((tensor for _, tensor in weights), 16).hex()
+    text = json.dumps(known, sort_keys=True).encode()
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def _weights(inspection: Inspection) -> list[tuple[str, Tensor]]:

@@ -1,6 +1,5 @@
 """Data of a data set or a loader, read batch by batch wherever they are used."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, Wei
 from pyrovae.data.batches import Batches, as_batches
 from pyrovae.data.rows import Rows, is_small
 from pyrovae.programs import Program
+from pyrovae.training.weights import content_hash
 
 __all__ = ["Column", "streamed"]
 
@@ -81,7 +81,7 @@ class _Stream:
             first = batch if first is None else first
             total += len(batch[0])
             size += sum(tensor.nbytes for tensor in batch)
-            self.hashes.append(_hash(batch))
+            self.hashes.append(content_hash(batch))
             if kept is not None:
                 kept.append(batch)
                 kept = kept if is_small(size) else None
@@ -114,7 +114,7 @@ class _Stream:
 
     def _next(self) -> tuple[Tensor, ...]:
         batch = next(self._rest, None)
-        if batch is None or _hash(batch) != self.hashes[self._number]:
+        if batch is None or content_hash(batch) != self.hashes[self._number]:
             raise ValueError(
                 f"Batch {self._number} of the loader is not the same at a second reading, and "
                 "evidence reads the data more than once. Leave out random changes and random order."
@@ -133,11 +133,3 @@ class Column(Rows):
     def read(self, index: np.ndarray) -> Tensor:
         low, high = int(index.min()), int(index.max()) + 1
         return self.stream.read(self.place, low, high)[torch.as_tensor(index - low)]
-
-
-def _hash(batch: tuple[Tensor, ...]) -> bytes:
-    digest = hashlib.blake2b(digest_size=8)
-    for tensor in batch:
-        content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(content.numpy().data)
-    return digest.digest()

@@ -1,7 +1,6 @@
 """Training in several processes, which ``torchrun`` starts and ``torch.distributed`` joins."""
 
 import atexit
-import hashlib
 import os
 import signal
 import threading
@@ -22,6 +21,7 @@ from pyrovae.programs import Program, modules_of
 from pyrovae.training.draws import Place
 from pyrovae.training.outputs import Outputs
 from pyrovae.training.shares import Share
+from pyrovae.training.weights import content_hash
 
 __all__ = ["LostProcess", "Processes", "rank_and_size"]
 
@@ -219,13 +219,8 @@ class Processes:
         self.check_same(seen, f"{name} data", advice)
 
     def _alike(self, tensors: Sequence[Tensor]) -> bool:
-        digest = hashlib.blake2b(digest_size=7)
-        for tensor in tensors:
-            content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(content.numpy().data)
-        mine = torch.tensor(
-            int.from_bytes(digest.digest(), "little"), dtype=torch.int64, device=self.device
-        )
+        number = int.from_bytes(content_hash(tensors, 7), "little")
+        mine = torch.tensor(number, dtype=torch.int64, device=self.device)
         every = [torch.zeros_like(mine) for _ in range(self.size)]
         self._collective(lambda: dist.all_gather(every, mine))
         return len({int(one) for one in every}) == 1

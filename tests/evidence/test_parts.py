@@ -116,6 +116,7 @@ def test_a_job_of_four_goes_on_after_two_were_killed(expected, tmp_path):
     assert all(p.stat().st_mtime_ns == kept[p] for p in finished), "a part was evaluated again"
 
 
+@pytest.mark.slow
 def test_processes_with_other_weights_are_refused(tmp_path):
     code = f"""
 import os, sys, torch

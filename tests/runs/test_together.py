@@ -21,6 +21,7 @@ def agree(left, right):
         torch.testing.assert_close(tensor, other[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_by_two_processes(tmp_path, capsys):
     alone, both = tmp_path / "alone", tmp_path / "both"
     words = [*TINY.split(), "--batch_size", "25"]

@@ -32,9 +32,24 @@ def compare(name, folder, options):
             assert other[column] == pytest.approx(value, rel=1e-10, abs=1e-12, nan_ok=True), column
 
 
-def test_two_processes_give_the_result_of_one(tmp_path):
-    together([SCRIPT, tmp_path, "capture=False", *trainings.CASES])
-    for name in trainings.CASES:
+QUICK = [
+    "elbo",
+    "one datum in the last batch",
+    "captured",
+    "binarised anew",
+    "dropout under particles",
+    "GECO",
+    "a loader",
+    "batch normalisation",
+    "gamma",
+]
+SLOW = [name for name in trainings.CASES if name not in QUICK]
+
+
+@pytest.mark.parametrize("names", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)])
+def test_two_processes_give_the_result_of_one(tmp_path, names):
+    together([SCRIPT, tmp_path, "capture=False", *names])
+    for name in names:
         compare(name, tmp_path, {"capture": False})
 
 
