@@ -5,6 +5,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrovae.models.forms import as_tensor
@@ -31,7 +32,7 @@ def as_labels(y: Any, num_labels: int, like: Tensor, num_data: int) -> Tensor:
     if y.shape != (num_data,):
         raise ValueError(f"{num_data} data need labels of shape ({num_data},), found {y.shape}.")
     y = y.long().to(like.device)
-    if pyro.infer.util.is_validation_enabled() and ((y < UNKNOWN) | (y >= num_labels)).any():
+    if is_validation_enabled() and ((y < UNKNOWN) | (y >= num_labels)).any():
         raise ValueError(
             f"Labels must lie in 0 ... {num_labels - 1}, or be {UNKNOWN} where unknown, found "
             f"{int(y.min())} to {int(y.max())}."
