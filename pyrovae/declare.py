@@ -1,12 +1,14 @@
 """What declared objects share: how they print, and what counts as a count among their arguments."""
 
+import html
 import inspect
 import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["Declared", "is_count", "plain"]
+__all__ = ["Declared", "html_table", "is_count", "plain"]
 
 WIDTH = 100
 
@@ -150,3 +152,21 @@ def _text(value: Any) -> str:
     if "\n" in text and not isinstance(value, Declared):
         return f"{type(value).__name__}(...)"  # such as a network of many layers
     return text
+
+
+def html_table(caption: str, rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
+    """A table as a notebook shows it. Texts of several lines keep them.
+
+    Example:
+        >>> html_table("VAE", [("latent_dim", 2)])
+        '<table><caption>VAE</caption><tr><td>latent_dim</td><td>2</td></tr></table>'
+    """
+
+    def cell(value: Any, tag: str = "td") -> str:
+        text = html.escape(str(value))
+        text = f'<pre style="margin: 0">{text}</pre>' if "\n" in text else text
+        return f"<{tag}>{text}</{tag}>"
+
+    lines = [f"<tr>{''.join(cell(name, 'th') for name in head)}</tr>"] if head else []
+    lines += [f"<tr>{''.join(map(cell, row))}</tr>" for row in rows]
+    return f"<table><caption>{html.escape(caption)}</caption>{''.join(lines)}</table>"

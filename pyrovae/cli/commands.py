@@ -68,7 +68,7 @@ def evaluate(
     remove_parts(parts)
     show(found)
     saved = [out, *_figure(out, lambda path: figures.evidence_figure(found, path))]
-    data = vae.read(arguments(vae, splits, part))
+    (model, guide), data = vae.programs, vae.read(arguments(vae, splits, part))
     if bdmc is not None:
         # Data are drawn anew, the labels that they are drawn for are not.
         settings = {
@@ -78,14 +78,14 @@ def evaluate(
             "progress": sys.stderr.isatty(),
         }
         given = data if is_conditional(vae) else None
-        sandwich = evidence.bdmc(*vae.programs, data=given, **settings)
+        sandwich = evidence.bdmc(model, guide, data=given, **settings)
         show(sandwich)
         saved += _figure(out, lambda path: figures.sandwich_figure(sandwich, path), "-sandwich")
     if nats:
-        show(evidence.where_the_nats_go(*vae.programs, data, method=method, seed=seed))
+        show(evidence.where_the_nats_go(model, guide, data, method=method, seed=seed))
     if convergence:
         rising = evidence.convergence(
-            *vae.programs, data, num_particles=tuple(convergence), seed=seed
+            model, guide, data, num_particles=tuple(convergence), seed=seed
         )
         show(rising)
         saved += _figure(out, lambda path: figures.axes_figure(rising.plot, path), "-convergence")
@@ -131,8 +131,10 @@ def estimators(
     whole = runs.load_data(opened.config)
     opened.check_data(whole)
     splits = whole.take(num_data, seed=seed)
+    model, guide = vae.programs
     found = pv.compare_estimators(
-        *vae.programs,
+        model,
+        guide,
         vae.read(arguments(vae, splits, part)),
         {type(estimator).__name__: estimator for estimator in chosen},
         num_particles=num_particles[0] if len(num_particles) == 1 else num_particles,

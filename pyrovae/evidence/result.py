@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyrovae.declare import html_table
 from pyrovae.evidence import files
 from pyrovae.evidence.columns import WithDataset, dataset_of
 from pyrovae.evidence.combine import combine
@@ -250,6 +251,10 @@ class Evidence(WithDataset):
 
     def __repr__(self) -> str:
         return summarize(self)
+
+    def _repr_html_(self) -> str:
+        title, *lines = summarize(self).splitlines()
+        return html_table(title, [(line[:13].strip(), line[13:]) for line in lines])
 
     def to_datatree(self) -> "xarray.DataTree":
         """ArviZ's schema: ``log_likelihood`` with one chain and draw, and a group ``evidence`` with

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import check_size
+from pyrovae.models.labels import as_labels, given_label, observe_label
 from pyrovae.models.single import SingleLatentModel
 from pyrovae.nets import Recipe
 from pyrovae.posteriors import Posterior
@@ -32,7 +33,8 @@ class ClusteringVAE(SingleLatentModel):
     - ``joint_model`` and ``joint_guide``: c is a site ``"c"``, marked for parallel enumeration.
       ``TraceEnum_ELBO`` sums it exactly, with ``joint_guide``, or with ``guide``, where c is a
       latent site of the model alone. Evidence sums c too, as any discrete site with few values;
-      other estimators draw it.
+      other estimators draw it. They also take the clusters of some data as known labels,
+      ``(x, y)`` with -1 where unknown: the bound is then one on log p(x, c) where c is known.
 
     Args:
         data_shape: Shape of one datum.
@@ -77,8 +79,13 @@ class ClusteringVAE(SingleLatentModel):
         super().__init__(data_shape, latent_dim, prior, likelihood, posterior, encoder, decoder)
         self.num_clusters = num_clusters
 
-    def joint_model(self, x: Tensor) -> Tensor:
-        """Generative program with the cluster as a site: c, z given c, and x given z, observed."""
+    def joint_model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Generative program with the cluster as a site: c, z given c, and x given z, observed.
+
+        Args:
+            x: Data.
+            y: The clusters of some data, integers ``(B,)``, -1 where unknown; those are observed.
+        """
         self.check(x)
         self.register_parameters("likelihood", "prior")
         mixture = self.prior()
@@ -86,20 +93,26 @@ class ClusteringVAE(SingleLatentModel):
             c = pyro.sample(
                 "c", dist.Categorical(logits=mixture.logits), infer={"enumerate": "parallel"}
             )
+            if y is not None:
+                observe_label(c, self._labels(x, y), self.num_clusters, x)
             normal = dist.Normal(mixture.locs[c], mixture.scales[c], validate_args=False)
             z = pyro.sample("z", normal.to_event(1))
             return pyro.sample("x", self.likelihood(z), obs=x)
 
-    def joint_guide(self, x: Tensor) -> Tensor:
+    def joint_guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Variational program with the cluster as a site: z given x, and c given z."""
         self.check(x, support=False)
         self.register_parameters("posterior", "prior")
         with pyro.plate("data", x.shape[0], dim=-1):
             z = pyro.sample("z", self.posterior(x))
             logits = self.prior().component_log_prob(z)
-            return pyro.sample(
-                "c", dist.Categorical(logits=logits), infer={"enumerate": "parallel"}
-            )
+            law = dist.Categorical(logits=logits)
+            if y is not None:
+                law = given_label(logits, self._labels(x, y))
+            return pyro.sample("c", law, infer={"enumerate": "parallel"})
+
+    def _labels(self, x: Tensor, y: Tensor) -> Tensor:
+        return as_labels(y, self.num_clusters, self._like, x.shape[0])
 
     @torch.no_grad()
     def cluster(self, x: Any, *, num_samples: int = 16) -> Tensor:

@@ -1,9 +1,11 @@
 """A VAE of x given labels or covariates."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
@@ -13,7 +15,9 @@ from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, join, unbound
 from pyrovae.models.forms import as_tensor
 from pyrovae.models.joint import JointPosterior, as_recipe, conditional_prior
+from pyrovae.models.labels import UNKNOWN, as_labels, given_label, observe_label
 from pyrovae.nets import Recipe
+from pyrovae.nets.sized import Sized
 from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior, StandardNormal, Vamp
 
@@ -30,6 +34,16 @@ class ConditionalVAE(Model):
     are integers below ``condition_dim``, ``(B,)``, which the networks see one-hot. Evidence is
     that of x given y, log p(x | y).
 
+    Where only some labels are known, give a ``classifier``. ``joint_model`` and ``joint_guide`` are
+    programs of (x, y), too, in which y is -1 where it is unknown. The label is a site ``"y"``,
+
+    .. math:: p(x, y, z) = p(y)\, p(z \mid y)\, p(x \mid z, y), \qquad
+              q(y, z \mid x) = q(y \mid x)\, q(z \mid x, y),
+
+    with equal p(y), marked for parallel enumeration: ``pyro.infer.TraceEnum_ELBO`` sums unknown
+    labels exactly, and known ones are observed. The bound is one on log p(x, y) where y is known,
+    and on log p(x) elsewhere. Evidence sums the labels as well.
+
     Args:
         data_shape: Shape of one datum x.
         latent_dim: Dimension D of z.
@@ -43,6 +57,11 @@ class ConditionalVAE(Model):
         joint: Recipe of the networks that see y, that of q(z | x, y), which sees features of x
             beside y, and that of p(z | y); default ``MLP(300)``.
         features: Number of features of x in q(z | x, y).
+        classifier: Recipe of the network from x to the logits of q(y | x), for labels of which some
+            are unknown; None for none.
+        classification_weight: The factor alpha on log q(y | x) of known labels. It is added to the
+            log-density of ``joint_model`` in training alone, so that the classifier learns from
+            them.
 
     Raises:
         TypeError: If an argument is of another kind, or encoder or ``joint`` is not a recipe.
@@ -52,7 +71,7 @@ class ConditionalVAE(Model):
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et
         al., 2015), equation 4; Semi-supervised Learning with Deep Generative Models (Kingma et al.,
-        2014), equation 2, with p(z) in place of p(z | y),
+        2014), equation 2, with p(z) in place of p(z | y), and equations 6 to 9 for unknown labels,
         `arXiv:1406.5298 <https://arxiv.org/abs/1406.5298>`_.
 
     Example:
@@ -76,6 +95,8 @@ class ConditionalVAE(Model):
         decoder: Recipe | nn.Module | None = None,
         joint: Recipe | None = None,
         features: int = 300,
+        classifier: Recipe | None = None,
+        classification_weight: float = 0.0,
     ):
         super().__init__(data_shape)
         self.latent_dim = check_size("latent_dim", latent_dim)
@@ -89,10 +110,20 @@ class ConditionalVAE(Model):
         self._bind_likelihood(likelihood, decoder, latent_dim + condition_dim)
         self.prior = self._bound_prior(prior, joint)
         check_spaces(self.prior, self.posterior.posterior)
+        if not (math.isfinite(classification_weight) and classification_weight >= 0):
+            raise ValueError(
+                "classification_weight must be a finite number of 0 or more, found "
+                f"{classification_weight}."
+            )
+        self.classification_weight = classification_weight
+        self.classifier = None
+        if classifier is not None:
+            seen = self._reading(likelihood, as_recipe("classifier", classifier))
+            self.classifier = Sized(seen, self.data_shape, (condition_dim,), "The classifier")
 
     def model(self, x: Tensor, y: Tensor) -> Tensor:
         """Generative program of x given y: z from the prior, and x given z and y, observed."""
-        y = self.check(x, y)
+        y = self._checked(x, y)
         self.register_parameters("likelihood", "prior")
         with pyro.plate("data", x.shape[0], dim=-1):
             z = pyro.sample("z", self._prior_given(y))  # (*K, B, D)
@@ -100,10 +131,60 @@ class ConditionalVAE(Model):
 
     def guide(self, x: Tensor, y: Tensor) -> Tensor:
         """Variational program: z given x and y."""
-        y = self.check(x, y, support=False)
+        y = self._checked(x, y, support=False)
         self.register_parameters("posterior")
         with pyro.plate("data", x.shape[0], dim=-1):
             return pyro.sample("z", self.posterior(x, y))
+
+    def joint_model(self, x: Tensor, y: Tensor) -> Tensor:
+        """Generative program with the label as a site: y, z given y, and x given both, observed.
+
+        Args:
+            x: Data.
+            y: Integer labels ``(B,)``, -1 where unknown.
+        """
+        Model.check(self, x)
+        y, num = as_labels(y, self.condition_dim, self._like, x.shape[0]), self.condition_dim
+        self.register_parameters("likelihood", "prior")
+        with pyro.plate("data", x.shape[0], dim=-1):
+            equal = dist.Categorical(logits=torch.zeros(num, device=x.device, dtype=x.dtype))
+            label = pyro.sample("y", equal, infer={"enumerate": "parallel"})
+            observe_label(label, y, num, x)
+            if self.training and torch.is_grad_enabled() and self.classification_weight:
+                log_q = self._log_classes(x).gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+                loss = torch.where(y == UNKNOWN, 0.0, self.classification_weight * log_q)
+                pyro.factor("classification", loss)
+            given = nn.functional.one_hot(label, num).to(x)
+            z = pyro.sample("z", self._prior_given(given))
+            return pyro.sample("x", self.likelihood(join(z, given)), obs=x)
+
+    def joint_guide(self, x: Tensor, y: Tensor) -> Tensor:
+        """Variational program with the label as a site: y given x, and z given x and y."""
+        Model.check(self, x, support=False)
+        y = as_labels(y, self.condition_dim, self._like, x.shape[0])
+        logits = self._log_classes(x)
+        self.register_parameters("posterior", "classifier")
+        with pyro.plate("data", x.shape[0], dim=-1):
+            label = pyro.sample("y", given_label(logits, y), infer={"enumerate": "parallel"})
+            given = nn.functional.one_hot(label, self.condition_dim).to(x)
+            return pyro.sample("z", self.posterior(x, given))
+
+    @torch.no_grad()
+    def classify(self, x: Any) -> Tensor:
+        """``(B, condition_dim)``: q(y | x), the probability of each label.
+
+        Raises:
+            ValueError: If the model has no classifier.
+        """
+        return self._log_classes(self._as_data(x)).exp()
+
+    def _log_classes(self, x: Tensor) -> Tensor:
+        if self.classifier is None:
+            raise ValueError(
+                "This model has no classifier q(y | x), which unknown labels take. Give one, such "
+                "as ConditionalVAE(..., classifier=nets.MLP(300))."
+            )
+        return self.classifier(x).log_softmax(-1)
 
     def encode(self, x: Any, y: Any) -> Any:
         """The distribution q(z | x, y), batch shape ``(B,)``.
@@ -113,7 +194,7 @@ class ConditionalVAE(Model):
             y: Covariates or labels, as :meth:`condition` takes them.
         """
         x = self._as_data(x)
-        return self.posterior(x, self.check(x, y, support=False))
+        return self.posterior(x, self._checked(x, y, support=False))
 
     def decode(self, z: Tensor, y: Any, *, mean: bool = True) -> Tensor:
         """``(*batch, *data_shape)``: E[x | z, y], or with ``mean=False`` a draw of x."""
@@ -171,9 +252,21 @@ class ConditionalVAE(Model):
             )
         return y.to(self._like)
 
-    def check(self, x: Any, y: Any, *, support: bool = True) -> Tensor:  # type: ignore[override]
-        """Raise an error if (x, y) cannot be data of this model; else y as the networks see it."""
-        super().check(x, support=support)
+    def check(self, x: Any, y: Any, *, support: bool = True) -> None:  # type: ignore[override]
+        """Raise an error if (x, y) cannot be data of this model.
+
+        A model with a classifier takes unknown labels, in ``joint_model`` and ``joint_guide``.
+        """
+        whole = isinstance(y, Tensor) and y.dim() == 1 and not y.is_floating_point()
+        if self.classifier is not None and whole:
+            Model.check(self, x, support=support)
+            as_labels(y, self.condition_dim, self._like, x.shape[0])
+        else:
+            self._checked(x, y, support=support)
+
+    def _checked(self, x: Any, y: Any, *, support: bool = True) -> Tensor:
+        """y as the networks see it, where (x, y) can be data of the model."""
+        Model.check(self, x, support=support)
         y = self.condition(y)
         if x.shape[0] != y.shape[0]:  # len() would fix the batch size of an exported program
             raise ValueError(f"x and y must have as many rows, found {len(x)} and {len(y)}.")

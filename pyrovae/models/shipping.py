@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import pyrovae
-from pyrovae.declare import Declared
+from pyrovae.declare import Declared, html_table
 from pyrovae.models.declaration import as_plain
 
 __all__ = ["Shipping"]
@@ -27,6 +27,14 @@ class Shipping(Declared):
     decode: Any
     data_shape: tuple[int, ...]
     _like: Tensor
+
+    def _repr_html_(self) -> str:
+        """Declaration and size, as a notebook shows them."""
+        rows = [(name, repr(value)) for name, value in self.declaration.items()]
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)  # type: ignore
+        place = f"{self._like.dtype}, {self._like.device}".removeprefix("torch.")
+        rows.append(("parameters", f"{trained:,} ({place})"))
+        return html_table(type(self).__name__, rows)
 
     def save(self, folder: str | PathLike, *, evidence: Any = None, description: str = "") -> None:
         """Write the model to a new folder, from which :func:`pyrovae.load` makes it again.

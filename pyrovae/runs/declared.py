@@ -65,6 +65,8 @@ def instantiate(value: Any) -> Any:
     """
     if isinstance(value, list):
         return [instantiate(item) for item in value]
+    if isinstance(value, dict):
+        return {key: instantiate(item) for key, item in value.items()}
     if not isinstance(value, Namespace) or "class_path" not in value:
         return value
     return class_of(value)(**arguments_of(value))

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pyrovae.declare import html_table
+
 __all__ = ["History", "NonFiniteLoss"]
 
 COLUMNS = (
@@ -55,6 +57,13 @@ class History:
     def keys(self) -> tuple[str, ...]:
         """Names of the columns."""
         return COLUMNS
+
+    def _repr_html_(self) -> str:
+        """The first and the last epochs, as a notebook shows them."""
+        shown = self.rows if len(self.rows) <= 8 else [*self.rows[:3], None, *self.rows[-4:]]
+        rows = [["…"] if row is None else [f"{row[c]:.5g}" for c in COLUMNS] for row in shown]
+        best = "" if self.best_epoch is None else f", best validation in epoch {self.best_epoch}"
+        return html_table(f"{len(self.rows)} epochs{best}", rows, COLUMNS)
 
     def __repr__(self) -> str:
         shown = self.rows if len(self.rows) <= 8 else [*self.rows[:3], None, *self.rows[-4:]]

@@ -316,3 +316,16 @@ def test_declarations_and_copies():
 def test_wrong_declarations_are_refused(build, error, message):
     with pytest.raises(error, match=message):
         build()
+
+
+def test_a_configuration_declares_columns(tmp_path):
+    """As a run writes it and reads it again."""
+    parts = {"a": {"class_path": "Gaussian"}, "b": {"class_path": "Categorical"}}
+    declared = {
+        "class_path": "Columns",
+        "init_args": {"columns": parts, "units": {"a": [1.0, 2.0]}},
+    }
+    pv.Config(likelihood=declared).save(tmp_path / "config.yaml")
+    likelihood = pv.Config.load(tmp_path / "config.yaml").build("likelihood")
+    assert repr(likelihood.declaration["columns"]) == ("{'a': Gaussian(), 'b': Categorical()}")
+    assert likelihood.entries[0].scale == 2.0
