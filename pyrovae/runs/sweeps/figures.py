@@ -39,7 +39,7 @@ def forest(models: Sequence[Model], path: Path, *, dark: bool = False) -> None:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    with _axes(path, 0.75 + 0.48 * len(models), dark) as (axes, colors):
+    with _axes(path, 0.75 + 0.54 * len(models), dark) as (axes, colors):
         axes.axvline(0, color=colors["line"], linewidth=1)
         best = models[0].numbers["mean"]
         for place, model in enumerate(models):
@@ -55,7 +55,7 @@ def forest(models: Sequence[Model], path: Path, *, dark: bool = False) -> None:
                 _wrapped(model.name),
                 (0, place),
                 xycoords=("axes fraction", "data"),
-                xytext=(0, 7),
+                xytext=(0, 10),
                 textcoords="offset points",
                 color=colors["text"],
                 fontsize=9,

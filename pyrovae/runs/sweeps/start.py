@@ -67,11 +67,7 @@ def sweep(
     with quiet():
         study = _open(declaration, folder, storage)
         queue = Queue(study, declaration)
-        queue.take_up_lost()
-        queue.fill(retry_failed)
-        waiting = len(queue.trials(queue.states.WAITING))
-        draws = f", {declaration.trials} models drawn by a sampler" if declaration.trials else ""
-        say("sweep", f"{folder}: {waiting} runs to train{draws}, {jobs} at a time")
+        _fill(queue, retry_failed, folder, jobs)
         screen = Screen(study, declaration, bars=progress)
         try:
             _work(folder, declaration, storage, queue, screen, jobs)
@@ -119,6 +115,15 @@ def _open(declaration: Declaration, folder: Path, storage: str | None) -> Any:
     part.write_text(text, encoding="utf-8")
     part.replace(folder / "sweep.yaml")
     return study
+
+
+def _fill(queue: Queue, retry_failed: bool, folder: Path, jobs: int) -> None:
+    """Let the runs wait that are to be trained, and say how many there are."""
+    queue.take_up_lost()
+    queue.fill(retry_failed)
+    waiting, trials = len(queue.trials(queue.states.WAITING)), queue.declaration.trials
+    draws = f", {trials} models drawn by a sampler" if trials else ""
+    say("sweep", f"{folder}: {waiting} runs to train{draws}, {jobs} at a time")
 
 
 def _work(
