@@ -72,7 +72,7 @@ class Model(Declared, nn.Module, ABC):
         from pyrovae.training.fit import fit
 
         programs: Any = self
-        if getattr(self.prior, "leaves_one_out", False):
+        if getattr(getattr(self, "prior", None), "leaves_one_out", False):
             from pyrovae.models.leave_one_out import LeaveOneOut
 
             programs = LeaveOneOut(self)
