@@ -69,8 +69,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         epochs=arguments.epochs or (5 if arguments.quick else 500), estimator=ESTIMATORS[name],
     )  # fmt: skip
     line = finish(arguments, vae, splits, folder, history, estimator=name)
-    path = folder / "snr.jsonl" if arguments.results or arguments.quick else None
-    with (path or HERE / "results" / "snr.jsonl").open("a") as file:
+    short = arguments.results or arguments.quick or arguments.limit
+    path = (folder if short else HERE / "results") / "snr.jsonl"
+    with path.open("a") as file:
         for row in ratios(vae, splits.test, folder, quick=arguments.quick):
             kept = {key: line[key] for key in ("command", "seed", "versions", "hardware")}
             file.write(json.dumps({**row, "trained_with": name, **kept}) + "\n")

@@ -78,7 +78,7 @@ class Forms:
 
         model, guide = self.programs
         train, valid = self.read(train), None if valid is None else self.read(valid)
-        if getattr(self.prior, "leaves_one_out", False):
+        if getattr(getattr(self, "prior", None), "leaves_one_out", False):
             if self.pair is not None:
                 raise ValueError(
                     f"{self.prior!r} leaves data out, which does not go with variational "
