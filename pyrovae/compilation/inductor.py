@@ -112,8 +112,11 @@ def pays_back(bytes_written: float, calls: float = 0) -> bool:
 def begin(graph: Graph, inputs: Sequence[Tensor]) -> Library | None:
     """The graph's library, which another process builds; None for a graph that cannot be one."""
     found = _library(graph, inputs)
-    if found is not None:
-        found.start()
+    try:
+        if found is not None:
+            found.start()
+    except (OSError, TypeError) as error:  # no interpreter, no more processes: built when needed
+        log.info("No process builds beside this one: %s.", error)
     return found
 
 

@@ -32,7 +32,7 @@ _OPTIONS = {
     "aot_inductor.enable_line_tables": False,
 }
 
-_NICE = 10
+_NICE = 5
 """How far a process that builds stands back behind the one that goes on training."""
 
 _TRUSTING = {"cpp.vec_isa_ok": True}
