@@ -254,6 +254,7 @@ def sweep(
     jobs: int = 1,
     storage: str | None = None,
     retry_failed: bool = False,
+    trust: bool = False,
 ) -> None:
     """Train many models with several seeds each, and rank them.
 
@@ -264,9 +265,11 @@ def sweep(
         jobs: Processes that train here, which share the threads of this machine.
         storage: The URL of a database for Optuna's study; default a journal file in the folder.
         retry_failed: Train runs again that failed.
+        trust: Use a file that names classes that are not pyrovae's own, which runs their code.
     """
-    found = pv.sweep(file, out, jobs=jobs, storage=storage, retry_failed=retry_failed)
-    print(f"\n{found!r}")
+    found = pv.sweep(file, out, jobs=jobs, storage=storage, retry_failed=retry_failed, trust=trust)
+    print()
+    show(found)
     say("saved", f"{found.folder / 'sweep.csv'} {found.folder / 'sweep.html'}")
 
 

@@ -28,7 +28,7 @@ from pyrovae.runs.noise import add_noise
 from pyrovae.runs.own_classes import MODE, resolved
 from pyrovae.runs.trust import check_trusted
 
-__all__ = ["Config", "declare", "load_data"]
+__all__ = ["Config", "check_options", "declare", "load_data"]
 
 Declared = Any
 """A class with its arguments: ``"Vamp"``, or ``{"class_path": "Vamp", "init_args": {...}}``."""
@@ -185,9 +185,7 @@ class Config:
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no configuration at {path}.")
         if not trust:
-            bases = [base for kind in CLASSES.values() for base in (get_args(kind) or (kind,))]
-            parts = [base for base in bases if base not in (type(None), float)]
-            check_trusted(_content_of(Path(path)), Path(path), parts, [*CLASSES])
+            check_options(_content_of(Path(path)), Path(path))
         try:
             return cls(**vars(_parser().parse_path(str(path), defaults=False)))
         except Exception as error:  # of many kinds: the file may hold anything
@@ -216,6 +214,18 @@ class Config:
     def model_class(self) -> type:
         """The class of the model."""
         return class_of(self.model)
+
+
+def check_options(content: Any, path: Path) -> None:
+    """Raise a ValueError if options of a run, as a file holds them, name code that is not
+    pyrovae's own. Options may have dots in them, as in ``prior.num_components``.
+    """
+    bases = [base for kind in CLASSES.values() for base in (get_args(kind) or (kind,))]
+    parts = [base for base in bases if base not in (type(None), float)]
+    options: dict[str, list[Any]] = {}
+    for name, value in content.items() if isinstance(content, dict) else ():
+        options.setdefault(str(name).partition(".")[0], []).append(value)
+    check_trusted(options, path, parts, [*CLASSES])
 
 
 def _content_of(path: Path) -> Any:

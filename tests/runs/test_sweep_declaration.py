@@ -58,13 +58,36 @@ def test_a_pair_is_one_value_of_a_list():
     assert sweep.config({"latent_dim": 6}, 0).latent_dim == 6
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prior: [StandardNormal, 'mine.py:Mine']",
+        "prior: [{class_path: 'mine.py:Mine'}]",
+        "prior.base: ['mine.py:Mine', Vamp]",
+        "encoder.net: [mine.Mine]",
+        "config: base.yaml",
+    ],
+)
+def test_a_file_of_a_stranger_runs_no_code(tmp_path, monkeypatch, text):
+    code = "from pathlib import Path\nPath('ran').touch()\nclass Mine: pass\n"
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "base.yaml").write_text("prior: mine.py:Mine\n")
+    (tmp_path / "sweep.yaml").write_text(f"{text}\nlatent_dim: [2, 3]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="give --trust, or trust=True"):
+        pv.sweep("sweep.yaml", "out")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_base_configuration_and_files_of_classes(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("from pyrovae import priors\nMine = priors.StandardNormal\n")
     pv.Config(epochs=7, model="HierarchicalVAE", latent_dim=(5, 3)).save(tmp_path / "base.yaml")
     file = tmp_path / "sweep.yaml"
     file.write_text("config: base.yaml\nprior: [StandardNormal, 'mine.py:Mine']\nseed: 2\n")
     monkeypatch.chdir("/")
-    sweep = Declaration.load(file)
+    sweep = Declaration.load(file, trust=True)
     assert sweep.grid() == [{"prior": "StandardNormal"}, {"prior": "Mine"}]
     assert sweep.axes[0].values[1] == f"{tmp_path / 'mine.py'}:Mine"
     config = sweep.config({"prior": "StandardNormal"}, 1)

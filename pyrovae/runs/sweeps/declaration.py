@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pyrovae.runs.config import Config
+from pyrovae.runs.config import Config, check_options
 from pyrovae.runs.messages import nearest
 from pyrovae.runs.sweeps.axes import Axis, Range, examples, nested, values_of
 
@@ -47,27 +47,35 @@ class Declaration:
     given: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | PathLike) -> "Declaration":
+    def load(cls, path: str | PathLike, *, trust: bool = False) -> "Declaration":
         """The sweep that a YAML file declares.
+
+        Args:
+            path: The file.
+            trust: Whether it, and the configuration that it starts from, may name classes that are
+                not pyrovae's own.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it declares no sweep.
+            ValueError: If it declares no sweep, or names such classes without ``trust``.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"There is no sweep at {path}.")
         try:
             given = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-            return cls.of(given, path.parent)
+            if not trust:
+                check_options(given, path)
+            return cls.of(given, path.parent, trust=trust)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod
-    def of(cls, given: Any, folder: Path | None = None) -> "Declaration":
-        """The sweep that a mapping declares; files in it are relative to ``folder``.
+    def of(cls, given: Any, folder: Path | None = None, *, trust: bool = False) -> "Declaration":
+        """The sweep that a mapping declares; files in it are relative to ``folder``. ``trust`` is
+        that of the configuration that it starts from.
 
         Raises:
             ValueError: If an option is unknown or has the wrong form.
@@ -85,7 +93,7 @@ class Declaration:
         for name in given:
             if name not in _OWN and name.partition(".")[0] not in _FIELDS:
                 raise ValueError(f"There is no option {name!r}.{nearest(name, [*_FIELDS, *_OWN])}")
-        fixed, axes = _base(given.pop("config", None)), []
+        fixed, axes = _base(given.pop("config", None), trust), []
         seeds = _seeds(given.pop("seed", None))
         own = {name: given.pop(name, None) for name in ("sampler", "pruner", "trials")}
         for option, value in given.items():
@@ -189,11 +197,11 @@ def _absolute(value: Any, folder: Path) -> Any:
     return value
 
 
-def _base(config: str | None) -> dict[str, Any]:
+def _base(config: str | None, trust: bool) -> dict[str, Any]:
     """The options of a run's configuration that a sweep starts from."""
     if config is None:
         return {}
-    Config.load(config)  # says in one line what is wrong with it
+    Config.load(config, trust=trust)  # says in one line what is wrong with it
     text = Path(config).read_text(encoding="utf-8-sig")
     base = _absolute(yaml.safe_load(text), Path(config).parent)
     return {name: value for name, value in base.items() if name != "seed"}

@@ -63,16 +63,18 @@ class Sweep:
     Args:
         folder: The folder.
         storage: The URL of the study's database; default the journal file in the folder.
+        trust: Whether the sweep may name classes that are not pyrovae's own.
 
     Raises:
         FileNotFoundError: If the folder holds no sweep.
+        ValueError: If it names such classes without ``trust``.
     """
 
-    def __init__(self, folder: str | PathLike, storage: str | None = None):
+    def __init__(self, folder: str | PathLike, storage: str | None = None, *, trust: bool = False):
         self.folder = Path(folder)
         if not (self.folder / "sweep.yaml").is_file():
             raise FileNotFoundError(f"{self.folder} holds no sweep: it has no sweep.yaml.")
-        self.declaration = Declaration.load(self.folder / "sweep.yaml")
+        self.declaration = Declaration.load(self.folder / "sweep.yaml", trust=trust)
         with quiet():
             self.study: Any = open_study(self.folder, storage)
 

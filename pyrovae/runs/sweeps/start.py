@@ -1,6 +1,7 @@
 """Start a sweep, or go on with one."""
 
 from collections.abc import Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def sweep(
     storage: str | None = None,
     retry_failed: bool = False,
     progress: bool | None = None,
+    trust: bool = False,
 ) -> Sweep:
     """Train every combination of some options with several seeds, and compare the models.
 
@@ -48,6 +50,8 @@ def sweep(
             journal file in the folder.
         retry_failed: Whether runs that failed are trained again.
         progress: Show progress bars; default only on a terminal.
+        trust: Whether the file, and runs in the folder, may name classes that are not pyrovae's
+            own. To use them runs their code.
 
     Returns:
         The :class:`Sweep`, whose ``sweep.csv`` and ``sweep.html`` are in the folder.
@@ -62,7 +66,7 @@ def sweep(
     optuna()
     if not is_count(jobs):
         raise ValueError(f"jobs must be a positive integer, found {jobs!r}.")
-    declaration, folder = _declared(file, out)
+    declaration, folder = _declared(file, out, trust)
     _check(declaration, folder)
     with quiet():
         study = _open(declaration, folder, storage)
@@ -70,25 +74,26 @@ def sweep(
         _fill(queue, retry_failed, folder, jobs)
         screen = Screen(study, declaration, bars=progress)
         try:
-            _work(folder, declaration, storage, queue, screen, jobs)
+            _work(folder, declaration, storage, queue, screen, jobs, trust)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"what is finished is kept in {folder}: go on with the same command"
             ) from None
         finally:
             screen.close()
-    result = Sweep(folder, storage)
+    result = Sweep(folder, storage, trust=True)  # as declared here
     attempt("table and page", result.save)
     return result
 
 
-def _declared(file: Any, out: Any) -> tuple[Declaration, Path]:
+def _declared(file: Any, out: Any, trust: bool) -> tuple[Declaration, Path]:
     if not isinstance(file, Mapping):
         default = Path("sweeps") / Path(file).stem
-        return Declaration.load(file), default if out is None else Path(out)
+        declaration = Declaration.load(file, trust=trust)
+        return declaration, default if out is None else Path(out)
     if out is None:
         raise ValueError("A sweep that is given as a mapping needs a folder: give out=...")
-    return Declaration.of(file), Path(out)
+    return Declaration.of(file, trust=trust), Path(out)
 
 
 def _check(declaration: Declaration, folder: Path) -> None:
@@ -133,9 +138,11 @@ def _work(
     queue: Queue,
     screen: Screen,
     jobs: int,
+    trust: bool,
 ) -> None:
     if jobs == 1:
-        Worker(folder, declaration, queue.study, lambda: screen.refresh(force=False)).work()
+        shown = partial(screen.refresh, force=False)
+        Worker(folder, declaration, queue.study, shown, trust=trust).work()
     else:
-        run_workers(folder, storage, queue, jobs, screen)
+        run_workers(folder, storage, queue, jobs, screen, trust)
     screen.refresh()

@@ -39,6 +39,7 @@ class Worker:
         declaration: The sweep.
         study: Its study.
         shown: Called after each epoch and each run.
+        trust: Whether runs in the folder may name classes that are not pyrovae's own.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class Worker:
         declaration: Declaration,
         study: Any,
         shown: Callable[[], Any] = lambda: None,
+        *,
+        trust: bool = False,
     ):
         self.folder, self.declaration, self.study = folder, declaration, study
         self.queue, self.shown = Queue(study, declaration), shown
-        self.prunes = declaration.pruner is not None
+        self.prunes, self.trust = declaration.pruner is not None, trust
 
     def work(self) -> None:
         """Train until no run is left.
@@ -104,9 +107,9 @@ class Worker:
         path = self.folder / "runs" / name
         callback = self._callback(trial)
         if (path / "weights.safetensors").is_file():
-            run = Run.open(path)
+            run = Run.open(path, trust=self.trust)
         elif checkpoint.exists(path / "checkpoint.pt"):
-            run = pipeline.resume(path, callback=callback)
+            run = pipeline.resume(path, callback=callback, trust=self.trust)
         else:
             if path.is_dir() and any(path.iterdir()):  # it was stopped before its first epoch
                 trial.set_user_attr("run", name := self._free_name(trial))
@@ -205,11 +208,12 @@ def main() -> int:
     """Work in the sweep that standard input names."""
     given = json.loads(sys.stdin.read())
     folder = Path(given["folder"])
-    declaration = Declaration.load(folder / "sweep.yaml")
+    # The sweep that started this process has looked through the file before it wrote it.
+    declaration = Declaration.load(folder / "sweep.yaml", trust=True)
     with quiet():
         study = open_study(folder, given["storage"], declaration, given["worker"])
         try:
-            Worker(folder, declaration, study).work()
+            Worker(folder, declaration, study, trust=given["trust"]).work()
         except KeyboardInterrupt:
             return 130
     return 0
