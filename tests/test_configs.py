@@ -21,6 +21,14 @@ REQUIRED = {
     "Conv": ("--part.channels=[3,4]", nets.Conv(3, 4)),
     "Residual": ("--part.channels=[3,4]", nets.Residual(3, 4)),
     "Log1p": ("--part.net=MLP --part.net.hidden=[3]", nets.Log1p(nets.MLP(3))),
+    "OneHot": (
+        "--part.num_levels=3 --part.net=MLP --part.net.hidden=[3]",
+        nets.OneHot(3, nets.MLP(3)),
+    ),
+    "Columns": (
+        '--part.columns={"a":{"class_path":"Gaussian"}}',
+        likelihoods.Columns({"a": likelihoods.Gaussian()}),
+    ),
     "VAE": ("--part.data_shape=[2,3] --part.latent_dim=2", models.VAE([2, 3], 2)),
     "HierarchicalVAE": ("--part.data_shape=4", models.HierarchicalVAE(4)),
     "ClusteringVAE": (

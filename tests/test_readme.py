@@ -55,7 +55,10 @@ def commands():
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_commands_parse(command, tmp_path):
+def test_commands_parse(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "from pyrovae.priors import StandardNormal\n\n\nclass Mine(StandardNormal): pass\n"
+    (tmp_path / "mine.py").write_text(text)
     if "--config" in command:
         config = tmp_path / "config.yaml"
         config.write_text("latent_dim: 40\nprior: Vamp\n")

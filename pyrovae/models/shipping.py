@@ -135,8 +135,8 @@ class _Function(nn.Module):
 
 
 def _write(module: nn.Module, example: tuple[Tensor, ...], names: tuple[str, ...], file: Path):
-    batch = torch.export.Dim("batch", min=1)
-    dynamic = (tuple({0: batch} for _ in example),)
+    # torch finds the largest batch that the kernels can index by itself.
+    dynamic = (tuple({0: torch.export.Dim.AUTO} for _ in example),)
     with torch.no_grad(), pyro.validation_enabled(False):
         program = torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
         if file.suffix == ".pt2":

@@ -128,10 +128,10 @@ class Noisy(Items):
         (lambda x: loader(Items(x), drop_last=True), "drop_last=False"),
         (lambda x: Items(x[:0]), "empty"),
         (lambda x: loader(Lines(x[:0])), "no batch"),
-        (once, "not the same at a second reading"),
+        (once, "must start anew at each iteration"),
         (lambda x: loader(Noisy(x)), "not the same at a second reading"),
         (lambda x: loader(Items(x * np.nan)), "NaN"),
-        (lambda x: loader(Items(x + 0.5)), "binar"),
+        (lambda x: loader(Items(x + 0.5)), "Bernoulli is a distribution over 0 and 1"),
     ],
 )
 def test_data_that_cannot_be_streamed(vae, x, data, message, monkeypatch):

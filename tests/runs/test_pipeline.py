@@ -85,9 +85,9 @@ def test_a_terminal_without_these_letters_shows_others(monkeypatch):
 def test_a_run_that_gives_nothing_leaves_the_folders_that_it_found(tmp_path):
     found = tmp_path / "empty"
     found.mkdir()
-    config = pv.Config(**{**TINY, "batch_size": 0})
+    config = pv.Config(**{**TINY, "clip_norm": -1.0})
     for path in (found, tmp_path / "new" / "deep"):
-        with pytest.raises(ValueError, match="batch_size"):
+        with pytest.raises(ValueError, match="clip_norm"):
             pv.train(config, path)
     assert found.is_dir()
     assert not [*found.iterdir()]

@@ -122,6 +122,9 @@ def test_weights_of_another_part_are_refused(saved, tmp_path, capsys):
     config = run / "config.yaml"
     config.write_text(swap(config.read_text(), "posterior", "FullRankNormal", ""))
     assert call("evaluate", run) == 1
+    assert "its checksum differs" in capsys.readouterr().err.splitlines()[-1]
+    (run / "manifest.json").unlink()
+    assert call("evaluate", run) == 1
     assert "does not fit" in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(ValueError, match="does not fit"):
         pv.load_run(run)

@@ -79,7 +79,7 @@ def test_a_configuration_of_a_stranger_runs_nothing(case, spy, monkeypatch, caps
         Config.load(config)
     with pytest.raises(ValueError, match="not pyrovae's own"):
         pv.load_run(folder)
-    every = ("sample .", "evaluate .", "estimators .", "compare . .", "train --resume .")
+    every = ("sample .", "evaluate .", "estimators .", "compare . ..", "train --resume .")
     for words in ("train --config config.yaml", *(every if case == "a file" else ())):
         assert call(words) in (1, 2)
         (line,) = capsys.readouterr().err.splitlines()
