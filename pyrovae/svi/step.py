@@ -1,4 +1,4 @@
-"""One step of training: gradients, update, report. And the drop-in for :class:`pyro.infer.SVI`."""
+"""One step of training: gradients, update, report."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,15 +18,13 @@ from pyrovae.optim import check_optimizer, flush_denormals, prefer_fused, update
 from pyrovae.optim.adam import decompositions
 from pyrovae.programs import (
     Program,
-    alone,
     is_stale,
     modules_of,
-    parameters_of,
     stored_parameters,
     undisturbed,
 )
 
-__all__ = ["SVI", "Report", "Step"]
+__all__ = ["FLUSH_EVERY", "Networks", "Step", "compiled_of"]
 
 FLUSH_EVERY = 50
 """Steps between looks at an optimiser's state for denormal numbers."""
@@ -118,12 +116,12 @@ class Step:
         self.update = update_for(optimizer, self.parameters)
         ours = isinstance(estimator, Estimator)
         graphs = {"enabled": capture and ours, "backend": compile, "calls": steps}
-        self._whole = _compiled(self._take, self.objective, **graphs)
+        self._whole = compiled_of(self._take, self.objective, **graphs)
         share = self._evaluate
         if processes is not None:
             share = processes.share(self._plain, around=self._rounded, **clips)
-        self._gradients = _compiled(share, self.objective, **graphs)
-        self._unclipped = _compiled(self._evaluate_unclipped, self._plain, **graphs)
+        self._gradients = compiled_of(share, self.objective, **graphs)
+        self._unclipped = compiled_of(self._evaluate_unclipped, self._plain, **graphs)
         if capture and not ours:
             why = f"{type(estimator).__name__} is not one of pyrovae.estimators"
             self._whole.reason = self._gradients.reason = why
@@ -258,7 +256,8 @@ class Step:
         return self.beta if beta != 1.0 or self.scaled else None
 
 
-def _compiled(function: Callable[..., Any], of: Objective, **graphs: Any) -> Compiled:
+def compiled_of(function: Callable[..., Any], of: Objective, **graphs: Any) -> Compiled:
+    """A function of an objective, as a graph that the update may be part of."""
     return compile(function, settings=of.settings, decompositions=decompositions(), **graphs)
 
 
@@ -267,81 +266,3 @@ def _finite(report: Report, gradients: Sequence[Tensor | None], of: Objective) -
     told = report if isinstance(of.estimator, Estimator) else report[:1]
     values = [*told, *(g for g in gradients if g is not None)]
     return all(bool(torch.isfinite(value).all()) for value in values)
-
-
-class SVI(pyro.infer.SVI):
-    """Drop-in for :class:`pyro.infer.SVI` whose step is captured as one graph.
-
-    As there, :meth:`step` minimises the loss summed over the data, subsampling scale included, by a
-    Pyro optimiser, and returns it as a number. Every parameter that the programs meet at the first
-    step is trained, whether it lives in modules or in Pyro's store.
-
-    Args:
-        model, guide: Pyro programs.
-        optim: A :class:`pyro.optim.PyroOptim`.
-        loss: One of :mod:`pyrovae.estimators`; a stock Pyro ELBO runs eagerly, since it reads
-            values on the host at every step.
-        capture, compile, steps: As for :class:`Step`.
-    """
-
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        optim: PyroOptim,
-        loss: pyro.infer.ELBO,
-        *,
-        capture: bool = True,
-        compile: bool | Literal["auto"] = "auto",
-        steps: int | None = None,
-    ):
-        super().__init__(model, guide, optim, loss)
-        check_optimizer(optim)
-        self.estimator = loss
-        evaluated = objective(model, guide, loss, summed=True)
-        self._loss = _compiled(evaluated.report, evaluated, enabled=capture, backend=compile)
-        self._options: dict[str, Any] = {"capture": capture, "compile": compile, "steps": steps}
-        self._step: Step | None = None
-        self._met: list[Tensor] | None = None
-        self._stored: dict[str, Tensor] = {}
-        self._eager_steps = 0
-        if capture and not isinstance(loss, Estimator):
-            self._loss.stop(
-                f"{type(loss).__name__} reads values on the host; use pyrovae.estimators instead"
-            )
-
-    @property
-    def compiled(self) -> Compiled:
-        """The function that takes the steps; before the first one, the loss."""
-        return self._loss if self._step is None else self._step.compiled
-
-    def step(self, *args: Any, **kwargs: Any) -> float:
-        """Take one step on the arguments of both programs; returns the loss."""
-        with alone():
-            if not isinstance(self.estimator, Estimator):
-                self._eager_steps += 1
-                if self._eager_steps % FLUSH_EVERY == 0:
-                    flush_denormals(self.optim)
-                return super().step(*args, **kwargs)  # type: ignore[return-value]
-            met = self._meet(*args, **kwargs)
-            if self._step is None:
-                programs = self.model, self.guide, self.estimator
-                self._step = Step(*programs, self.optim, met, summed=True, **self._options)
-            return self._step.take(*args, **kwargs).loss.item()
-
-    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
-        """The loss on the arguments of both programs, without a step."""
-        with alone():
-            if self._loss.reason is not None:
-                return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
-            self._meet(*args, **kwargs)
-            return self._loss(None, *args, **kwargs)[1].item()
-
-    def _meet(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        """What to train, found anew where Pyro's store no longer holds it."""
-        if self._met is None or is_stale(self._stored):
-            self._met = parameters_of(self.model, self.guide, *args, **kwargs)
-            self._stored = stored_parameters(self._met)
-            self._loss.clear()
-            self._step = None
-        return self._met
