@@ -151,7 +151,8 @@ def test_files_have_the_permissions_of_new_files(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be refused as")
 @pytest.mark.parametrize("name", ["weights.safetensors", "config.yaml", "manifest.json"])
-def test_a_file_that_may_not_be_read_is_not_called_damaged(name, copy):
+def test_a_file_that_may_not_be_read_is_not_called_damaged(name, copy, monkeypatch):
+    monkeypatch.chdir("/")  # where the other user may be
     pv.load_run(copy)  # all modules that it takes are read before the user changes
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(copy, f"{folder}/run")
