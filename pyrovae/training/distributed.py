@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
@@ -63,7 +64,11 @@ class Processes:
         self.device = device
         if not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend)
+            # After a restart the store may still hold the addresses of processes that are gone.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store, rank, size = next(rendezvous("env://"))
+            named = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=named, rank=rank, world_size=size)
             atexit.register(_leave)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
