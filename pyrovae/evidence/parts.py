@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import pyrovae
+from pyrovae import files
 from pyrovae.evidence.inspection import Inspection
 from pyrovae.evidence.methods.base import Estimate
 from pyrovae.programs import modules_of
@@ -117,13 +118,7 @@ class Parts:
             "notes": json.dumps(estimate.notes),
             "order": json.dumps(list(columns)),
         }
-        path = self._path(start, stop)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with temporary.open("wb") as file:
-            file.write(save(columns, metadata=about))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        files.write(self._path(start, stop), save(columns, metadata=about))
 
 
 def remove_parts(folder: str | os.PathLike) -> None:
