@@ -1,0 +1,31 @@
+"""The data that go to programs."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from pyrovae.programs.modules import Program, modules_of
+
+__all__ = ["check_data", "num_positional"]
+
+
+def check_data(programs: Sequence[Program], *data: Tensor) -> None:
+    """Let each module behind the programs that has a ``check`` method look at the data, and raise.
+
+    A module that takes fewer arguments than the programs, as one behind ``observe_part``, gets the
+    first of them.
+    """
+    for module in modules_of(*programs):
+        check = getattr(module, "check", None)
+        if callable(check):
+            check(*data[: num_positional(check)])
+
+
+def num_positional(function: Callable[..., Any]) -> int | None:
+    """How many positional arguments a function takes; None for any number."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
