@@ -1,20 +1,20 @@
 """The commands. The parameters of a function are its options; its docstring is their help."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pyrovae as pv
 from pyrovae import evidence, files, runs
 from pyrovae.estimators import Estimator
-from pyrovae.evidence import Evidence
 from pyrovae.evidence.methods.base import Method
 from pyrovae.evidence.parts import remove_parts
 from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
+from pyrovae.runs.evidence_files import check_alike, common_evidence
 from pyrovae.runs.run import new_file
-from pyrovae.runs.terminal import attempt, headline, say, seeded, show, warn, whole
+from pyrovae.runs.terminal import attempt, headline, say, seeded, show, whole
 from pyrovae.runs.together import follows
 
 __all__ = ["compare", "estimators", "evaluate", "sample", "sweep"]
@@ -179,8 +179,8 @@ def compare(
     names = [path.name for path in runs]
     labels = names if len(set(names)) == len(names) else [str(path) for path in runs]
     opened = {path: Run.open(path, trust=trust) for path in runs if path.is_dir()}
-    _check_alike([*opened.values()])
-    chosen = dict(zip(labels, _evidence_of(runs, opened), strict=True))
+    check_alike([*opened.values()])
+    chosen = dict(zip(labels, common_evidence(runs, opened), strict=True))
     for label, (file, found) in chosen.items():
         say("evidence", f"{label}: {file}, {found.method}, {len(found):,} data")
     settings: dict[str, Any] = {"prob": prob, "error": error}
@@ -289,46 +289,3 @@ def _figure(beside: Path, draw: Callable[[Path], Any], suffix: str = "") -> list
     path = beside.with_name(f"{beside.stem}{suffix}.png")
     made = not path.exists() and attempt(path.name, lambda: whole(draw, path))
     return [path] if made else []
-
-
-def _check_alike(opened: list[Run]) -> None:
-    """Raise a ValueError if some runs give log p(x | y) and others log p(x)."""
-    given = [run.path for run in opened if "condition" in run.metadata]
-    plain = [run.path for run in opened if run.path not in given]
-    if given and plain:
-        raise ValueError(
-            f"{given[0]} gives log p(x | y), but {plain[0]} log p(x): their difference is also "
-            "what y tells of x. Compare runs that are given the same."
-        )
-
-
-def _evidence_of(paths: list[Path], opened: Mapping[Path, Run]) -> list[tuple[Path, Evidence]]:
-    """For each run its newest evidence on data that all were evaluated on; a file is itself."""
-    found = []
-    for path in paths:
-        loaded = _readable(opened[path]) if path in opened else [(path, Evidence.load(path))]
-        found.append({known.dataset.attrs["data"]: (file, known) for file, known in loaded})
-    common = [data for data in found[0] if all(data in other for other in found)]
-    # Without common data the newest of each is taken, and the comparison says why it refuses them.
-    return [choice[common[-1]] if common else [*choice.values()][-1] for choice in found]
-
-
-def _readable(run: Run) -> list[tuple[Path, Evidence]]:
-    """A run's evidence, oldest first; a damaged file beside a good one is a warning."""
-    every = sorted(run.path.glob("evidence*.nc"), key=lambda file: file.stat().st_mtime)
-    if not every:
-        raise ValueError(
-            f"The run {run.path} has no evidence yet. See `pyrovae evaluate {run.path}`."
-        )
-    loaded, damaged = [], []
-    for file in every:
-        try:
-            run.manifest.check(file, strict=False)
-            loaded.append((file, Evidence.load(file)))
-        except ValueError as error:
-            damaged.append(error)
-    if not loaded:
-        raise damaged[-1]
-    for error in damaged:
-        warn(f"left out: {error}")
-    return loaded

@@ -1,20 +1,15 @@
 """Declare, fit, evaluate, and write a run: what ``pyrovae train`` does, as functions."""
 
-import inspect
 import math
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pyrovae.data import NAMES, Splits
+from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
 from pyrovae.evidence.parts import remove_parts
-from pyrovae.likelihoods import Bernoulli
 from pyrovae.models.base import Model
 from pyrovae.runs import together
 from pyrovae.runs.conditions import arguments, condition_of, is_conditional
@@ -22,12 +17,12 @@ from pyrovae.runs.config import Config, declare, load_data
 from pyrovae.runs.noise import set_levels
 from pyrovae.runs.page import report
 from pyrovae.runs.run import Run
-from pyrovae.runs.terminal import attempt, binarized, headline, say, seeded
+from pyrovae.runs.settling import settle
+from pyrovae.runs.terminal import binarized, headline, say, seeded
+from pyrovae.runs.watching import Callback, watcher
 from pyrovae.training import History, NonFiniteLoss, TensorBoard, checkpoint
 
 __all__ = ["evaluate", "resume", "settle", "train"]
-
-Callback = Callable[[dict[str, float]], Any]
 
 
 def train(
@@ -72,7 +67,7 @@ def train(
     run = Run.create(config, path)
     try:
         together.told(run.path)
-        watch = _watcher(run, callback, verbose, tensorboard)
+        watch = watcher(run, callback, verbose, tensorboard)
         return _train(run, vae, parts, splits, watch, resume=False)
     finally:
         run.release()
@@ -109,7 +104,7 @@ def resume(
         splits = load_data(run.config)
         run.check_data(splits)
         vae, parts = _start(run.config, splits)
-        watch = _watcher(run, callback, verbose, tensorboard)
+        watch = watcher(run, callback, verbose, tensorboard)
         return _train(run, vae, parts, splits, watch, resume=True)
     finally:
         run.release()
@@ -121,36 +116,6 @@ def _check_unfinished(run: Run) -> None:
         raise ValueError(
             f"Cannot go on with {run.path}: {reason}. Start anew with --config {run.config_file}."
         )
-
-
-def settle(config: Config) -> tuple[Config, Splits]:
-    """The configuration with every choice made that was left to the data, and the data."""
-    path = Path(config.data).expanduser()
-    if path.exists() and config.data not in NAMES:
-        config = replace(config, data=str(path.resolve()))
-    taken = inspect.signature(config.model_class).parameters
-    if config.condition_dim is None and "condition_dim" in taken:
-        # From all the data there are: a limited part may lack a label.
-        size = load_data(replace(config, limit=None, binarize="none")).condition_dim
-        config = replace(config, condition_dim=size)
-    splits = load_data(replace(config, dequantize=False))
-    discrete = getattr(config.build("likelihood"), "discrete", False)
-    if config.dequantize and discrete:
-        raise ValueError(
-            f"dequantize makes real numbers, and {config.build('likelihood')!r} gives "
-            "probabilities of levels. Leave it out, or take a density such as Gaussian."
-        )
-    if config.binarize == "auto":
-        grey = isinstance(config.build("likelihood"), Bernoulli) and splits.is_grey
-        if grey and splits.is_colour:
-            raise ValueError(
-                f"{splits.name} holds colour images, and Bernoulli is a distribution over black "
-                "and white. Take --likelihood DiscretizedLogistic or DiscretizedLogisticMixture, "
-                "which are distributions over colour levels, or say --binarize threshold to train "
-                "on thresholded colours."
-            )
-        config = replace(config, binarize="threshold" if grey else "none")
-    return config, load_data(config)
 
 
 def evaluate(
@@ -192,25 +157,6 @@ def _start(config: Config, splits: Splits) -> tuple[Any, dict[str, Any]]:
     elif getattr(getattr(vae, "prior", None), "starts_at_data", False):
         seeded(config.seed, lambda: vae.prior.initialize_from(splits.train))
     return vae, {name: config.build(name) for name in ("estimator", "beta", "method")}
-
-
-def _watcher(run: Run, callback: Callback | None, verbose: bool, tensorboard: bool) -> Callback:
-    """What each epoch's row is given to. Showing it costs no run if that fails."""
-    board = TensorBoard(run.path / "tensorboard") if tensorboard else None
-    width = len(str(run.config.epochs))
-
-    def watch(row: dict[str, float]) -> Any:
-        nonlocal board
-        if board is not None and not attempt("TensorBoard", partial(board, row)):
-            board = None
-        if verbose:
-            names = {"train": "train_bound", "valid": "valid_bound", "kl": "kl", "beta": "beta"}
-            seen = "  ".join(f"{name} {row[column]:.4g}" for name, column in names.items())
-            skipped = f"  {row['skipped']:.0f} steps skipped" * bool(row["skipped"])
-            say("epoch", f"{row['epoch']:{width}.0f}  {seen}  {row['seconds']:.1f} s{skipped}")
-        return None if callback is None else callback(row)
-
-    return watch
 
 
 def _train(
