@@ -13,30 +13,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.data.rows import Rows
+from pyrovae.particles.random_operators import IN_PLACE, SAMPLERS
 
 BLOCK = 128
 """Particles of one datum that share a generator's seed. Pieces of work begin at multiples of it."""
 
 _aten = torch.ops.aten
-_IN_PLACE = {
-    _aten.normal_.default,
-    _aten.uniform_.default,
-    _aten.exponential_.default,
-    _aten.cauchy_.default,
-    _aten.log_normal_.default,
-    _aten.geometric_.default,
-    _aten.bernoulli_.float,
-}
-_OF_TENSORS = {
-    _aten.normal.Tensor_Tensor,
-    _aten.normal.Tensor_float,
-    _aten.normal.float_Tensor,
-    _aten.bernoulli.default,
-    _aten.poisson.default,
-    _aten.binomial.default,
-    _aten._standard_gamma.default,
-    _aten._sample_dirichlet.default,
-}
 _FLATTEN = {_aten.view.default, _aten._unsafe_view.default}
 _FACTORIES = {_aten.rand.default: "uniform_", _aten.randn.default: "normal_"}
 _LIKE = {_aten.rand_like.default: "uniform_", _aten.randn_like.default: "normal_"}
@@ -146,9 +128,9 @@ class DatumStreams(TorchDispatchMode):
             if func in _FLATTEN and out.dim() == 2:
                 self._flattened = out.data_ptr(), out.shape, args[0].shape
             return out
-        if func in _IN_PLACE and self._place(args[0].shape):
+        if func in IN_PLACE and self._place(args[0].shape):
             return self._fill(args[0], func, args[1:], kwargs)
-        if func in _OF_TENSORS:
+        if func in SAMPLERS:
             shapes = [a.shape for a in args if isinstance(a, Tensor)]
             place = self._place(shapes[0])
             if place and all(shape == shapes[0] for shape in shapes):

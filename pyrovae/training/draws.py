@@ -8,20 +8,12 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyrovae.particles.random_operators import IN_PLACE, UNSTEADY
+
 __all__ = ["Layout", "Place", "SharedDraws", "draw_layouts"]
 
 _aten = torch.ops.aten
-_IN_PLACE = {
-    _aten.normal_.default,
-    _aten.uniform_.default,
-    _aten.exponential_.default,
-    _aten.cauchy_.default,
-    _aten.log_normal_.default,
-    _aten.geometric_.default,
-    _aten.bernoulli_.float,
-    _aten.random_.default,
-    _aten.random_.to,
-}
+_FILLING = IN_PLACE | {_aten.random_.default, _aten.random_.to}
 _FACTORIES = {
     _aten.rand.default: 0,
     _aten.rand.generator: 0,
@@ -45,13 +37,6 @@ _STEADY = {
 """Functions of tensors that take as many random numbers for any values, and a value that they
 take.
 """
-_UNSTEADY = {
-    _aten.poisson.default,
-    _aten.binomial.default,
-    _aten._standard_gamma.default,
-    _aten._sample_dirichlet.default,
-}
-"""Functions of tensors that take more random numbers for some values than for others."""
 
 
 class Place(NamedTuple):
@@ -96,7 +81,7 @@ class _Shapes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             shape = _shape(func, args)
-            strides = args[0].stride() if func in _IN_PLACE else [0] * len(shape or ())
+            strides = args[0].stride() if func in _FILLING else [0] * len(shape or ())
             self.found.append(shape)
             self.orders.append(tuple(sorted(range(len(strides)), key=lambda i: -strides[i])))
         return func(*args, **(kwargs or {}))
@@ -192,7 +177,7 @@ class SharedDraws(TorchDispatchMode):
         self.count += 1
         if layout is None or self.place.num == self.place.total:
             return func(*args, **kwargs)
-        if func in _IN_PLACE:
+        if func in _FILLING:
             whole = func(self._empty(args[0], layout), *args[1:], **kwargs)
             return args[0].copy_(self._keep(whole, layout))
         if func in _FACTORIES:
@@ -208,7 +193,7 @@ class SharedDraws(TorchDispatchMode):
             return self._keep(func(*filled, **kwargs), layout).contiguous()
         if func is _aten.native_dropout.default:
             return self._dropout(layout, *args)
-        if func in _UNSTEADY:
+        if func in UNSTEADY:
             return self._apart(func, args, kwargs)
         raise ValueError(
             f"The programs draw by {func}, whose numbers cannot be shared between processes. "

@@ -30,7 +30,6 @@ from pyrovae.training.weights import Weights
 
 __all__ = ["Trainer"]
 
-_SHOWN = {"train": "train_bound", "kl": "kl", "valid": "valid_bound"}
 CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
 
 
