@@ -31,11 +31,13 @@ _COMMAND = "from pyrovae.compilation.library_build import main; main()"
 
 
 def folder() -> Path:
-    """Where libraries are kept: ``PYROVAE_CACHE``, else ``pyrovae`` within the user's cache."""
+    """Where libraries are kept: ``PYROVAE_CACHE``, else a folder in the user's cache."""
     chosen = os.environ.get("PYROVAE_CACHE")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrovae"
+    # Beside downloaded data, not among them: this folder may be deleted.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "pyrovae" / "compiled"
 
 
 class Library:
