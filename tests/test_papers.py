@@ -14,7 +14,7 @@ PAPERS = ROOT / "examples" / "papers"
 SMALL = ["--quick", "--limit", "60", "--epochs", "1", "--tested", "3", "--threads", "1"]
 COMMANDS = {
     "vampprior": ["--prior", "vamp", "--data", "caltech", "--annealed", "0"],
-    "vampprior hvae": ["--model", "hvae", "--annealed", "0"],
+    "vampprior hvae": ["--model", "hvae", "--annealed", "2"],
     "exemplar": ["--prior", "exemplar"],
     "iwae": ["--layers", "2", "--particles", "2", "--estimator", "DReG"],
     "miwae": ["--estimator", "MIWAE"],
@@ -39,7 +39,8 @@ def script(monkeypatch):
 def written(**values):
     line = {"seed": 0, "nll": 88.0, "share_k_above_0.7": 0.0, "command": "python x", "threads": 2}
     line |= {"data": "static", "model": "vae", "prior": "normal", "epochs": 9, "best_epoch": 8}
-    line |= {"seconds": 10.0, "hardware": "a machine", "versions": {"torch": "2"}}
+    line |= {"num_data": 10_000, "seconds": 10.0, "hardware": "a machine"}
+    line |= {"versions": {"torch": "2"}}
     return json.dumps(line | values)
 
 
@@ -59,6 +60,8 @@ def test_every_script_has_a_table(script):
 def test_a_row_is_the_mean_over_seeds_of_their_last_runs(script, tmp_path):
     lines = [written(nll=99.0), written(nll=88.0), written(seed=1, nll=88.4)]
     lines += [written(seed=2, nll=70.0, quick=True), written(seed=3, nll=60.0, prior="vamp")]
+    lines += [written(seed=4, nll=70.0, command="python x --epochs 1"), written(seed=5, conv=True)]
+    lines += [written(seed=6, nll=70.0, data="dynamic", num_data=1_000)]
     (tmp_path / "vampprior.jsonl").write_text("\n".join(lines))
     rows = script("table").table("vampprior", tmp_path).splitlines()
     assert rows[2] == (
@@ -67,7 +70,28 @@ def test_a_row_is_the_mean_over_seeds_of_their_last_runs(script, tmp_path):
     )
     assert "60.00 (1 seed)" in rows[3]
     assert "not run" in rows[4]
-    assert rows[-1] == "- `python x`: a machine, 2 threads, torch 2, 9 epochs, best 8, 10 s"
+    assert "70.00 (1 seed, 1,000 test data)" in rows[6]
+    assert rows[-2] == "- `python x`: a machine, 2 threads, torch 2, 9 epochs, best 8, 10 s"
+
+
+def test_rows_that_were_written_twice_stand_once(script, tmp_path):
+    lines = [written(beta=beta, rate=rate) for beta, rate in ((0.5, 1.0), (1.0, 2.0), (0.5, 3.0))]
+    (tmp_path / "beta_vae.jsonl").write_text("\n".join(lines))
+    rows = script("table").table("beta_vae", tmp_path).splitlines()[2:4]
+    assert [row.split("|")[3:5] for row in rows] == [[" 0.5 ", " 3 "], [" 1 ", " 2 "]]
+
+
+def test_another_run_in_the_folder_is_refused(script, tmp_path):
+    protocol, vampprior = script("protocol"), script("vampprior")
+
+    def prepared(*words):
+        arguments = vampprior.parser().parse_args(["--out", str(tmp_path), *words])
+        return protocol.prepare(arguments, "name")
+
+    assert prepared("--seed", "1") == tmp_path
+    assert prepared("--seed", "1", "--tested", "5", "--threads", "1") == tmp_path
+    with pytest.raises(SystemExit, match="Give another folder: --out"):
+        prepared("--seed", "1", "--limit", "60")
 
 
 @pytest.mark.parametrize(
@@ -118,4 +142,4 @@ def test_a_script_runs_and_goes_on(script, command, real_path, tmp_path, monkeyp
     last = found[0][-1] if isinstance(found[0], list) else found[0]
     assert lines[-1] == last
     assert last["epochs"] == 1
-    assert all(value == value for value in last.values())  # no NaN
+    assert "NaN" not in json.dumps(last)

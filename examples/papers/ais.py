@@ -13,7 +13,7 @@ import argparse
 from typing import Any
 
 import vampprior
-from protocol import evaluate, record
+from protocol import evaluate, record, sandwiched
 
 import pyrovae as pv
 
@@ -31,8 +31,7 @@ def main(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     test = splits.take(arguments.tested or (10 if arguments.quick else 100)).test
     lines = []
     for (name, effort), method in methods.items():
-        sandwich = pv.bdmc(vae.model, vae.guide, num_data=len(test), method=method)
-        figures = {"gap": float(sandwich.gap.mean()), "gap_error": sandwich.gap_error()}
+        figures = sandwiched(vae, folder, method, len(test))
         figures |= evaluate(vae, test, folder, method)
         lines.append(record(arguments, history, method=name, effort=effort, **figures))
     return lines

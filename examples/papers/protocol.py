@@ -1,5 +1,5 @@
-"""What the papers' scripts share: data, training that goes on where it stopped, held-out evidence
-in pieces that are kept, and the line that is recorded.
+"""What the papers' scripts share: data, training and evidence that go on where they stopped, and
+the line that is recorded.
 """
 
 import argparse
@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor
@@ -20,7 +19,8 @@ from torch import Tensor
 import pyrovae as pv
 
 HERE = Path(__file__).parent
-PIECE = 1_000  # test data whose evidence is kept at a time
+# Options that do not change what is trained.
+_EVALUATION = {"script", "out", "results", "threads", "tested", "annealed", "temperatures"}
 
 
 def load(name: str) -> pv.data.Splits:
@@ -63,12 +63,22 @@ def options(description: str | None, epochs: int, annealed: int = 0) -> argparse
 
 
 def prepare(arguments: argparse.Namespace, name: str) -> Path:
-    """Set the threads, and make the folder of the run."""
+    """Set the threads, and make the folder of the run.
+
+    Raises:
+        SystemExit: If the folder holds a run that was trained with other options.
+    """
     torch.set_num_threads(arguments.threads)
-    # Adam's moments of units without gradient become denormal numbers, which are slow.
-    torch.set_flush_denormal(True)
     folder = arguments.out or Path("runs/papers") / (name + "-quick" * arguments.quick)
     folder.mkdir(parents=True, exist_ok=True)
+    trained = json.dumps({k: v for k, v in vars(arguments).items() if k not in _EVALUATION})
+    settings = folder / "settings.json"
+    if settings.exists() and settings.read_text() != trained:
+        raise SystemExit(
+            f"{folder} holds a run with {settings.read_text()}, and the options are {trained}. "
+            "Give another folder: --out."
+        )
+    settings.write_text(trained)
     return folder
 
 
@@ -115,32 +125,18 @@ def finish(
 
 
 def evaluate(vae: Any, data: Tensor, folder: Path, method: Any, *, seed: int = 0) -> dict[str, Any]:
-    """Held-out evidence of the weights as they are, in pieces that a second call does not repeat.
-
-    Each datum draws from its own random stream, so pieces give the numbers that one call on all
-    data would give.
+    """Held-out evidence of the weights as they are; what is finished is kept in the folder.
 
     Returns:
         Mean NLL in nats per datum, its Monte Carlo and test-set errors, and the share of k > 0.7.
     """
-    stem = f"{type(method).__name__}-{_digest(vae, data, repr(method.settings()), seed)}"
-    pieces = []
-    for number, piece in enumerate(data.split(PIECE)):
-        path = folder / f"{stem}-{number}.nc"
-        if not path.exists():
-            unfinished = path.with_suffix(".part")
-            vae.log_marginal(piece, method=method, seed=seed).save(unfinished)
-            unfinished.replace(path)
-        pieces.append(pv.Evidence.load(path))
-        print(f"{type(method).__name__} {number + 1}: {pieces[-1].mean():.3f} nats", flush=True)
-    columns = ("log_marginal", "standard_error", "pareto_k")
-    log_p, error, k = (np.concatenate([getattr(p, c).values for p in pieces]) for c in columns)
+    found = vae.log_marginal(data, method=method, seed=seed, parts=folder / "parts", progress=True)
     return {
-        "num_data": len(log_p),
-        "nll": -log_p.mean(),
-        "monte_carlo_error": np.sqrt((error**2).sum()) / len(log_p),
-        "test_set_error": log_p.std(ddof=1) / np.sqrt(len(log_p)),
-        "share_k_above_0.7": (k > 0.7).mean(),
+        "num_data": len(found),
+        "nll": -found.mean(),
+        "monte_carlo_error": found.monte_carlo_error(),
+        "test_set_error": found.test_set_error(),
+        "share_k_above_0.7": float((found.pareto_k.values > 0.7).mean()),
     }
 
 
@@ -158,13 +154,20 @@ def anneal(vae: Any, test: Tensor, folder: Path, *, method: pv.AIS, num_data: in
     chosen = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:num_data]]
     annealed = evaluate(vae, chosen, folder, method)
     beside = evaluate(vae, chosen, folder, pv.ImportanceSampling(particles))
-    path = folder / f"gap-{_digest(vae, chosen, repr(method.settings()))}.json"
+    gap = sandwiched(vae, folder, method, min(100, num_data))
+    return {**annealed, "importance_nll": beside["nll"], **gap, "settings": method.settings()}
+
+
+def sandwiched(vae: Any, folder: Path, method: Any, num_data: int) -> dict[str, float]:
+    """The gap between the two bounds of a method on data simulated from the model, kept in the
+    folder.
+    """
+    path = folder / f"gap-{_digest(vae, num_data, repr(method.settings()))}.json"
     if not path.exists():
-        sandwich = pv.bdmc(vae.model, vae.guide, num_data=min(100, num_data), method=method)
+        sandwich = pv.bdmc(vae.model, vae.guide, num_data=num_data, method=method)
         gap = {"gap": float(sandwich.gap.mean()), "gap_error": sandwich.gap_error()}
         path.write_text(json.dumps(gap))
-    figures = {**annealed, "importance_nll": beside["nll"], **json.loads(path.read_text())}
-    return {**figures, "settings": method.settings()}
+    return json.loads(path.read_text())
 
 
 def record(arguments: argparse.Namespace, history: pv.History, **figures: Any) -> dict[str, Any]:
@@ -215,9 +218,9 @@ def hardware() -> str:
     return f"{names[0] if names else platform.processor()}, {flags}, {os.cpu_count()} cores"
 
 
-def _digest(vae: Any, data: Tensor, *settings: Any) -> str:
-    """A few letters that change with the weights, the data and the settings."""
+def _digest(vae: Any, *settings: Any) -> str:
+    """A few letters that change with the weights and the settings."""
     digest = hashlib.sha256(repr(settings).encode())
-    for tensor in (*vae.state_dict().values(), data):
+    for tensor in vae.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
