@@ -71,7 +71,7 @@ def test_a_row_is_the_mean_over_seeds_of_their_last_runs(script, tmp_path):
     assert "60.00 (1 seed)" in rows[3]
     assert "not run" in rows[4]
     assert "70.00 (1 seed, 1,000 test data)" in rows[6]
-    assert rows[-2] == "- `python x`: a machine, 2 threads, torch 2, 9 epochs, best 8, 10 s"
+    assert rows[-1] == "- `python x`: a machine, 2 threads, torch 2, 9 epochs, best 8, 10 s"
 
 
 def test_rows_that_were_written_twice_stand_once(script, tmp_path):
