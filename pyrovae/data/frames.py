@@ -202,8 +202,8 @@ def as_given(values: Any, data: Any, name: str = "z") -> Any:
     import torch
 
     first: Any = data[0] if isinstance(data, tuple) and data else data
-    tensor = torch.as_tensor(values).detach().cpu()
-    array = tensor.numpy()
+    tensor = torch.as_tensor(values).detach()
+    array = tensor.cpu().numpy()
     if type(first).__module__.startswith("anndata"):
         _check_length(array, first.n_obs)
         if array.ndim == 1:

@@ -6,6 +6,7 @@ from typing import Any
 import pyro.distributions as dist
 from torch.distributions import Independent
 
+from pyrovae.distributions.exemplars import IsotropicNormalMixture
 from pyrovae.distributions.flow import FlowDistribution
 from pyrovae.distributions.location_scale import StudentT
 from pyrovae.distributions.mixture import ComponentMixture, DiagonalNormalMixture
@@ -46,6 +47,10 @@ def tempered(distribution: Any, temperature: float) -> Any:
         return DiagonalNormalMixture(distribution.locs, scales, distribution.logits)
     if isinstance(distribution, ComponentMixture):
         return ComponentMixture(tempered(distribution.components, temperature))
+    if isinstance(distribution, IsotropicNormalMixture):
+        cooled = copy.copy(distribution)
+        cooled.scale = distribution.scale * temperature
+        return cooled
     if isinstance(distribution, FlowDistribution):
         cooled = copy.copy(distribution)
         cooled.base, cooled._last = tempered(distribution.base, temperature), None

@@ -1,12 +1,13 @@
 """Frames of pandas, polars and pyarrow as numbers, and back, by narwhals."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-__all__ = ["dtypes_of", "frame_of", "is_frame", "library_of", "read", "write"]
+__all__ = ["check_names", "dtypes_of", "is_frame", "library_of", "read", "write"]
 
 
 def is_frame(data: Any) -> bool:
@@ -43,6 +44,16 @@ def dtypes_of(frame: Any) -> dict[str, str]:
     return {name: type(dtype).__name__ for name, dtype in schema.items()}
 
 
+def check_names(names: Sequence[Any]) -> None:
+    """Raise a TypeError unless columns are named by texts."""
+    other = [name for name in names if not isinstance(name, str)]
+    if other:
+        raise TypeError(
+            f"Columns are named by texts, found {other[0]!r}. Rename them, in pandas by "
+            "frame.rename(columns=str)."
+        )
+
+
 def read(frame: Any, names: Sequence[str], categories: Mapping[str, Sequence[Any]]) -> np.ndarray:
     """``(N, D)`` numbers in float64; category k of K is k / (K - 1), a missing cell is NaN.
 
@@ -54,6 +65,7 @@ def read(frame: Any, names: Sequence[str], categories: Mapping[str, Sequence[Any
 
     library_of(frame)
     table = nw.from_native(frame, eager_only=True)
+    check_names(table.columns)
     lacking = [name for name in names if name not in table.columns]
     if lacking:
         raise ValueError(
@@ -75,18 +87,6 @@ def read(frame: Any, names: Sequence[str], categories: Mapping[str, Sequence[Any
                 "its values as categories, or convert it to numbers."
             )
     return found
-
-
-def frame_of(x: Tensor, names: Sequence[str], like: Any) -> Any:
-    """``(N, D)`` numbers as a frame of the library and with the index of another frame."""
-    import narwhals as nw
-
-    numbers = x.detach().cpu().numpy()
-    library: Any = library_of(like)
-    frame = nw.from_dict(dict(zip(names, numbers.T, strict=True)), backend=library).to_native()
-    if library == "pandas":
-        frame.index = like.index
-    return frame
 
 
 def write(
@@ -171,10 +171,10 @@ def _labels(values: np.ndarray, categories: Sequence[Any]) -> list[Any]:
 
 def _plain(values: np.ndarray, dtype: str) -> list[Any]:
     gaps = np.isnan(values)
-    if "int" in dtype.lower():
-        low = 0 if dtype.lower().startswith("u") else -np.inf
-        rounded = np.maximum(np.rint(values), low)
-        return [None if gap else int(v) for v, gap in zip(rounded, gaps, strict=True)]
+    if kind := re.match(r"u?int\d+", dtype.lower()):
+        ends = np.iinfo(kind[0])  # beyond them numbers would wrap around
+        rounded = (None if gap else round(v) for v, gap in zip(values.tolist(), gaps, strict=True))
+        return [None if v is None else min(max(v, int(ends.min)), int(ends.max)) for v in rounded]
     if "bool" in dtype.lower():
         return [None if gap else bool(v > 0.5) for v, gap in zip(values, gaps, strict=True)]
     return [None if gap else float(v) for v, gap in zip(values, gaps, strict=True)]

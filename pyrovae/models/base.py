@@ -1,7 +1,6 @@
 """What the declared models have in common: parameters, checks, copies, and short forms."""
 
 import copy
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
@@ -17,20 +16,19 @@ from pyrovae.data.rows import Rows
 from pyrovae.declare import is_count, plain
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.models.forms import Forms, as_tensor
+from pyrovae.models.registered import Registered
 from pyrovae.models.shipping import Shipping
 from pyrovae.nets import MLP, Recipe, last_bias
 from pyrovae.nets.recipe import as_last_layer
 from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior
-from pyrovae.programs import register_parameters
 
 __all__ = ["Model", "check_shape", "check_size", "check_spaces", "join", "unbound"]
 
-_serial = itertools.count()
 T = TypeVar("T")
 
 
-class Model(Shipping, Forms, nn.Module, ABC):
+class Model(Shipping, Forms, Registered, ABC):
     """Base of the declared models: modules that make two Pyro programs, ``model`` and ``guide``.
 
     A copy or an unpickled model shares no parameter with its original, whatever Pyro's global
@@ -46,7 +44,6 @@ class Model(Shipping, Forms, nn.Module, ABC):
     def __init__(self, data_shape: Sequence[int] | int):
         super().__init__()
         self.data_shape = check_shape(data_shape)
-        self._serial = next(_serial)
 
     @abstractmethod
     def model(self, x: Tensor) -> Any:
@@ -89,6 +86,8 @@ class Model(Shipping, Forms, nn.Module, ABC):
         x = as_arguments(x, device=like.device, dtype=like.dtype, missing=missing)[0]
         Model.check(self, x if isinstance(x, Tensor) else x[:1], support=False)
         mean = _mean(x).to(like)
+        if missing:  # a column without any value has no mean
+            mean = self.likelihood.fill(mean[None])[0][0]
         bias = self.likelihood.initial_bias(mean)
         target = last_bias(self.likelihood.decoder)
         if bias is None or target is None or bias.numel() % target.numel():
@@ -137,12 +136,6 @@ class Model(Shipping, Forms, nn.Module, ABC):
         if support and is_validation_enabled():
             self.likelihood.check(x)
 
-    def register_parameters(self, *names: str) -> None:
-        """Show the parameters of the named modules to active handlers, as :func:`pyro.module`."""
-        for name in names:
-            prefix = f"{type(self).__name__.lower()}{self._serial}.{name}"
-            register_parameters(getattr(self, name), prefix)
-
     def _bind_likelihood(
         self, likelihood: Likelihood | None, decoder: Recipe | nn.Module | None, latent_dim: int
     ) -> None:
@@ -172,16 +165,6 @@ class Model(Shipping, Forms, nn.Module, ABC):
     def _like(self) -> Tensor:
         """A tensor of the parameters' dtype and device."""
         return next(self.parameters())
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[misc]
-        self._serial = next(_serial)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Pyro's parameter store leaves a weak reference in each parameter, which cannot be pickled.
-        for parameter in self.parameters():
-            vars(parameter).pop("unconstrained", None)
-        return self.__dict__.copy()
 
 
 def _mean(x: Tensor | Rows) -> Tensor:

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyrovae.distributions.tempered import tempered
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import check_size
 from pyrovae.models.labels import as_labels, given_label, observe_label
@@ -149,8 +150,6 @@ class ClusteringVAE(SingleLatentModel):
         if not 0 <= cluster < self.num_clusters:
             raise ValueError(f"cluster must lie in 0 ... {self.num_clusters - 1}, found {cluster}.")
         mixture = self.prior()
-        if not temperature > 0:
-            raise ValueError(f"temperature must be a positive number, found {temperature}.")
-        normal = dist.Normal(mixture.locs[cluster], mixture.scales[cluster] * temperature)
-        z = normal.sample((check_size("num_samples", num_samples),))
+        normal = dist.Normal(mixture.locs[cluster], mixture.scales[cluster])
+        z = tempered(normal, temperature).sample((check_size("num_samples", num_samples),))
         return self.likelihood.show(self.decode(z, mean=mean))

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,7 +56,9 @@ def as_object(plain: Any, where: str, *, trust: bool = False) -> Any:
     """
     if not trust:  # before anything is imported
         for path in _paths(plain):
-            if path.split(".")[0] != "pyrovae":
+            # The parts of a model are imported by now; what is not, such as the command line, is none.
+            module = path.rpartition(".")[0]
+            if path.split(".")[0] != "pyrovae" or module not in sys.modules:
                 raise ValueError(
                     f"{where} names code that is not pyrovae's own: {path!r}. To load it runs that "
                     "code. If you trust it, give trust=True."

@@ -1,6 +1,5 @@
 """Variational dequantisation: noise of grey levels that a guide learns."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -18,16 +17,15 @@ from torch.nn.functional import softplus
 from pyrovae.data.dequantization import Dequantize
 from pyrovae.distributions.base import innermost
 from pyrovae.models.base import check_shape, unbound
+from pyrovae.models.registered import Registered
 from pyrovae.nets import MLP, Recipe
 from pyrovae.posteriors import Posterior
-from pyrovae.programs import Program, check_data, modules_of, register_parameters
+from pyrovae.programs import Program, check_data, modules_of
 
 __all__ = ["LogisticNoise", "VariationalDequantization"]
 
-_serial = itertools.count()
 
-
-class VariationalDequantization(nn.Module):
+class VariationalDequantization(Registered):
     r"""Programs of grey levels, from programs of real numbers, with noise that a guide learns.
 
     A density p of real numbers gives level k of L, for each of D elements, the probability
@@ -110,7 +108,6 @@ class VariationalDequantization(nn.Module):
             data_shape=self.data_shape,
             encoder=MLP(100) if encoder is None else encoder,
         )
-        self._serial = next(_serial)
 
     def set_levels(self, num_levels: int) -> None:
         """Say how many levels there are.
@@ -141,7 +138,7 @@ class VariationalDequantization(nn.Module):
     def guide(self, x: Tensor, *rest: Any) -> Any:
         """Variational program: noise given x, and the given guide at the centres of the cells."""
         self._check_shape(x)
-        register_parameters(self.posterior, f"dequantization{self._serial}.posterior")
+        self.register_parameters("posterior")
         centres = self._centres(x)
         with pyro.plate("dequantized", len(x), dim=-1):
             pyro.sample("dequantization", self.posterior(centres))

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from pyrovae.data import arrays
-from pyrovae.data.arguments import as_arguments, is_several
+from pyrovae.data import arrays, as_given
+from pyrovae.data.arguments import as_arguments, as_tensors, is_several
 from pyrovae.data.rows import Rows
 from pyrovae.likelihoods import Likelihood
-from pyrovae.likelihoods.frames import frame_of
 from pyrovae.programs import evaluation_mode
 
-__all__ = ["Forms", "as_tensor"]
+__all__ = ["Forms", "as_tensor", "mean_of"]
+
+_DRAWS = 64  # for a mean that has no closed form
 
 
 class Forms:
@@ -59,8 +61,9 @@ class Forms:
         """
         x, *rest = data if is_several(data) else (data,)
         x = self.likelihood.read(x)
-        if self.likelihood.missing and isinstance(x, np.ndarray | Tensor) and len(rest) < 2:
-            x, mask = self.likelihood.fill(torch.as_tensor(x))
+        read_later = isinstance(x, Rows | Dataset | DataLoader)
+        if self.likelihood.missing and not read_later and not _has_mask(x, rest):
+            x, mask = self.likelihood.fill(arrays.as_tensor(x, "The data", missing=True))
             rest = [*rest, mask]
         return (x, *rest) if rest else x
 
@@ -79,14 +82,16 @@ class Forms:
         model, guide = self.programs
         train, valid = self.read(train), None if valid is None else self.read(valid)
         if getattr(getattr(self, "prior", None), "leaves_one_out", False):
-            if self.pair is not None:
+            if self.pair is not None or self.likelihood.missing:
                 raise ValueError(
-                    f"{self.prior!r} leaves data out, which does not go with variational "
-                    "dequantisation. Take uniform dequantisation, or another prior."
+                    f"{self.prior!r} leaves data out, which goes neither with missing cells nor "
+                    "with variational dequantisation. Take another prior."
                 )
             from pyrovae.models.leave_one_out import LeaveOneOut
 
-            x = as_tensor(train, self._like)
+            like = self._like
+            kind: Any = {"device": like.device, "dtype": like.dtype, "program": self.model}
+            (x,) = as_tensors(train, name="train", **kind)
             self.prior.start_at(x)
             programs, train = LeaveOneOut(self), (x, torch.arange(len(x)))
             model, guide = programs.model, programs.guide
@@ -104,7 +109,8 @@ class Forms:
         """Draws of what is missing of x, from p(x_m | x_o): :func:`pyrovae.impute` with this model.
 
         Args:
-            data: x, with finite numbers in place of what is missing; or, where the likelihood is
+            data: x, or a tuple ``(x, y)`` for a model that is given y; with finite numbers in place
+                of what is missing, or, where the likelihood is
                 :class:`~pyrovae.likelihoods.Columns` with ``missing=True``, a frame or an array
                 with null or NaN there. The draws of a frame are a list of frames.
             mask: Truth values, true where x is observed; not needed for the latter.
@@ -113,27 +119,30 @@ class Forms:
         """
         from pyrovae.evidence import impute
 
-        x, fill = data, kwargs.pop("fill", 0.0)
+        first, *given = data if is_several(data) else (data,)
+        fill = kwargs.pop("fill", 0.0)
         if self.likelihood.missing:
-            (x, seen), fill = self.read(data), math.nan
+            (x, *given, seen), fill = self.read(data), math.nan
             mask = seen if mask is None else seen & torch.as_tensor(mask)
         elif mask is None:
             raise ValueError(
                 "impute needs a mask, true where x is observed. A table whose likelihood is "
                 "Columns(..., missing=True) has it in its NaN and null cells."
             )
-        found = impute(self.model, self.guide, x, mask, fill=fill, **kwargs)
+        else:
+            x = self.likelihood.read(first)
+        found = impute(self.model, self.guide, x, mask, given=tuple(given), fill=fill, **kwargs)
         # Observed cells as they were in the frame, not as the model's precision rounded them.
         whole = torch.where(mask, x, found.draws) if self.likelihood.missing else found.draws
-        shown = [self.likelihood.show(draw, data) for draw in whole]
+        shown = [self.likelihood.show(draw, first) for draw in whole]
         return found if isinstance(shown[0], Tensor) else found._replace(draws=shown)
 
     @torch.no_grad()
     def embed(self, data: Any, *, batch_size: int = 1024) -> Any:
         """``(N, D)``: the mean of q(z | x) of each datum, in the form in which x came.
 
-        An array gives an array, a tensor a tensor, and a frame a frame with the columns ``z0``,
-        ``z1``, ... A posterior whose mean has no closed form gives the mean over 64 draws, the same
+        The form is that of :func:`pyrovae.data.as_given`: a frame gives a frame with the columns
+        ``z0``, ``z1``, ..., and an AnnData object gets ``.obsm["X_z"]``. A posterior whose mean has no closed form gives the mean over 64 draws, the same
         ones at each call.
 
         Args:
@@ -142,31 +151,36 @@ class Forms:
         """
         parts = data if is_several(data) else (data,)
         read = [self.likelihood.read(parts[0]), *parts[1:]]
-        args = as_arguments(tuple(read), dtype=self._like.dtype, missing=self.likelihood.missing)
+        args = as_arguments(
+            read[0] if len(read) == 1 else tuple(read),
+            dtype=self._like.dtype,
+            missing=self.likelihood.missing,
+            program=self.model,
+        )
         codes = []
         with evaluation_mode(self.model, self.guide), torch.random.fork_rng():
             torch.manual_seed(0)
             for first in range(0, len(args[0]), batch_size):
                 rows = [arg[first : first + batch_size].to(self._like.device) for arg in args]
-                codes.append(_mean_of(self.encode(*rows)))
-        return _in_form_of(parts[0], torch.cat(codes))
+                q = self.encode(*rows)
+                mean = mean_of(q)
+                codes.append(q.sample((_DRAWS,)).mean(0) if mean is None else mean)
+        return as_given(torch.cat(codes), parts[0])
 
 
-def _mean_of(distribution: Any, num_draws: int = 64) -> Tensor:
-    """The mean, ``(B, D)``, by draws where it has no closed form."""
+def mean_of(distribution: Any) -> Tensor | None:
+    """The mean, or None where it has no closed form."""
     try:
         return distribution.mean
     except NotImplementedError:
-        return distribution.sample((num_draws,)).mean(0)
+        return None
 
 
-def _in_form_of(data: Any, codes: Tensor) -> Any:
-    """``(N, D)`` codes as an array, a tensor or a frame, as the data are."""
-    if isinstance(data, Tensor):
-        return codes
-    if isinstance(data, np.ndarray):
-        return codes.cpu().numpy()
-    return frame_of(codes, [f"z{i}" for i in range(codes.shape[1])], data)
+def _has_mask(x: Any, rest: list[Any]) -> bool:
+    """Whether the last of the arguments after x is a mask of its cells."""
+    last = rest[-1] if rest else None
+    truth = getattr(last, "dtype", None) in (torch.bool, np.dtype(bool))
+    return truth and tuple(last.shape) == tuple(np.shape(x))  # type: ignore[union-attr]
 
 
 def as_tensor(data: Any, like: Tensor, what: str = "The data") -> Tensor:

@@ -25,13 +25,12 @@ def as_labels(y: Any, num_labels: int, like: Tensor, num_data: int) -> Tensor:
         TypeError: If they are no whole numbers.
         ValueError: If they are not as many as the data, or lie outside ``-1 ... num_labels - 1``.
     """
-    y = as_tensor(y, like)
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
-        found = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"Labels must be integers, {UNKNOWN} where unknown, found {found}.")
+    y = as_tensor(y, like, "The labels")
+    if y.is_floating_point():
+        raise TypeError(f"Labels must be integers, {UNKNOWN} where unknown, found {y.dtype}.")
     if y.shape != (num_data,):
         raise ValueError(f"{num_data} data need labels of shape ({num_data},), found {y.shape}.")
-    y = y.long().to(like.device)
+    y = y.long()
     if is_validation_enabled() and ((y < UNKNOWN) | (y >= num_labels)).any():
         raise ValueError(
             f"Labels must lie in 0 ... {num_labels - 1}, or be {UNKNOWN} where unknown, found "

@@ -67,10 +67,13 @@ def load(
 def _declared(path: Path, trust: bool) -> Model:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))["model"]
-    except (KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"{path} declares no model of pyrovae: {error!r}.") from error
-    with torch.random.fork_rng():
-        vae = as_object(plain, str(path), trust=trust)
+    try:
+        with torch.random.fork_rng():
+            vae = as_object(plain, str(path), trust=trust)
+    except (AttributeError, RecursionError, TypeError) as error:
+        raise ValueError(f"{path} declares no model of pyrovae: {error}.") from error
     if not isinstance(vae, Model):
         raise ValueError(f"{path} declares a {type(vae).__name__}, which is no model.")
     return vae

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import pyrovae
+from pyrovae import files
 from pyrovae.declare import Declared, html_table
 from pyrovae.models.declaration import as_plain
+from pyrovae.models.forms import mean_of
 
 __all__ = ["Shipping"]
 
@@ -26,6 +28,7 @@ class Shipping(Declared):
     encode: Any
     decode: Any
     data_shape: tuple[int, ...]
+    pair: Any
     _like: Tensor
 
     def _repr_html_(self) -> str:
@@ -52,9 +55,15 @@ class Shipping(Declared):
             FileExistsError: If there is something in the folder already.
             TypeError: If the declaration holds something that is neither declared nor plain, such
                 as a module that was given as encoder.
+            ValueError: If the noise of grey levels was learned with the model.
         """
         from safetensors.torch import save_file
 
+        if self.pair is not None:
+            raise ValueError(
+                "The noise of grey levels is no part of the declaration. Keep the folder of the "
+                "run, and load it by pyrovae.load_run."
+            )
         config = {
             "library_name": "pyrovae",
             "pyrovae_version": pyrovae.__version__,
@@ -65,9 +74,10 @@ class Shipping(Declared):
             raise FileExistsError(f"{folder} is not empty. Give another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / CARD).write_text(_card(self, evidence, description), encoding="utf-8")
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        with files.written_whole(folder / WEIGHTS) as part:
+            save_file(tensors, part, metadata={"format": "pt"})
+        files.write(folder / CARD, _card(self, evidence, description))
+        files.write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
     def export(self, path: str | PathLike) -> tuple[Path, Path]:
         """Write encoder and decoder as programs that run without pyrovae.
@@ -90,13 +100,13 @@ class Shipping(Declared):
         path = Path(path)
         if path.suffix not in (".pt2", ".onnx"):
             raise ValueError(f"export writes .pt2 or .onnx, found {path.name!r}.")
-        files = tuple(path.with_suffix(f".{name}{path.suffix}") for name in ("encoder", "decoder"))
+        made = tuple(path.with_suffix(f".{name}{path.suffix}") for name in ("encoder", "decoder"))
         like, (inputs, latents) = self._like, self._exported()
         was_training = self.training  # type: ignore[attr-defined]
         try:
             self.eval()  # type: ignore[attr-defined]
             for file, function, shapes in zip(
-                files, (self._encoder_mean, self.decode), (inputs, latents), strict=True
+                made, (self._encoder_mean, self.decode), (inputs, latents), strict=True
             ):
                 # Two data: a batch of one could be taken for a constant.
                 example = tuple(
@@ -106,7 +116,7 @@ class Shipping(Declared):
                 _write(_Function(self, function), example, tuple(shapes), file)
         finally:
             self.train(was_training)  # type: ignore[attr-defined]
-        return files[0], files[1]
+        return made[0], made[1]
 
     def _exported(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Names and shapes of what the encoder takes, and of what the decoder takes."""
@@ -114,13 +124,13 @@ class Shipping(Declared):
 
     def _encoder_mean(self, *data: Tensor) -> Tensor:
         distribution = self.encode(*data)
-        try:
-            return distribution.mean
-        except NotImplementedError as error:
+        mean = mean_of(distribution)
+        if mean is None:
             raise ValueError(
                 f"{type(distribution).__name__} has no mean in closed form, so the encoder cannot "
                 "be exported. Use posteriors.DiagonalNormal() or another normal."
-            ) from error
+            )
+        return mean
 
 
 class _Function(nn.Module):
@@ -139,11 +149,12 @@ def _write(module: nn.Module, example: tuple[Tensor, ...], names: tuple[str, ...
     dynamic = (tuple({0: torch.export.Dim.AUTO} for _ in example),)
     with torch.no_grad(), pyro.validation_enabled(False):
         program = torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
-        if file.suffix == ".pt2":
-            torch.export.save(program, file)
-        else:
-            torch.onnx.export(program, example, file, input_names=names, dynamo=True,
-                              external_data=False, verbose=False)  # fmt: skip
+        with files.written_whole(file) as part:
+            if file.suffix == ".pt2":
+                torch.export.save(program, part)
+            else:
+                torch.onnx.export(program, example, part, input_names=names, dynamo=True,
+                                  external_data=False, verbose=False)  # fmt: skip
 
 
 def _card(vae: Any, evidence: Any, description: str) -> str:

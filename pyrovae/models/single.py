@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pyrovae.distributions.tempered import tempered
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, unbound
+from pyrovae.models.forms import mean_of
 from pyrovae.nets import Recipe
 from pyrovae.posteriors import DiagonalNormal, Posterior
 from pyrovae.priors import Prior, StandardNormal
@@ -127,13 +128,8 @@ class SingleLatentModel(Model):
         """
         if steps < 2:
             raise ValueError(f"steps must be at least 2, found {steps}.")
-        first, last = (_mean_or_draw(self.encode(x)) for x in (start, end))
+        both = [self.encode(x) for x in (start, end)]
+        means = [mean_of(q) for q in both]
+        first, last = (q.sample() if m is None else m for q, m in zip(both, means, strict=True))
         weight = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)
         return self.decode(first + weight.reshape(-1, 1, 1) * (last - first))
-
-
-def _mean_or_draw(distribution: Any) -> Tensor:
-    try:
-        return distribution.mean
-    except NotImplementedError:
-        return distribution.sample()

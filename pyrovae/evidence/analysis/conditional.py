@@ -37,6 +37,8 @@ class _Part(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] or site_is_subsample(msg):
             return
+        if tuple(msg["value"].shape[-self.mask.dim() :]) != tuple(self.mask.shape):
+            return  # other data than x, such as labels
         fn, rank = msg["fn"], len(msg["fn"].event_shape)
         fn = innermost(fn, Independent)
         if fn.event_shape:
@@ -126,6 +128,7 @@ def impute(
     x: Any,
     mask: Any,
     *,
+    given: tuple[Any, ...] = (),
     num_draws: int = 1,
     num_particles: int = 1000,
     fill: float = 0.0,
@@ -144,6 +147,7 @@ def impute(
         model, guide, fill: As :func:`observe_part`.
         x: ``(B, *data_shape)`` data; missing elements may be any finite numbers in the support.
         mask: Truth values of the same shape, true where x is observed.
+        given: Further arguments of the programs, such as labels.
         num_draws: S, draws for each datum.
         num_particles: Particles K to draw from. The result holds the ESS of their weights.
         seed, memory_budget, device, max_plate_nesting: As :func:`~pyrovae.evidence.log_marginal`.
@@ -159,7 +163,9 @@ def impute(
     check_count("num_draws", num_draws)
     check_count("num_particles", num_particles)
     programs = observe_part(model, guide, fill=fill)
-    inspection = inspect(*programs, (x, mask), seed, memory_budget, device, max_plate_nesting)
+    inspection = inspect(
+        *programs, (x, *given, mask), seed, memory_budget, device, max_plate_nesting
+    )
     draws, sizes = [], []
     with inspection.evaluating():
         work = plan(inspection, num_particles)
@@ -188,11 +194,11 @@ def _resample(
     model: Program, sampler: Sampler, log_w: Tensor, values: dict[str, Tensor], num_draws: int
 ) -> Tensor:
     """``(S, B, *data_shape)``: x given particles that are drawn by their weights."""
-    axis, (seen, mask) = sampler.max_plate_nesting, sampler.args
+    axis, (seen, *given, mask) = sampler.max_plate_nesting, sampler.args
     with sampler.streams(num_draws, salt=_RESAMPLING):
         chosen = torch.multinomial(log_w.softmax(0).T, num_draws, True)  # (B, S)
         picked = {name: _pick(value, chosen, axis) for name, value in values.items()}
-        found = predict(model, picked, (seen,), max_plate_nesting=axis)
+        found = predict(model, picked, (seen, *given), max_plate_nesting=axis)
     if len(found) != 1:
         raise ValueError(f"impute fills one observed site, found {list(found)}.")
     (sample,) = found.values()
