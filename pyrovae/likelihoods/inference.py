@@ -28,6 +28,7 @@ def declaration(frame: Any, missing: bool | None) -> dict[str, Any]:
         )
     library, dtypes = frames.library_of(frame), frames.dtypes_of(frame)
     table = nw.from_native(frame, eager_only=True)
+    frames.check_names(table.columns)
     columns: dict[str, Likelihood] = {}
     categories: dict[str, list[Any]] = {}
     units: dict[str, tuple[float, float]] = {}

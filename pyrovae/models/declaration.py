@@ -56,7 +56,7 @@ def as_object(plain: Any, where: str, *, trust: bool = False) -> Any:
     """
     if not trust:  # before anything is imported
         for path in _paths(plain):
-            # The parts of a model are imported by now; what is not, such as the command line, is none.
+            # The parts of models are imported by now. The command line, for one, is not.
             module = path.rpartition(".")[0]
             if path.split(".")[0] != "pyrovae" or module not in sys.modules:
                 raise ValueError(

@@ -142,8 +142,8 @@ class Forms:
         """``(N, D)``: the mean of q(z | x) of each datum, in the form in which x came.
 
         The form is that of :func:`pyrovae.data.as_given`: a frame gives a frame with the columns
-        ``z0``, ``z1``, ..., and an AnnData object gets ``.obsm["X_z"]``. A posterior whose mean has no closed form gives the mean over 64 draws, the same
-        ones at each call.
+        ``z0``, ``z1``, ..., and an AnnData object gets ``.obsm["X_z"]``. A posterior whose mean has
+        no closed form gives the mean over 64 draws, the same ones at each call.
 
         Args:
             data: x, or a tuple ``(x, y)`` for a model that is given y.
