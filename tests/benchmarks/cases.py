@@ -1,5 +1,6 @@
 """The networks that the benchmarks of training train, and the loop that is written by hand."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,13 +22,27 @@ class Case:
     recipe: nets.Recipe = field(default_factory=lambda: nets.MLP(400))
     shape: tuple[int, ...] = (784,)
     vamp: int = 0
-    numpyro: bool = False
+
+    def for_numpyro(self) -> str:
+        """What numpyro_step.py reads."""
+        recipe = self.recipe
+        convolves = isinstance(recipe, nets.Conv)
+        return json.dumps(
+            {
+                "batch": self.batch,
+                "latent": self.latent,
+                "particles": self.particles,
+                "net": {nets.MLP: "mlp", nets.GatedMLP: "gated", nets.Conv: "conv"}[type(recipe)],
+                "widths": recipe.channels if convolves else recipe.hidden,
+                "vamp": self.vamp,
+            }
+        )
 
 
 CASES = {
-    "mlp-16": Case(16, numpyro=True),
-    "mlp-128": Case(128, numpyro=True),
-    "mlp-1024": Case(1024, numpyro=True),
+    "mlp-16": Case(16),
+    "mlp-128": Case(128),
+    "mlp-1024": Case(1024),
     "iwae50-16": Case(16, particles=50),
     "gated-100": Case(100, latent=40, recipe=nets.GatedMLP(300, 300)),
     "gated-vamp500-128": Case(128, latent=40, recipe=nets.GatedMLP(300, 300), vamp=500),

@@ -26,13 +26,14 @@ THEIRS = ("torch", "torch.compile, cold", "torch.compile, warm", "Pyro SVI")
 
 
 def pyrovae_run(case, vae, data, steps: int) -> None:
-    """As a user calls it; epochs of whole batches that make up the steps."""
+    """As a user calls it; epochs of whole batches that make up the steps exactly."""
     import pyrovae as pv
     from pyrovae import estimators
 
     estimator = estimators.IWAE(case.particles) if case.particles > 1 else estimators.ELBO()
-    whole = data[: case.batch * min(steps, len(data) // case.batch)]
-    epochs = max(1, round(steps * case.batch / len(whole)))
+    most = len(data) // case.batch
+    batches = max(n for n in range(1, most + 1) if steps % n == 0)
+    whole, epochs = data[: case.batch * batches], steps // batches
     pv.fit(
         vae.model, vae.guide, whole, estimator=estimator, epochs=epochs, batch_size=case.batch,
         progress=False,
@@ -90,9 +91,8 @@ def numpyro_seconds(python: str, name: str, steps: int) -> float:
     """NumPyro's jitted epoch, from the first call to the last step, its compilation counted."""
     from cases import CASES
 
-    case = CASES[name]
-    sizes = map(str, (case.batch, 400, case.latent, case.particles))
-    command = [*shlex.split(python), str(HERE / "numpyro_step.py"), *sizes, "--total", str(steps)]
+    program = [*shlex.split(python), str(HERE / "numpyro_step.py"), CASES[name].for_numpyro()]
+    command = [*program, "--total", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 

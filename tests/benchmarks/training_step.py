@@ -207,9 +207,8 @@ def main() -> None:
             )
             contenders["pyrovae SVI, compiled"] = stock(case, fresh(), *common, drop_in=True)
         jitted = None
-        if arguments.numpyro and case.numpyro:
-            sizes = (case.batch, 400, case.latent, case.particles)
-            jitted = Subprocess(arguments.numpyro, HERE / "numpyro_step.py", *map(str, sizes))
+        if arguments.numpyro:
+            jitted = Subprocess(arguments.numpyro, HERE / "numpyro_step.py", case.for_numpyro())
             contenders[f"{jitted.version}, jitted epoch"] = jitted
         if case.shape == (784,):
             contenders["matrix products alone, torch's"] = floor(
