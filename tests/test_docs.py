@@ -130,3 +130,23 @@ def test_the_reference_lists_every_public_module():
     for module in filter(lambda module: hasattr(module, "__getattr__"), map(import_module, public)):
         for name in module.__all__:
             assert re.search(rf"^\.\. auto\w+:: {module.__name__}\.{name}$", pages, re.MULTILINE)
+
+
+def test_every_test_that_the_page_on_reliability_names_is_there():
+    """With its mark: *slow* where the whole test is slow."""
+    path, found = None, 0
+    for line in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").splitlines():
+        cells = line.split(" | ")
+        for file, name, slow in NAMED_TEST.findall(cells[2] if len(cells) == 4 else ""):
+            path = ROOT / "tests" / file if file else path
+            assert path is not None
+            assert path.is_file(), path
+            tests = {f.name: f for f in ast.parse(path.read_text()).body if hasattr(f, "args")}
+            if name:
+                marks = [ast.unparse(mark) for mark in tests[name].decorator_list]
+                assert ("pytest.mark.slow" in marks) == bool(slow), name
+            found += 1
+    assert found > 40
+
+
+NAMED_TEST = re.compile(r"`([\w/]*\.py|)(?:::(\w+))?`(?: \((slow)\))?")

@@ -44,6 +44,7 @@ WORLDS = {
     "unequal numbers": (5, 3, 100, (0.3, 0.02), 0.1, 0.5),
     "many seeds, few data": (10, 10, 50, (0.1, 0.1), 1.0, 1.0),
     "two seeds": (2, 2, 100, (0.15, 0.15), 0.5, 0.3),
+    "two seeds, unequal spreads": (2, 2, 100, (0.3, 0.02), 0.5, 0.3),
 }
 
 
@@ -51,8 +52,8 @@ WORLDS = {
 def test_interval_holds_the_true_difference_as_often_as_it_says(world):
     """800 sweeps of two equal models. The effects of data are 5 nats, shared and so paired away.
 
-    Allowed beside three binomial errors: 2 points for Satterthwaite's approximation. (4,000 sweeps
-    gave 0.94 to 0.95 in each of these worlds.)
+    Allowed beside three binomial errors: 2 points for Satterthwaite's approximation, and 6 where it
+    is at its worst. (4,000 sweeps gave 0.94 to 0.95 in each of these worlds, and there 0.895.)
     """
     first, second, size, spreads, datum, rest = WORLDS[world]
     generator, runs, hits, naive = np.random.default_rng(0), 800, 0, 0
@@ -67,7 +68,8 @@ def test_interval_holds_the_true_difference_as_often_as_it_says(world):
         single = one[0] - two[0]
         naive += abs(single.mean()) <= 1.98 * single.std(ddof=1) / math.sqrt(size)
     margin = 3 * math.sqrt(0.95 * 0.05 / runs)
-    assert 0.95 - 0.02 - margin < hits / runs < 0.95 + 0.01 + margin
+    allowed = 0.06 if world == "two seeds, unequal spreads" else 0.02
+    assert 0.95 - allowed - margin < hits / runs < 0.95 + 0.01 + margin
     # What one run of each says is far too sure of the models, unless the data decide.
     if world not in ("data decide", "many seeds, few data"):
         assert naive / runs < 0.8
