@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Model, check_size, check_spaces, join, unbound
-from pyrovae.models.joint import JointPosterior, as_recipe, conditional_prior
+from pyrovae.models.joint import as_recipe, conditional_prior
 from pyrovae.models.layers import BottomUp, Draw, Ladder, LayeredGuide, TopDown
 from pyrovae.nets import Recipe
 from pyrovae.posteriors import Posterior
@@ -147,22 +147,6 @@ class HierarchicalVAE(Model):
                     f"q(z{n} | {given}) = {part!r} on {space!r}. Give conditional= the family of "
                     "posterior=."
                 )
-
-    @property
-    def top_posterior(self) -> Any:
-        """The module from x to q(zL | x)."""
-        return self.posteriors.first
-
-    @property
-    def conditional(self) -> Any:
-        """The module from z2 to p(z1 | z2)."""
-        return self.conditionals[0]
-
-    @property
-    def low_posterior(self) -> JointPosterior:
-        """The module from x and z2 to q(z1 | x, z2), in a top-down guide."""
-        lower: Any = self.posteriors.lower
-        return lower[0]
 
     def model(self, x: Tensor) -> Tensor:
         """Generative program: the layers from the top down, and x given them, observed."""

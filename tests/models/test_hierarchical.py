@@ -48,7 +48,7 @@ class Both:
 
     def log_prob(self, z):
         z1, z2 = z[..., :1], z[..., 1:]
-        return self.vae.prior().log_prob(z2) + self.vae.conditional(z2).log_prob(z1)
+        return self.vae.prior().log_prob(z2) + self.vae.conditionals[0](z2).log_prob(z1)
 
 
 @pytest.fixture
@@ -76,11 +76,11 @@ def test_every_site_scores_as_written(vae, x):
     assert list(found.latents) == ["z2", "z1"]
     assert z1.value.shape == (7, 5, 2)
     assert z2.value.shape == (7, 5, 3)
-    above = log_normal(z2.value, vae.top_posterior(x))
-    seen = vae.low_posterior.features(x).clamp(min=0).expand(7, 5, 6)
-    below = log_normal(z1.value, vae.low_posterior.posterior(torch.cat([seen, z2.value], -1)))
+    above = log_normal(z2.value, vae.posteriors.first(x))
+    seen = vae.posteriors.lower[0].features(x).clamp(min=0).expand(7, 5, 6)
+    below = log_normal(z1.value, vae.posteriors.lower[0].posterior(torch.cat([seen, z2.value], -1)))
     top = (-0.5 * z2.value**2).sum(-1) - 1.5 * math.log(2 * math.pi)
-    low = log_normal(z1.value, vae.conditional(z2.value))
+    low = log_normal(z1.value, vae.conditionals[0](z2.value))
     logits = vae.likelihood.decoder(torch.cat([z1.value, z2.value], -1)).reshape(7, 5, 6)
     log_x = log_bernoulli(x.reshape(5, 6), logits)
     for got, wanted in (
@@ -165,7 +165,9 @@ def test_vamp_mixes_the_top_posterior():
     vae = shaken(pv.HierarchicalVAE((4,), (2, 2), prior=priors.Vamp(3), **NETS))
     x = vae.sample(4)
     site = draw(vae.model, vae.guide, 5, (x,)).latents["z2"]
-    each = [log_normal(site.value, vae.top_posterior(u[None])) for u in vae.prior.pseudo_inputs()]
+    each = [
+        log_normal(site.value, vae.posteriors.first(u[None])) for u in vae.prior.pseudo_inputs()
+    ]
     assert_close(site.log_p, torch.stack(each).exp().mean(0).log())
     assert_stock_gradients(vae, estimators.ELBO(3), x)
     assert_trains_everything(vae, vae.model, vae.guide, Trace_ELBO(), x)
@@ -198,7 +200,7 @@ def test_samples_follow_the_model(tiny):
     """
     torch.manual_seed(0)
     with torch.no_grad():
-        for p in (*tiny.conditional.parameters(), *tiny.likelihood.parameters()):
+        for p in (*tiny.conditionals[0].parameters(), *tiny.likelihood.parameters()):
             p *= 2  # so that z1 leans on z2, and x on both
     every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 4)
     truth = quadrature(
