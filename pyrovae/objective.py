@@ -171,8 +171,11 @@ class StockObjective(Objective):
         return report, loss
 
     def _plain_loss(self, beta: Tensor | None, arguments: tuple, kwargs: dict) -> float | None:
-        """The loss without beta at the draws to come, where beta is another one than 1."""
-        if beta is None or beta.item() == 1.0:
+        """The loss without beta at the draws to come, where the programs run with beta.
+
+        For a beta of 1, too: how many random tensors are drawn must not depend on its value.
+        """
+        if beta is None:
             return None
         nesting = self.estimator.max_plate_nesting
         with undisturbed(self.model, self.guide):
@@ -187,7 +190,7 @@ class StockObjective(Objective):
         bound = -loss.detach() / plate.scale
         unknown = torch.full_like(bound, float("nan"))
         report = Report(bound, unknown, unknown)
-        if plain is not None and beta is not None:
+        if plain is not None and beta is not None and beta.item() != 1.0:
             at_one = -plain / plate.scale
             kl = (bound - at_one) / (1.0 - beta)
             report = Report(bound, at_one + kl, kl)
@@ -247,12 +250,12 @@ def gradients_of(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | No
     """Gradients of a scalar, each in its parameter's memory layout; None where there is none."""
     wanted = [p for p in parameters if p.requires_grad] if loss.requires_grad else []
     found = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
-    by_id = {id(p): _like(g, p) for p, g in zip(wanted, found, strict=True) if g is not None}
+    by_id = {id(p): laid_out(g, p) for p, g in zip(wanted, found, strict=True) if g is not None}
     return [by_id.get(id(p)) for p in parameters]
 
 
-def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
-    # Fused optimisers want gradients laid out as their parameters are.
+def laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """A gradient in its parameter's memory layout, which fused optimisers want."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)

@@ -67,8 +67,8 @@ class Compiled:
         enabled: False runs the function itself.
         quiet: Whether to leave out the warnings.
         backend: Whether Inductor compiles the graphs: True, False, or ``"auto"`` for the first
-            layout of the arguments where ``calls`` calls pay for the compilation and a compiler is
-            installed.
+            arguments of some kinds (layouts and other values may vary) where ``calls`` calls pay
+            for the compilation and a compiler is installed.
         calls: How many calls to expect, if known.
         background: Whether ``"auto"`` compiles on CPU beside the first calls, which run the
             captured graph. The compiled one takes over at a call that graph and ``calls`` decide.
@@ -139,9 +139,12 @@ class Compiled:
         return pytree.tree_unflatten(found, entry.structure)
 
     def prepare(self, *args: Any) -> None:
-        """Capture the graph for such arguments, if they make one, without a call."""
+        """Capture the graph for such arguments, if they make one, without a call.
+
+        A compiler then builds for as many threads as it would inside :meth:`guarded`.
+        """
         if self.enabled:
-            with suppress(Uncapturable):
+            with suppress(Uncapturable), self.guarded():  # a call will say why there is no graph
                 self._entry(*pytree.tree_flatten((args, {})))
 
     @contextmanager
@@ -178,8 +181,7 @@ class Compiled:
     def stop(self, reason: str) -> None:
         """Let the function run itself from now on, and warn why."""
         self.enabled, self.reason = False, reason
-        self._entries.clear()
-        self._later = None
+        self.clear()
         self._warn(f"running eagerly, without a captured graph: {reason}")
 
     def _check_settings(self) -> None:
@@ -193,16 +195,15 @@ class Compiled:
         self.clear()
         self._changes += 1
         if self._changes > MOST_GRAPHS:
-            self.stop(
-                f"{changed} keeps changing, and a graph would freeze it; hold it in a tensor "
-                "instead"
-            )
+            advice = "a graph would freeze it; hold it in a tensor instead"
+            self.stop(f"{changed} keeps changing, and {advice}")
 
     def _entry(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Entry | None:
         """The graph for such arguments; None where the function has to run itself."""
-        others = tuple((type(x), x) for x in leaves if not isinstance(x, Tensor))
+        kinds = tuple(Tensor if isinstance(x, Tensor) else type(x) for x in leaves)
+        values = tuple(layout_of(x) if isinstance(x, Tensor) else x for x in leaves)
         try:
-            key = (tree, others, tuple(layout_of(x) for x in leaves if isinstance(x, Tensor)))
+            key = (tree, kinds), values
             found = self._entries.get(key)
         except TypeError:
             raise Uncapturable("an argument is neither a tensor nor hashable") from None
@@ -213,7 +214,7 @@ class Compiled:
         if len(self._entries) >= MOST_GRAPHS:
             self._warn(f"further batch shapes run eagerly: more than {MOST_GRAPHS} have been met")
             return None
-        first = all(known[:2] != key[:2] for known in self._entries)  # type: ignore[index]
+        first = all(known[0] != key[0] for known in self._entries)  # type: ignore[index]
         self._entries[key] = entry = self._capture(leaves, tree, first)
         if self._frozen is None:
             self._frozen = Frozen(*self.settings)
@@ -243,14 +244,16 @@ class Compiled:
             torch.set_num_threads(1)  # a compiler builds for the threads that there are now
         if (after := self._compile_after(graph, device, first)) is not None:
             lowered = decomposed(graph, tensors, self.decompositions or {})
-            self._apply_passes(lowered)
+            for change in self.passes:
+                change(lowered.module)
             now = self.calls_made >= after
             built = None if now else inductor.begin(lowered, tensors)
             self._later = _Later(after, graph, lowered, tensors, built)
             if now:
                 self._switch()
         if graph.kind == "captured":
-            self._apply_passes(graph)
+            for change in self.passes:
+                change(graph.module)
         if device == "cuda":
             try:
                 cuda.record(graph, tensors)
@@ -267,34 +270,23 @@ class Compiled:
         try:
             self.compile_seconds += inductor.compile_graph(lowered, tensors, built)
         except Exception as error:  # of many kinds; the captured graph is right without Inductor
-            self._warn(
-                "the step is captured but not compiled: Inductor failed with "
-                f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
-            )
+            said = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            self._warn(f"the step is captured but not compiled: Inductor failed with {said}")
         else:
             graph.become(lowered)
 
-    def _apply_passes(self, graph: Graph) -> None:
-        for change in self.passes:
-            change(graph.module)
-
     def _compile_after(self, graph: Graph, device: str, first: bool) -> int | None:
         """After how many calls the compiled graph takes over; None for never."""
-        after: int | None = None
         if self.backend is True:
-            after = 0
-        elif self.backend == "auto" and first:
+            if inductor.has_compiler(device):
+                return 0
+            why = f"no compiler for {device} is installed"
+            self._warn(f"the step is captured but not compiled: {why}")
+        elif self.backend == "auto" and first and inductor.has_compiler(device):
             if self.background and device == "cpu":
-                after = inductor.switch_after(graph, self.calls)
-            elif inductor.worth_compiling(graph, self.calls):
-                after = 0
-        if after is not None and not inductor.has_compiler(device):
-            if self.backend is True:
-                self._warn(
-                    f"the step is captured but not compiled: no compiler for {device} is installed"
-                )
-            return None
-        return after
+                return inductor.switch_after(graph, self.calls)
+            return 0 if inductor.worth_compiling(graph, self.calls) else None
+        return None
 
     def _warn(self, text: str) -> None:
         if text not in self._warned and not self.quiet:

@@ -5,6 +5,7 @@ change.
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pyrovae.compilation.places import MISSING
@@ -15,7 +16,7 @@ __all__ = ["MOST_BYTES", "Frozen"]
 MOST_BYTES = 2**20
 """Bytes of NumPy arrays that are looked at before a step, in a tenth of a millisecond."""
 
-_PLAIN = (bool, int, float, str, tuple, type(None), np.generic)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, torch.device)
 
 
 class Frozen:
@@ -101,4 +102,8 @@ def _content(array: np.ndarray) -> tuple[Any, ...]:
 
 
 def _same(new: Any, old: Any) -> bool:
-    return new is old or (isinstance(new, _PLAIN) and type(new) is type(old) and bool(new == old))
+    if new is old or type(new) is not type(old):
+        return new is old
+    if isinstance(new, tuple):  # may hold tensors, whose == is no truth
+        return len(new) == len(old) and all(map(_same, new, old))
+    return isinstance(new, _PLAIN) and bool(new == old)

@@ -166,7 +166,11 @@ class Step:
     def prepare(self, *batch: Any) -> None:
         """Capture the graph for such a batch, and take no step."""
         self._prepare()
-        self.compiled.prepare(self.beta if self.scaled else None, *batch)
+        factor = self.beta if self.scaled else None
+        if self.processes is None:
+            self.compiled.prepare(factor, *batch)
+        else:
+            self.processes.prepare(self.compiled, factor, batch)
 
     def gradients(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
         """Add the loss's gradients, not clipped, to the parameters' ``grad``; take no step."""
@@ -252,8 +256,10 @@ class Step:
         if beta != self._beta:
             self.beta.fill_(beta)
             self._beta = beta
-        # Once the scaled programs are captured they also serve beta = 1, exactly.
-        return self.beta if beta != 1.0 or self.scaled else None
+        # Once the scaled programs are captured they also serve beta = 1, exactly. An ELBO of Pyro's
+        # own would evaluate them once more.
+        kept = self.scaled and isinstance(self.objective.estimator, Estimator)
+        return self.beta if beta != 1.0 or kept else None
 
 
 def compiled_of(function: Callable[..., Any], of: Objective, **graphs: Any) -> Compiled:

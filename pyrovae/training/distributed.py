@@ -110,11 +110,22 @@ class Processes:
             beta: Factor on the KL term.
             batch: All of its rows, the same in each process.
         """
-        share: Any = compiled.function
-        share.prepare(beta, batch)
-        place = self.place(len(batch[0]))
-        flat, present = compiled(beta, place, *(tensor[place.rows] for tensor in batch))
+        mine, share = self._mine(compiled, beta, batch), compiled.function
+        share.compare(beta, batch)
+        flat, present = compiled(*mine)
         return share.whole(self.sum(flat), present)
+
+    def prepare(self, compiled: Compiled, beta: Tensor | None, batch: Sequence[Tensor]) -> None:
+        """Capture the graph that :meth:`evaluate` would run, without an evaluation."""
+        compiled.prepare(*self._mine(compiled, beta, batch))
+
+    def _mine(
+        self, compiled: Compiled, beta: Tensor | None, batch: Sequence[Tensor]
+    ) -> tuple[Any, ...]:
+        """The arguments of this process's share of a batch."""
+        compiled.function.prepare(beta, batch)
+        place = self.place(len(batch[0]))
+        return beta, place, *(tensor[place.rows] for tensor in batch)
 
     def judging(self, compiled: Compiled) -> Callable[..., tuple[Report, Tensor]]:
         """A function of beta and a batch to the report and the loss of all its rows."""

@@ -259,10 +259,11 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the checkpoint, if there is to be one, by the first of the processes."""
-        first = self.processes is None or self.processes.first
-        if self.outputs.checkpoint is not None and first:
+        if self.outputs.checkpoint is None:
+            return
+        if self.processes is None or self.processes.first:
             state.save(self, self.outputs.checkpoint)
-            self.outputs.saved()
+        self.outputs.saved()  # the others count steps and time, too
 
     def _stop(self) -> NoReturn:
         """End training after a signal; everything is saved."""

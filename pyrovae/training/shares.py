@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.objective import Evaluation, Objective, Report, clipped
+from pyrovae.objective import Evaluation, Objective, Report, clipped, laid_out
 from pyrovae.programs import undisturbed
 from pyrovae.training.draws import Layout, Place, SharedDraws, draw_layouts
 
@@ -44,15 +44,22 @@ class Share:
         self.objective, self.clip_norm, self.clip_value = objective, clip_norm, clip_value
         self.parameters = objective.parameters if gradients else []
         self.gradients = gradients
-        self.layouts: list[Layout | None] | None = None
+        # Whether beta scales: an ELBO of Pyro's own then evaluates the programs once more.
+        self.layouts: dict[bool, list[Layout | None]] = {}
         self.apart = False  # whether a sampler drew other numbers than one process would
+        self._compared = not gradients
 
     def __call__(
         self, beta: Tensor | None, place: Place, *rows: Tensor
     ) -> tuple[Tensor, tuple[bool, ...]]:
         """The flat tensor, and which parameters have a gradient."""
-        assert self.layouts is not None
-        with self.around(), SharedDraws(self.layouts, place) as draws:
+        with self.around():
+            return self._evaluate(beta, place, rows)
+
+    def _evaluate(
+        self, beta: Tensor | None, place: Place, rows: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[bool, ...]]:
+        with SharedDraws(self.layouts[beta is not None], place) as draws:
             if self.gradients:
                 report, loss, gradients = self.objective(beta, *rows)
             else:
@@ -71,42 +78,46 @@ class Share:
         used = [p for p, there in zip(self.parameters, present, strict=True) if there]
         *pieces, numbers = flat.split([*(p.numel() for p in used), 4])
         found = (g.reshape(p.shape).to(p.dtype) for g, p in zip(pieces, used, strict=True))
-        gradients = [_laid_out(next(found), p) if there else None
+        gradients = [laid_out(next(found), p) if there else None
                      for p, there in zip(self.parameters, present, strict=True)]  # fmt: skip
         gradients = clipped(gradients, self.clip_norm, self.clip_value)
         return Evaluation(Report(*numbers[:3]), numbers[3], gradients)
 
     def prepare(self, beta: Tensor | None, batch: Sequence[Tensor]) -> None:
-        """Find out where the data lie in the random tensors, and whether shares make up the whole.
+        """Find out where the data lie in the random tensors, by a batch of any values.
 
         Nothing is changed: neither the random state nor buffers.
         """
-        if self.layouts is not None:
+        if (beta is not None) in self.layouts:
             return
-        programs, num = (self.objective.model, self.objective.guide), len(batch[0])
+        num = len(batch[0])
 
         def run(size: int) -> None:
             index = torch.arange(size, device=batch[0].device) % num
             self.objective.report(beta, *(tensor[index] for tensor in batch))
 
-        with undisturbed(*programs):
+        with undisturbed(self.objective.model, self.objective.guide):
             particles = getattr(self.objective.estimator, "num_draws", 1)
-            self.layouts = draw_layouts(run, particles)
-            if self.gradients and num >= 4:
-                self._compare(beta, batch)
+            self.layouts[beta is not None] = draw_layouts(run, particles)
 
-    def _compare(self, beta: Tensor | None, batch: Sequence[Tensor]) -> None:
-        """Warn unless the halves of a batch give the gradient of the whole."""
-        num, state = len(batch[0]), torch.get_rng_state()
+    def compare(self, beta: Tensor | None, batch: Sequence[Tensor]) -> None:
+        """Warn, once, unless the halves of a batch give the gradient of the whole.
+
+        Nothing is changed. Networks are not rounded, since sums of rounded products depend on how
+        many data they are of.
+        """
+        num = len(batch[0])
+        if self._compared or num < 4:
+            return
+        self._compared = True
         half = num // 2
         places = (Place(0, 0, num, num),), (Place(0, 0, half, num), Place(1, half, num - half, num))
         found = []
         for some in places:
             total: Any = 0.0
             for place in some:
-                torch.set_rng_state(state)
                 with undisturbed(self.objective.model, self.objective.guide), torch.enable_grad():
-                    flat, _ = self(beta, place, *(tensor[place.rows] for tensor in batch))
+                    flat, _ = self._evaluate(beta, place, [x[place.rows] for x in batch])
                 total = total + flat[:-4].detach()
             found.append(total)
         whole, halves = found
@@ -126,10 +137,3 @@ _COUPLED = (
     "scale, FreeBits, Capacity or BetaTC, and each process sees its own rows only."
 )
 _SO = "Training is right, but its result depends on how many processes there are."
-
-
-def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """Fused optimisers want gradients laid out as their parameters are."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)

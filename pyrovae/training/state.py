@@ -81,8 +81,9 @@ def restore(trainer: "Trainer", path: Path) -> None:
     trainer.judged.resume(len(trainer.history) * getattr(trainer.valid, "num_batches", 0))
     if trainer.layout is not None:
         # The first layout that a step meets is the one that may be compiled: the same as before.
+        # Several processes run the programs on it, so it holds zeros, such as numbers of rows.
         trainer.step.prepare(
-            *(torch.empty_strided(shape, stride, dtype=dtype, device=device)
+            *(torch.empty_strided(shape, stride, dtype=dtype, device=device).zero_()
               for shape, stride, dtype in trainer.layout)
         )  # fmt: skip
     files.restore_random_states(state["random"], device, trainer.train.source)

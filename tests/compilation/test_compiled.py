@@ -303,6 +303,18 @@ def test_numbers_within_containers_and_objects_are_settings(holder, read, change
     assert compiled.reason is None
 
 
+def test_tuples_are_compared_by_value_and_their_tensors_by_identity():
+    holder, two, three = Holder(), torch.tensor(2.0), torch.tensor(3.0)
+    compiled = compile(lambda x: x * holder.pair[0] + holder.pair[1][0], settings=(holder,),
+                       backend=False)  # fmt: skip
+    for pair, graphs in [((two, (1.0,)), 1), ((two, (1.0,)), 1), ((three, (1.0,)), 2),
+                         ((three, (4.0,)), 3), ((torch.tensor(3.0), (4.0,)), 4)]:  # fmt: skip
+        holder.pair = pair
+        assert torch.equal(compiled(X), X * pair[0] + pair[1][0])
+        assert compiled._changes == graphs - 1
+    assert compiled.reason is None
+
+
 class Experiment:
     """A user's object with programs among its methods, and much that they never read."""
 

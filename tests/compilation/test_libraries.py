@@ -114,6 +114,37 @@ def test_a_resumed_run_switches_where_it_would_have(monkeypatch):
     assert recorded.events == ["begin", "switch", "switch"]
 
 
+def test_a_prepared_graph_is_built_for_the_threads_of_a_called_one(monkeypatch):
+    """Another number of threads is another library, whose sums differ in the last digits."""
+    Recorded(monkeypatch, after=3)
+    used, before = [], torch.get_num_threads()
+    monkeypatch.setattr(inductor, "begin", lambda *_: used.append(torch.get_num_threads()))
+    torch.set_num_threads(3)
+    try:
+        compile(lambda x: x * 2, calls=10).prepare(X)
+        called = compile(lambda x: x * 2, calls=10)
+        with called.guarded():
+            called(X)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert used == [1, 1]
+
+
+def test_one_graph_is_compiled_for_each_kind_of_arguments(monkeypatch):
+    """The first one, such as that of a whole batch, whatever values and shapes come after it."""
+    Recorded(monkeypatch, after=6)
+    compiled = compile(lambda scale, num, x: x * 2, calls=100)
+    for _ in range(4):
+        for num in (3, 2):
+            compiled(None, num, X[:num])
+    assert [graph.kind for graph in compiled.graphs] == ["compiled", "captured"]
+    compiled(torch.ones(()), 3, X)
+    compiled(torch.ones(()), 2, X)
+    kinds = [graph.kind for graph in compiled.graphs]
+    assert kinds == ["compiled", "captured", "compiled", "captured"]
+
+
 def test_a_failed_build_leaves_the_captured_graph(monkeypatch):
     Recorded(monkeypatch, after=1)
 

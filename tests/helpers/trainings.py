@@ -141,6 +141,9 @@ CASES = {
     "RWS": case(estimator=estimators.RWS(num_particles=4)),
     "SGD": case(optimizer=lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)),
     "Pyro's own ELBO": case(estimator=Trace_ELBO()),
+    "Pyro's own ELBO under beta": case(
+        estimator=Trace_ELBO(), beta=schedules.Linear(0.5, 1.0, steps=3)
+    ),
     "a loader": case(loader),
     "batch normalisation": plain(layers(lambda: nn.BatchNorm1d(8)), valid=black(11)),
     "FreeBits": case(estimator=estimators.FreeBits(nats=0.2)),

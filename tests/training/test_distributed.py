@@ -1,11 +1,18 @@
 """Training by several processes: the result is that of one, up to rounding."""
 
+import warnings
+
 import pytest
 import torch
 from helpers import trainings
 from helpers.together import ROOT, together
 
+from pyrovae import estimators, nets
+from pyrovae.models.vae import VAE
+from pyrovae.nets.precision import Bfloat16Networks
+from pyrovae.objective import objective
 from pyrovae.training.draws import Place, SharedDraws, draw_layouts
+from pyrovae.training.shares import Share
 
 SCRIPT = ROOT / "tests" / "helpers" / "trainings.py"
 UNEQUAL = {"batch normalisation", "gamma"}
@@ -39,6 +46,7 @@ QUICK = [
     "binarised anew",
     "dropout under particles",
     "GECO",
+    "Pyro's own ELBO under beta",
     "a loader",
     "batch normalisation",
     "gamma",
@@ -66,6 +74,36 @@ def test_two_processes_give_the_result_of_one_by_graphs(tmp_path, options):
 def test_five_processes_share_unequal_batches(tmp_path):
     together([SCRIPT, tmp_path, "capture=False", "elbo"], 5)
     compare("elbo", tmp_path, {"capture": False})
+
+
+def test_two_processes_go_on_within_an_epoch(tmp_path):
+    """Bit for bit, with the graph of a whole batch captured first, and with the same warnings."""
+    names = "captured", "FreeBits"
+    together([ROOT / "tests" / "helpers" / "resumed.py", tmp_path, *names])
+    for name in names:
+        every = [torch.load(tmp_path / f"{name}-{r}.pt", weights_only=True) for r in range(2)]
+        for found in every:
+            whole, resumed = found["whole"], found["resumed"]
+            assert resumed["taken"] == whole["taken"] - 2
+            assert resumed["graphs"] == (name == "captured")
+            assert str(resumed["rows"]) == str(whole["rows"])
+            assert resumed["warnings"] == whole["warnings"]
+            for key, value in whole["state"].items():
+                assert torch.equal(resumed["state"][key], value), key
+        assert every[0]["whole"]["looks"] == every[1]["whole"]["looks"]
+
+
+def test_rounded_networks_are_not_taken_for_data_that_depend_on_each_other():
+    """The product of a batch and those of its halves are rounded apart."""
+    torch.manual_seed(0)
+    vae = VAE((64,), 8, encoder=nets.MLP(128), decoder=nets.MLP(128))
+    x = torch.rand(128, 64).round()
+    of = objective(vae.model, vae.guide, estimators.ELBO(), list(vae.parameters()))
+    share = Share(of, around=Bfloat16Networks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        share.prepare(None, [x])
+        share.compare(None, [x])
 
 
 @pytest.mark.parametrize(
