@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
 from pyrovae.compilation import cuda, inductor, products
 from pyrovae.compilation.capture import Graph, Uncapturable, capture, decomposed, layout_of
 from pyrovae.compilation.frozen import Frozen
 from pyrovae.compilation.libraries import Library
+from pyrovae.compilation.nests import filled, leaves_of, rebuilder, taken_apart
 
 __all__ = ["MOST_GRAPHS", "Compiled", "compile"]
 
@@ -26,7 +26,7 @@ class _Entry(NamedTuple):
     """A graph, and how its outputs make up the function's result."""
 
     graph: Graph
-    structure: pytree.TreeSpec
+    rebuild: Callable[[Iterator[Any]], Any]
     fixed: list[Any]  # the leaves of the result that are no tensors; tensors stand as _TENSOR
     small: bool  # one thread does for it
 
@@ -122,9 +122,9 @@ class Compiled:
             self._check_settings()
         if not self.enabled:
             return self.function(*args, **kwargs)
-        leaves, tree = pytree.tree_flatten((args, kwargs))
+        leaves, structure = taken_apart(args, kwargs)
         try:
-            entry = self._entry(leaves, tree)
+            entry = self._entry(leaves, structure)
         except Uncapturable as error:
             result = self.function(*args, **kwargs)  # an error of the caller's shows itself here
             self.stop(str(error))
@@ -136,7 +136,7 @@ class Compiled:
             self._switch()
         outputs = iter(entry.graph(*(leaf for leaf in leaves if isinstance(leaf, Tensor))))
         found = [next(outputs) if leaf is _TENSOR else leaf for leaf in entry.fixed]
-        return pytree.tree_unflatten(found, entry.structure)
+        return entry.rebuild(iter(found))
 
     def prepare(self, *args: Any) -> None:
         """Capture the graph for such arguments, if they make one, without a call.
@@ -145,7 +145,7 @@ class Compiled:
         """
         if self.enabled:
             with suppress(Uncapturable), self.guarded():  # a call will say why there is no graph
-                self._entry(*pytree.tree_flatten((args, {})))
+                self._entry(*taken_apart(args, {}))
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -198,12 +198,12 @@ class Compiled:
             advice = "a graph would freeze it; hold it in a tensor instead"
             self.stop(f"{changed} keeps changing, and {advice}")
 
-    def _entry(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Entry | None:
+    def _entry(self, leaves: Sequence[Any], structure: Any) -> _Entry | None:
         """The graph for such arguments; None where the function has to run itself."""
         kinds = tuple(Tensor if isinstance(x, Tensor) else type(x) for x in leaves)
         values = tuple(layout_of(x) if isinstance(x, Tensor) else x for x in leaves)
         try:
-            key = (tree, kinds), values
+            key = (structure, kinds), values
             found = self._entries.get(key)
         except TypeError:
             raise Uncapturable("an argument is neither a tensor nor hashable") from None
@@ -215,24 +215,25 @@ class Compiled:
             self._warn(f"further batch shapes run eagerly: more than {MOST_GRAPHS} have been met")
             return None
         first = all(known[0] != key[0] for known in self._entries)  # type: ignore[index]
-        self._entries[key] = entry = self._capture(leaves, tree, first)
+        self._entries[key] = entry = self._capture(leaves, structure, first)
         if self._frozen is None:
             self._frozen = Frozen(*self.settings)
             if self._frozen.unfit:
                 raise Uncapturable(self._frozen.unfit)
         return entry
 
-    def _capture(self, leaves: list[Any], tree: pytree.TreeSpec, first: bool) -> _Entry:
+    def _capture(self, leaves: Sequence[Any], structure: Any, first: bool) -> _Entry:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         result: list[Any] = []
 
-        def flat(*given: Tensor) -> tuple[Tensor, ...]:
-            rest = iter(given)
-            filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            args, kwargs = pytree.tree_unflatten(filled, tree)
-            outputs, structure = pytree.tree_flatten(self.function(*args, **kwargs))
+        def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(inputs)
+            given = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            args, kwargs = filled(structure, given)
+            found = self.function(*args, **kwargs)
+            outputs = list(leaves_of(found))
             fixed = [_TENSOR if isinstance(output, Tensor) else output for output in outputs]
-            result[:] = [structure, fixed]
+            result[:] = [rebuilder(found), fixed]
             return tuple(output for output in outputs if isinstance(output, Tensor))
 
         graph = capture(flat, tensors, *self.settings)
@@ -259,8 +260,7 @@ class Compiled:
                 cuda.record(graph, tensors)
             except RuntimeError as error:  # an operation that waits for the host
                 self._warn(f"the step is not recorded as a CUDA graph: {error!r:.200}")
-        structure, fixed = result
-        return _Entry(graph, structure, fixed, small)
+        return _Entry(graph, *result, small)
 
     def _switch(self) -> None:
         """Let a captured graph go on as what the compiler made of it."""
