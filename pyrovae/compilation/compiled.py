@@ -260,7 +260,8 @@ class Compiled:
                 cuda.record(graph, tensors)
             except RuntimeError as error:  # an operation that waits for the host
                 self._warn(f"the step is not recorded as a CUDA graph: {error!r:.200}")
-        return _Entry(graph, *result, small)
+        rebuild, fixed = result
+        return _Entry(graph, rebuild, fixed, small)
 
     def _switch(self) -> None:
         """Let a captured graph go on as what the compiler made of it."""
