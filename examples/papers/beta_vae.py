@@ -3,6 +3,8 @@
 One VAE is trained for each beta, on Fashion-MNIST drawn black and white anew in each batch where
 its files are found, else on MNIST. The line of a run has rate (mean KL) and distortion (minus the
 mean of log p(x | z)) of held-out data, mutual information of z and the data, and active latents.
+Beside these stands the curve of the decoder that was trained at beta = 1, from one annealing run
+(Huang et al., 2020, arXiv:2008.06653): at each beta the best codes of that decoder.
 
     python examples/papers/beta_vae.py --seed 0
 
@@ -51,8 +53,25 @@ def main(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         nats = pv.where_the_nats_go(vae.model, vae.guide, test, num_particles=16)
         figures = {"rate": nats.mean("kl"), "distortion": -nats.mean("reconstruction")}
         figures |= {"information": nats.mean("mutual_information"), "active": nats.active_units}
-        lines.append(record(arguments, history, data=splits.name, beta=beta, **figures))
+        labels = {"data": splits.name, "codes": "guide"}
+        lines.append(record(arguments, history, **labels, beta=beta, **figures))
+        if beta == 1:
+            curve = annealed(vae, test[: 20 if arguments.quick else 200], arguments.quick)
+            labels["codes"] = "annealed"
+            lines += [record(arguments, history, **labels, **point) for point in curve]
     return lines
+
+
+def annealed(vae: pv.VAE, test: torch.Tensor, quick: bool) -> list[dict[str, float]]:
+    """Rate and distortion of the decoder's best codes, at the betas up to 1 that were trained."""
+    method = pv.AIS(50 if quick else 500, 16, schedule="linear", precision="program")
+    curve = pv.evidence.annealed_rate_distortion(vae.model, vae.guide, test, method=method)
+    points = curve.sel(beta=[beta for beta in BETAS if beta <= 1], method="nearest")
+    names = ("beta", "rate", "distortion")
+    return [
+        dict(zip(names, map(float, row), strict=True))
+        for row in zip(*(points[name].values for name in names), strict=True)
+    ]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from pyrovae.evidence.analysis.bdmc import Sandwich, bdmc
 from pyrovae.evidence.analysis.calibration import Calibration, calibration
+from pyrovae.evidence.analysis.compression import annealed_rate_distortion
 from pyrovae.evidence.analysis.conditional import Imputation, impute, observe_part
 from pyrovae.evidence.analysis.convergence import Convergence, convergence
 from pyrovae.evidence.analysis.nats import Nats, rate_distortion, where_the_nats_go
@@ -25,6 +26,7 @@ __all__ = [
     "impute",
     "log_marginal",
     "observe_part",
+    "annealed_rate_distortion",
     "rate_distortion",
     "where_the_nats_go",
 ]

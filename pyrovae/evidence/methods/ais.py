@@ -125,7 +125,7 @@ class AIS(Method):
         }
 
     def plan(self, inspection: Inspection) -> Plan:
-        with self._precision(inspection.device):
+        with self.in_precision(inspection.device):
             return plan(
                 inspection,
                 # A gradient holds on to what a plain run frees as it goes.
@@ -134,7 +134,8 @@ class AIS(Method):
                 density=self.start == "guide",
             )
 
-    def _precision(self, device: torch.device) -> Any:
+    def in_precision(self, device: torch.device) -> Any:
+        """The context in which programs run."""
         double = self.precision == "double" and device.type != "mps"  # which lacks float64
         return DoublePrecision() if double else nullcontext()
 
@@ -143,7 +144,7 @@ class AIS(Method):
             check_sites(replace(sampler, summed=None).select(slice(0, 1)).draw_prior(1))
 
         def anneal(some: Sampler) -> Estimate:
-            with self._precision(sampler.device):
+            with self.in_precision(sampler.device):
                 return Anneal(self, some).estimate()
 
         return estimate_pieces(sampler, plan, anneal, label=type(self).__name__)
@@ -161,7 +162,7 @@ class AIS(Method):
         """
 
         def anneal(some: Sampler, values: Values) -> Estimate:
-            with self._precision(sampler.device):
+            with self.in_precision(sampler.device):
                 return Anneal(self, some).estimate(values)
 
         return estimate_pieces(sampler, plan, anneal, exact, label=type(self).__name__)

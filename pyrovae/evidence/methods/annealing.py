@@ -1,6 +1,7 @@
 """Chains that walk from a start density to the posterior, or back."""
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SCALE_DRAWS", "Anneal", "check_sites"]
 
+Watch = Callable[[Tensor, Tensor], Any]
+
 SCALE_DRAWS = 64
 """Draws of the start density whose spread gives the length of a step."""
 
@@ -28,10 +31,16 @@ _LEAST_STEPS = 40  # least number of transitions of the whole warm-up
 
 
 class Anneal:
-    """Annealing of some of the data."""
+    """Annealing of some of the data.
 
-    def __init__(self, method: "AIS", sampler: Sampler):
-        self.method, self.sampler = method, sampler
+    Args:
+        method: Its settings.
+        sampler: The data.
+        last_beta: The end of the path.
+    """
+
+    def __init__(self, method: "AIS", sampler: Sampler, last_beta: float = 1.0):
+        self.method, self.sampler, self.last_beta = method, sampler, last_beta
         self.first = self._begin(SCALE_DRAWS, self._streams(1, SCALE_DRAWS))
         check_sites(self.first)
         self.dtype = self.first.log_likelihood.dtype
@@ -90,6 +99,13 @@ class Anneal:
                 estimate.columns[name] = -estimate.columns[name]
         return estimate
 
+    def forward(self, watch: Watch) -> AnnealingPath:
+        """Walk from the start, and let ``watch`` see each temperature."""
+        path = self.warm_up()
+        streams = self._streams(3, self.method.num_chains)
+        self.walk(self._start(streams), path, streams, backwards=False, watch=watch)
+        return path
+
     def _start(self, streams: DatumStreams) -> State:
         first = self._begin(streams.num_particles, streams)
         values = {name: value.detach() for name, value in first.random_values.items()}
@@ -107,21 +123,33 @@ class Anneal:
         return state
 
     def walk(
-        self, state: State, path: AnnealingPath, streams: DatumStreams, *, backwards: bool
+        self,
+        state: State,
+        path: AnnealingPath,
+        streams: DatumStreams,
+        *,
+        backwards: bool,
+        watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``(C, B)`` log weights of a walk from one end of the path to the other, and ``(B,)`` mean
         acceptance.
+
+        ``watch`` gets, at each temperature, the weights so far and the log ratio of the chains.
         """
         log_w = torch.zeros(
             state.log_ratio.shape, dtype=torch.float64, device=state.log_ratio.device
         )
         accepted, last = torch.zeros_like(log_w[0]), len(path.betas) - 1
+        if watch is not None:
+            watch(log_w, state.log_ratio)
         for t in range(last, 0, -1) if backwards else range(1, last + 1):
             log_w += (path.betas[t] - path.betas[t - 1]) * state.log_ratio
             here = t - 1 if backwards else t
             if 0 < here < last:
                 state, acceptance = self._move(state, path, here, streams)
                 accepted += acceptance.mean(0)
+            if watch is not None:
+                watch(log_w, state.log_ratio)
         return log_w, accepted / max(1, last - 1)
 
     def _move(
@@ -136,7 +164,8 @@ class Anneal:
         shape = "sigmoid" if method.schedule == "adaptive" else method.schedule
         kind: dict[str, Any] = {"dtype": torch.float64, "device": self.sampler.device}
         num_data = len(self.sampler)
-        betas = schedule(shape, num, **kind)[:, None].expand(num + 1, num_data).contiguous()
+        betas = self.last_beta * schedule(shape, num, **kind)
+        betas = betas[:, None].expand(num + 1, num_data).contiguous()
         log_step = torch.full((num_data,), -0.7, **kind)
         steps, spread = torch.ones_like(betas), torch.zeros_like(betas)
         if num == 1:
