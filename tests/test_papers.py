@@ -78,7 +78,7 @@ def test_rows_that_were_written_twice_stand_once(script, tmp_path):
     lines = [written(beta=beta, rate=rate) for beta, rate in ((0.5, 1.0), (1.0, 2.0), (0.5, 3.0))]
     (tmp_path / "beta_vae.jsonl").write_text("\n".join(lines))
     rows = script("table").table("beta_vae", tmp_path).splitlines()[2:4]
-    assert [row.split("|")[3:5] for row in rows] == [[" 0.5 ", " 3 "], [" 1 ", " 2 "]]
+    assert [row.split("|")[4:6] for row in rows] == [[" 0.5 ", " 3 "], [" 1 ", " 2 "]]
 
 
 def test_another_run_in_the_folder_is_refused(script, tmp_path):
