@@ -50,6 +50,7 @@ QUICK = [
     "a loader",
     "batch normalisation",
     "gamma",
+    "a hidden module",
 ]
 SLOW = [name for name in trainings.CASES if name not in QUICK]
 
