@@ -15,11 +15,11 @@ from torch.utils.data.distributed import DistributedSampler
 
 from pyrovae.compilation import Compiled
 from pyrovae.data.batches import Batches
+from pyrovae.data.hashing import content_hash
 from pyrovae.objective import Evaluation, Objective, Report
 from pyrovae.training.draws import Place
 from pyrovae.training.outputs import Outputs
 from pyrovae.training.shares import Share
-from pyrovae.training.weights import content_hash
 
 __all__ = ["LostProcess", "Processes", "rank_and_size"]
 
