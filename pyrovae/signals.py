@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["Stop", "Terminated", "deferred", "terminable"]
+__all__ = ["Stop", "Terminated", "deferred", "ignored", "terminable"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -48,10 +48,8 @@ def deferred() -> Iterator[Stop]:
         stop.received = number
         restore()
 
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, note)
+    for number in _heard():
+        before[number] = signal.signal(number, note)
     try:
         yield stop
     finally:
@@ -61,20 +59,39 @@ def deferred() -> Iterator[Stop]:
 
 
 @contextmanager
+def ignored() -> Iterator[None]:
+    """Let SIGINT and SIGTERM pass, as where another process answers them. Outside the main thread
+    nothing is changed.
+    """
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _heard()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heard() -> list[int]:
+    """Those of SIGINT and SIGTERM that this thread may handle: neither ignored nor handled outside
+    Python, where the handler could not be put back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    stops = signal.SIGINT, signal.SIGTERM
+    return [each for each in stops if signal.getsignal(each) not in (signal.SIG_IGN, None)]
+
+
+@contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM raise :class:`Terminated`, as SIGINT raises KeyboardInterrupt."""
 
     def terminate(*_: Any) -> NoReturn:
         raise Terminated
 
-    if threading.current_thread() is not threading.main_thread():
+    if signal.SIGTERM not in _heard():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
-    if before in (signal.SIG_IGN, None):
-        yield
-        return
-    signal.signal(signal.SIGTERM, terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:

@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 import pyrovae
 from pyrovae import files
+from pyrovae.data.hashing import content_hash
 from pyrovae.evidence.inspection import Inspection
 from pyrovae.evidence.methods.base import Estimate
 from pyrovae.programs import modules_of
 from pyrovae.training.distributed import Processes
-from pyrovae.training.weights import content_hash
 
 __all__ = ["Parts", "remove_parts"]
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from pyrovae.data.batches import Batches, as_batches
+from pyrovae.data.hashing import content_hash
 from pyrovae.data.rows import Rows, is_small
 from pyrovae.programs import Program
-from pyrovae.training.weights import content_hash
 
 __all__ = ["Column", "streamed"]
 

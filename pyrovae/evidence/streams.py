@@ -13,15 +13,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.data.rows import Rows
-from pyrovae.particles.random_operators import IN_PLACE, SAMPLERS
+from pyrovae.particles.random_operators import FACTORIES, IN_PLACE, LIKE, SAMPLERS
 
 BLOCK = 128
 """Particles of one datum that share a generator's seed. Pieces of work begin at multiples of it."""
 
 _aten = torch.ops.aten
 _FLATTEN = {_aten.view.default, _aten._unsafe_view.default}
-_FACTORIES = {_aten.rand.default: "uniform_", _aten.randn.default: "normal_"}
-_LIKE = {_aten.rand_like.default: "uniform_", _aten.randn_like.default: "normal_"}
 
 
 def data_keys(args: Sequence[Tensor | Rows], seed: int) -> np.ndarray:
@@ -135,12 +133,14 @@ class DatumStreams(TorchDispatchMode):
             place = self._place(shapes[0])
             if place and all(shape == shapes[0] for shape in shapes):
                 return self._per_datum(func, args, kwargs, place)
-        if func in _FACTORIES and self._place(args[0]):
-            out = torch.empty(args[0], **{k: v for k, v in kwargs.items() if k != "generator"})
-            return self._fill(out, getattr(_aten, _FACTORIES[func]).default, (), {})
-        if func in _LIKE and self._place(args[0].shape):
-            out = torch.empty_like(args[0], **kwargs)
-            return self._fill(out, getattr(_aten, _LIKE[func]).default, (), {})
+        kind = {name: value for name, value in kwargs.items() if name != "generator"}
+        if func in FACTORIES:
+            fill, size, dtype = FACTORIES[func]
+            if self._place(args[size]):
+                kind["dtype"] = kind.get("dtype") or dtype
+                return self._fill(torch.empty(args[size], **kind), fill, args[:size], {})
+        if func in LIKE and self._place(args[0].shape):
+            return self._fill(torch.empty_like(args[0], **kind), LIKE[func], args[1:], {})
         if func is _aten.multinomial.default:
             return self._multinomial(func, args, kwargs)
         return func(*args, **kwargs)

@@ -1,10 +1,13 @@
 """torch's operators that draw random numbers."""
 
+from typing import Any, NamedTuple
+
 import torch
 
-__all__ = ["IN_PLACE", "SAMPLERS", "UNSTEADY"]
+__all__ = ["FACTORIES", "IN_PLACE", "LIKE", "SAMPLERS", "UNSTEADY", "Factory"]
 
 _aten = torch.ops.aten
+_below, _between = _aten.random_.to, getattr(_aten.random_, "from")
 
 IN_PLACE = {
     _aten.normal_.default,
@@ -14,8 +17,49 @@ IN_PLACE = {
     _aten.log_normal_.default,
     _aten.geometric_.default,
     _aten.bernoulli_.float,
+    _aten.random_.default,
+    _below,
+    _between,
 }
 """Those that fill a tensor, element by element."""
+
+
+class Factory(NamedTuple):
+    """How a function makes a random tensor: it fills an empty one in place."""
+
+    fill: Any
+    size: int
+    """The place of the size among the arguments; those in front of it go to ``fill``."""
+    dtype: torch.dtype | None = None
+    """Of the tensor where none is given; None for torch's default."""
+
+
+FACTORIES = {
+    _aten.rand.default: Factory(_aten.uniform_.default, 0),
+    _aten.rand.generator: Factory(_aten.uniform_.default, 0),
+    _aten.randn.default: Factory(_aten.normal_.default, 0),
+    _aten.randn.generator: Factory(_aten.normal_.default, 0),
+    _aten.normal.float_float: Factory(_aten.normal_.default, 2),
+    _aten.randint.default: Factory(_below, 1, torch.int64),
+    _aten.randint.generator: Factory(_below, 1, torch.int64),
+    _aten.randint.low: Factory(_between, 2, torch.int64),
+    _aten.randint.low_generator: Factory(_between, 2, torch.int64),
+}
+"""Functions of a size."""
+
+LIKE = {
+    getattr(function, name): fill
+    for function, names, fill in (
+        (_aten.rand_like, ("default", "generator"), _aten.uniform_.default),
+        (_aten.randn_like, ("default", "generator"), _aten.normal_.default),
+        (_aten.randint_like, ("default", "generator"), _below),
+        (_aten.randint_like, ("low_dtype", "low_generator_dtype"), _between),
+        (_aten.bernoulli, ("p",), _aten.bernoulli_.float),
+    )
+    for name in names
+    if name in function.overloads()  # older versions of torch have fewer
+}
+"""Functions of a tensor whose layout alone counts, and how they fill an empty one like it."""
 
 UNSTEADY = {
     _aten.poisson.default,

@@ -8,7 +8,7 @@ import pyro.infer
 import torch
 from pyro.infer.util import is_validation_enabled
 from pyro.optim import PyroOptim
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.compilation import Compiled, compile
 from pyrovae.estimators import Estimator
@@ -76,6 +76,7 @@ class Step:
         processes: Those that take each step together
             (:class:`pyrovae.training.distributed.Processes`). The graph then ends at the gradients
             of this process's rows, and the update follows their sum.
+        modules: Those whose buffers a skipped step puts back; default what the programs show.
 
     Raises:
         TypeError: If the optimiser evaluates the loss itself, as ``LBFGS`` does.
@@ -99,6 +100,7 @@ class Step:
         clip_value: float | None = None,
         skip: bool = False,
         processes: Any = None,
+        modules: Sequence[nn.Module] | None = None,
     ):
         if networks not in ("full", "bfloat16"):
             raise ValueError(f"networks must be 'full' or 'bfloat16', found {networks!r}.")
@@ -132,7 +134,8 @@ class Step:
         self._rebuilt = self._looks = 0
         self._guarded = False
         self.skip, self.skipped = skip, 0
-        self._buffers = [b for m in modules_of(model, guide) for b in m.buffers()] if skip else []
+        held = modules_of(model, guide) if modules is None else modules
+        self._buffers = [b for m in held for b in m.buffers()] if skip else []
 
     def __call__(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
         """Take one step on a batch; ``beta`` scales the KL term."""

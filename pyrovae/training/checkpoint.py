@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,6 @@ def save(state: dict[str, Any], path: Path) -> None:
         with part.open("wb") as file:
             file.write(_FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
         if path.exists():
             path.replace(previous_of(path))
 

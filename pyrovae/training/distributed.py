@@ -2,10 +2,8 @@
 
 import atexit
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,12 +15,11 @@ from torch.utils.data.distributed import DistributedSampler
 
 from pyrovae.compilation import Compiled
 from pyrovae.data.batches import Batches
+from pyrovae.data.hashing import content_hash
 from pyrovae.objective import Evaluation, Objective, Report
-from pyrovae.programs import Program, modules_of
 from pyrovae.training.draws import Place
 from pyrovae.training.outputs import Outputs
 from pyrovae.training.shares import Share
-from pyrovae.training.weights import content_hash
 
 __all__ = ["LostProcess", "Processes", "rank_and_size"]
 
@@ -63,12 +60,11 @@ class Processes:
     def __init__(self, device: torch.device):
         self.device = device
         if not dist.is_initialized():
-            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             # After a restart the store may still hold the addresses of processes that are gone.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store, rank, size = next(rendezvous("env://"))
             named = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
-            dist.init_process_group(backend, store=named, rank=rank, world_size=size)
+            dist.init_process_group(_backend(), store=named, rank=rank, world_size=size)
             atexit.register(_leave)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
@@ -144,25 +140,10 @@ class Processes:
         """Give tensors the values that they have in the first process."""
         with torch.no_grad():
             for tensor in tensors:
-                held = tensor.detach().contiguous()
-                self._collective(lambda held=held: dist.broadcast(held, 0))
+                held = tensor.detach().clone(memory_format=torch.contiguous_format)
+                content = held.reshape(-1).view(torch.uint8)  # not every dtype can be sent
+                self._collective(lambda content=content: dist.broadcast(content, 0))
                 tensor.copy_(held)
-
-    @contextmanager
-    def signals_to_the_first(self) -> Iterator[None]:
-        """Let the first process alone follow SIGINT and SIGTERM: the others go on with the steps
-        that it takes, and end with it.
-        """
-        if self.first or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        stops = signal.SIGINT, signal.SIGTERM
-        before = [signal.signal(each, signal.SIG_IGN) for each in stops]
-        try:
-            yield
-        finally:
-            for each, handler in zip(stops, before, strict=True):
-                signal.signal(each, handler)
 
     def outputs(self, outputs: Outputs) -> Outputs:
         """The first process writes the log and shows progress; it alone is asked to stop."""
@@ -173,7 +154,7 @@ class Processes:
 
     def begin(
         self,
-        programs: Sequence[Program],
+        modules: Sequence[nn.Module],
         parameters: Sequence[Tensor],
         train: Batches,
         valid: Batches | None,
@@ -182,7 +163,7 @@ class Processes:
         self._check_data(train, "train")
         if valid is not None:
             self._check_data(valid, "valid")
-        buffers = [b for module in modules_of(*programs) for b in module.buffers()]
+        buffers = [b for module in modules for b in module.buffers()]
         self.take_over([*parameters, *buffers])
 
     def _decided(self, decide: Callable[..., Any] | None) -> Callable[..., bool] | None:
@@ -245,10 +226,35 @@ class Processes:
         try:
             work()
         except RuntimeError as error:
+            said = re.sub(r"^\[\S+\] ", "", str(error).strip())  # without a line of torch's source
+            if not any(sign in said.lower() for sign in _LOST):
+                raise
             raise LostProcess(
-                "Another process of this training has ended or does not answer. Its own message "
-                "says why. Go on from the last checkpoint."
+                "Another process of this training has ended or does not answer "
+                f"({said.splitlines()[0]:.200}). Its own message says why. Go on from the last "
+                "checkpoint."
             ) from error
+
+
+_LOST = (
+    "connection",
+    "broken pipe",
+    "pair closure",
+    "timed out",
+    "timeout",
+    "remote process exited",
+    "remote error",
+    "communicator was aborted",
+)
+"""Of what gloo and NCCL say where the other end is gone."""
+
+
+def _backend() -> str:
+    """By the machine, not by the device: the command line meets the others before it knows where
+    the model will be.
+    """
+    cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    return "cpu:gloo,cuda:nccl" if cuda else "gloo"
 
 
 def _leave() -> None:

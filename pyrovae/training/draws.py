@@ -8,25 +8,11 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.particles.random_operators import IN_PLACE, UNSTEADY
+from pyrovae.particles.random_operators import FACTORIES, IN_PLACE, LIKE, UNSTEADY
 
 __all__ = ["Layout", "Place", "SharedDraws", "draw_layouts"]
 
 _aten = torch.ops.aten
-_FILLING = IN_PLACE | {_aten.random_.default, _aten.random_.to}
-_FACTORIES = {
-    _aten.rand.default: 0,
-    _aten.rand.generator: 0,
-    _aten.randn.default: 0,
-    _aten.randn.generator: 0,
-    _aten.randint.default: 1,
-    _aten.randint.low: 2,
-}
-"""Functions of a size, and its place among the arguments."""
-_LIKE = {
-    _aten.rand_like.default: _aten.rand.default,
-    _aten.randn_like.default: _aten.randn.default,
-}
 _STEADY = {
     _aten.bernoulli.default: 0.5,
     _aten.normal.Tensor_Tensor: 1.0,
@@ -81,7 +67,7 @@ class _Shapes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             shape = _shape(func, args)
-            strides = args[0].stride() if func in _FILLING else [0] * len(shape or ())
+            strides = args[0].stride() if func in IN_PLACE else [0] * len(shape or ())
             self.found.append(shape)
             self.orders.append(tuple(sorted(range(len(strides)), key=lambda i: -strides[i])))
         return func(*args, **(kwargs or {}))
@@ -130,8 +116,8 @@ def _layout(two: Any, three: Any, order: tuple[int, ...], num_particles: int) ->
 
 def _shape(func: Any, args: Any) -> tuple[int, ...] | None:
     """The shape of a random tensor, without the categories of a multinomial one."""
-    if func in _FACTORIES:
-        return tuple(args[_FACTORIES[func]])
+    if func in FACTORIES:
+        return tuple(args[FACTORIES[func].size])
     if func is _aten.randperm.default:
         return (args[0],)
     tensor = next((a for a in args if isinstance(a, Tensor)), None)
@@ -177,16 +163,17 @@ class SharedDraws(TorchDispatchMode):
         self.count += 1
         if layout is None or self.place.num == self.place.total:
             return func(*args, **kwargs)
-        if func in _FILLING:
+        if func in IN_PLACE:
             whole = func(self._empty(args[0], layout), *args[1:], **kwargs)
             return args[0].copy_(self._keep(whole, layout))
-        if func in _FACTORIES:
-            place = _FACTORIES[func]
+        if func in FACTORIES:
+            place = FACTORIES[func].size
             shape = self._whole(args[place], layout)
             whole = func(*args[:place], shape, *args[place + 1 :], **kwargs)
             return self._keep(whole, layout).contiguous()
-        if func in _LIKE:
-            whole = _LIKE[func](self._whole(args[0].shape, layout), **_kind(args[0], kwargs))
+        if func in LIKE:
+            empty = torch.empty(self._whole(args[0].shape, layout), **_kind(args[0], kwargs))
+            whole = LIKE[func](empty, *args[1:], generator=kwargs.get("generator"))
             return self._keep(whole, layout).contiguous()
         if func in _STEADY:
             filled = [self._fill(a, layout, _STEADY[func]) for a in args]
@@ -255,5 +242,6 @@ _CHANGED = (
 
 
 def _kind(like: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-    given = {k: v for k, v in kwargs.items() if v is not None and k != "memory_format"}
+    left = {"generator", "memory_format"}
+    given = {k: v for k, v in kwargs.items() if v is not None and k not in left}
     return {"dtype": like.dtype, "device": like.device, **given}

@@ -30,6 +30,7 @@ from pyrovae.programs import (
     store_as_found,
 )
 from pyrovae.schedules import Constant, Schedule
+from pyrovae.signals import ignored
 from pyrovae.svi import Networks, Step
 from pyrovae.training.distributed import Processes
 from pyrovae.training.history import History, NonFiniteLoss
@@ -159,8 +160,8 @@ def fit(
         stack.enter_context(store_as_found(model, guide))
         for module in modules_of(model, guide):
             module.to(where)
-        if processes is not None:
-            stack.enter_context(processes.signals_to_the_first())
+        if processes is not None and not processes.first:
+            stack.enter_context(ignored())  # the others end with the first
         stack.enter_context(torch.random.fork_rng([where] if where.type == "cuda" else []))
         stack.enter_context(_own_random_state(seed))
         like = next((p for m in modules_of(model, guide) for p in m.parameters()), None)
@@ -182,7 +183,7 @@ def fit(
                 "The programs have no parameters to train. Declare them by nn.Module or pyro.param."
             )
         if processes is not None:
-            processes.begin(programs, parameters, train_data, valid_data)
+            processes.begin(modules, parameters, train_data, valid_data)
         # Validation of distributions would cost more than the step, and was done above once.
         stack.enter_context(pyro.validation_enabled(False))
         lr_schedule = lr if isinstance(lr, Schedule) else Constant(lr)
@@ -200,6 +201,7 @@ def fit(
             steps=epochs * train_data.num_batches,
             networks=networks,
             processes=processes,
+            modules=modules,
             **how,
         )
         trainer = Trainer(

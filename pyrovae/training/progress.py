@@ -46,16 +46,14 @@ class Progress:
         self.bar.update()
         if not self.bar.disable and time.monotonic() - self._shown > _EVERY:
             self._shown = time.monotonic()
-            seen = tally.latest()
-            names = {"bound": "train_bound", "kl": "kl", "beta": "beta"}
-            shown = {name: f"{seen[key]:.4g}" for name, key in names.items() if key in seen}
-            self._show(epoch, shown)
+            self._show(epoch, tally.latest())
 
     def row(self, row: dict[str, float], has_valid: bool) -> None:
         """Show the numbers of a finished epoch."""
         self.valid = f"{row['valid_bound']:.2f}" if has_valid else "none"
-        names = {"bound": "train_bound", "kl": "kl", "beta": "beta"}
-        self._show(int(row["epoch"]) - 1, {name: f"{row[key]:.4g}" for name, key in names.items()})
+        self._show(int(row["epoch"]) - 1, row)
 
-    def _show(self, epoch: int, shown: dict[str, str]) -> None:
+    def _show(self, epoch: int, seen: dict[str, float]) -> None:
+        names = {"bound": "train_bound", "kl": "kl", "beta": "beta"}
+        shown = {name: f"{seen[key]:.4g}" for name, key in names.items() if key in seen}
         self.bar.set_postfix({"epoch": f"{epoch + 1}/{self.epochs}", **shown, "valid": self.valid})

@@ -1,13 +1,11 @@
 """Everything that training changes, to keep a copy of and to put back."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Weights", "content_hash"]
+__all__ = ["Weights"]
 
 
 class Weights:
@@ -28,13 +26,3 @@ class Weights:
         """Put the values of an earlier :meth:`copy` back."""
         for tensor, value in zip(self.tensors, values, strict=True):
             tensor.copy_(value)
-
-
-def content_hash(tensors: Iterable[Tensor], size: int = 8) -> bytes:
-    """A hash of so many bytes of the kinds, shapes and values of tensors."""
-    digest = hashlib.blake2b(digest_size=size)
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        digest.update(memoryview(content))
-    return digest.digest()

@@ -16,7 +16,7 @@ import pyrovae as pv
 from pyrovae import nets, posteriors, priors
 from pyrovae.evidence import AIS, ImportanceSampling
 from pyrovae.evidence.methods.double import DoublePrecision
-from pyrovae.evidence.streams import DatumStreams
+from pyrovae.evidence.streams import DatumStreams, data_keys
 
 PAIRS = {
     "normal": (priors.StandardNormal(), posteriors.DiagonalNormal()),
@@ -266,3 +266,34 @@ def test_programs_that_run_for_one_particle_at_a_time(num_particles):
     pytest.importorskip("pyrovae.particles.running")
     owner, method = OneByOne(), ImportanceSampling(num_particles)
     changes_nothing(owner.model, owner.guide, points()[:4], method)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda *size: torch.randn(*size),
+        lambda *size: torch.randn(*size, generator=torch.Generator().manual_seed(3)),
+        lambda *size: torch.rand(*size, generator=torch.Generator().manual_seed(3)),
+        lambda *size: torch.rand_like(torch.ones(*size)),
+        lambda *size: torch.normal(1.0, 2.0, size),
+        lambda *size: torch.empty(*size).random_(),
+        lambda *size: torch.empty(*size).random_(99),
+        lambda *size: torch.empty(*size, dtype=torch.int32).random_(-9, 99),
+        lambda *size: torch.randint(99, size),
+        lambda *size: torch.randint(-9, 99, size),
+        lambda *size: torch.randint(99, size, generator=torch.Generator().manual_seed(3)),
+        lambda *size: torch.randint_like(torch.ones(*size), 99),
+        lambda *size: torch.randint_like(torch.ones(*size), -9, 99),
+        lambda *size: torch.bernoulli(torch.ones(*size), 0.5),
+    ],
+)
+def test_every_kind_of_random_tensor_belongs_to_its_data(draw):
+    """Data on their own get the numbers that they get among others, of the same dtype."""
+    keys = data_keys((torch.arange(6.0),), 0)
+    with DatumStreams(keys, 9):
+        whole = draw(9, 6, 5)
+    with DatumStreams(keys[2:4], 9):
+        some = draw(9, 2, 5)
+    assert torch.equal(whole[:, 2:4], some)
+    assert whole.dtype == draw(9, 6, 5).dtype
+    assert len(whole.unique()) > 1

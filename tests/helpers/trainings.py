@@ -89,6 +89,38 @@ class Gamma(nn.Module):
             pyro.sample("z", dist.Gamma(shape, rate))
 
 
+class Scale(nn.Module):
+    """A factor that differs between processes until they begin."""
+
+    def __init__(self):
+        super().__init__()
+        value = 1.0 + int(os.environ.get("RANK", 0))
+        self.register_buffer("value", torch.tensor(value, dtype=torch.float64))
+
+    def forward(self, x):
+        return x * self.value
+
+
+class Hiding(nn.Module):
+    """Programs with a module where no attribute shows it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(DATA, LATENT).double()
+        self.parts = {"scale": Scale()}
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(LATENT), 1.0).to_event(1))
+            mean = z.sum(-1, keepdim=True).expand(-1, DATA)
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.net(self.parts["scale"](x)), 1.0).to_event(1))
+
+
 def loader():
     """A shuffled loader with a generator of its own, and labels that nobody takes."""
     generator = torch.Generator().manual_seed(5)
@@ -148,6 +180,7 @@ CASES = {
     "batch normalisation": plain(layers(lambda: nn.BatchNorm1d(8)), valid=black(11)),
     "FreeBits": case(estimator=estimators.FreeBits(nats=0.2)),
     "gamma": lambda: (Gamma(), {"train": data()}),
+    "a hidden module": lambda: (Hiding(), {"train": data()}),
 }
 
 

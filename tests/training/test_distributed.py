@@ -50,6 +50,7 @@ QUICK = [
     "a loader",
     "batch normalisation",
     "gamma",
+    "a hidden module",
 ]
 SLOW = [name for name in trainings.CASES if name not in QUICK]
 
@@ -115,6 +116,13 @@ def test_rounded_networks_are_not_taken_for_data_that_depend_on_each_other():
         lambda x: torch.empty(len(x)).exponential_(2.0),
         lambda x: torch.rand_like(x),
         lambda x: torch.randint(0, 9, (len(x), 4)),
+        lambda x: torch.randint(2, 9, (3, len(x)), generator=torch.default_generator),
+        lambda x: torch.randint_like(x, 9),
+        lambda x: torch.randint_like(x, 2, 9),
+        lambda x: torch.empty(len(x), 2).random_(),
+        lambda x: torch.empty(len(x), 2).random_(2, 9),
+        lambda x: torch.normal(1.0, 2.0, (len(x), 2)),
+        lambda x: torch.bernoulli(x, 0.3),
         lambda x: torch.bernoulli(x.expand(3, -1)),
         lambda x: torch.normal(x, torch.ones(len(x))),
         lambda x: torch.multinomial(torch.stack([x, 1 - x], 1) + 0.1, 1)[:, 0],

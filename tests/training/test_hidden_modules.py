@@ -87,3 +87,17 @@ def test_modules_are_in_training_mode_while_training(x):
     before = holder.norm.running_mean.clone()
     fit(holder.model, holder.guide, x, epochs=1)
     assert not torch.equal(holder.norm.running_mean, before)
+
+
+def test_a_skipped_step_leaves_running_statistics_alone(x):
+    """Of three steps the second one sees an infinite datum."""
+    holder = Holder()
+
+    def spoiled(batch):
+        return batch.where(batch != x[8], torch.inf)
+
+    history = fit(holder.model, holder.guide, x, transform=spoiled, nonfinite="skip", epochs=1,
+                  batch_size=8, shuffle=False, capture=False)  # fmt: skip
+    assert history.rows[0]["skipped"] == 1
+    assert holder.norm.running_mean.isfinite().all()
+    assert holder.norm.num_batches_tracked == 2
