@@ -25,6 +25,7 @@ from pyrovae.programs import (
     alone,
     check_data,
     evaluation_mode,
+    floating_parameter,
     parameters_of,
     store_as_found,
 )
@@ -207,9 +208,7 @@ def _reference(
 
 def _on_device(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
     """The data in the precision and place of the modules behind the programs."""
-    from pyrovae.programs import modules_of
-
-    like = next((p for m in modules_of(guide, model) for p in m.parameters()), None)
+    like = floating_parameter(guide, model)
     if like is None:
         return as_tensors(data, program=model)
     return as_tensors(data, device=like.device, dtype=like.dtype, program=model)
