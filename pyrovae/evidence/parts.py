@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from torch import Tensor
 from tqdm import tqdm
 
-import pyrovae
 from pyrovae import files
+from pyrovae.evidence.identity import identity
 from pyrovae.evidence.inspection import Inspection
 from pyrovae.evidence.methods.base import Estimate
-from pyrovae.programs import modules_of
 from pyrovae.training.distributed import Processes
-from pyrovae.training.weights import content_hash
 
 __all__ = ["Parts", "remove_parts"]
 
@@ -37,9 +33,9 @@ _NAME = re.compile(r"[0-9a-f]{16}-\d+-\d+-\d+\.safetensors")
 class Parts:
     """The parts of one estimate in a folder.
 
-    Each file has a name made of everything that its numbers depend on: weights, data, method,
-    settings and seed. It is written whole to another name and renamed. So a part that is there is
-    right, and is not evaluated again.
+    Each file has a name made of everything that its numbers depend on: programs, weights, data,
+    method, settings and seed. It is written whole to another name and renamed. So a part that is
+    there is right, and is not evaluated again.
 
     Where ``torchrun`` has started several processes, each evaluates its share of the parts, and
     waits for the others.
@@ -53,13 +49,13 @@ class Parts:
     def __init__(self, folder: str | os.PathLike, inspection: Inspection, method: Any):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.identity = _identity(inspection, method)
+        self.identity = identity(inspection, method)
         self.progress = inspection.progress
         self.calls = 0
         self.processes = Processes.join(torch.device("cpu"))
         if self.processes is not None:
             number = torch.tensor(list(bytes.fromhex(self.identity)))
-            what = "weights, data, method or seed"
+            what = "programs, weights, data, method or seed"
             self.processes.check_same([number], what, "Give all of them the same.")
 
     def estimate(
@@ -137,35 +133,3 @@ def _checksum(columns: dict[str, np.ndarray]) -> str:
         digest.update(f"{name} {columns[name].dtype} {columns[name].shape}".encode())
         digest.update(np.ascontiguousarray(columns[name]).tobytes())
     return digest.hexdigest()
-
-
-def _identity(inspection: Inspection, method: Any) -> str:
-    """A hash of everything that the numbers depend on."""
-    known = {
-        "method": repr(method),
-        "settings": method.settings(),
-        "seed": inspection.seed,
-        "data": inspection.fingerprint,
-        "memory": inspection.memory_budget,
-        "nesting": inspection.max_plate_nesting,
-        "device": inspection.device.type,
-        "versions": [pyrovae.__version__, torch.__version__],
-    }
-    weights = _weights(inspection)
-    known["names"] = [name for name, _ in weights]
-    known["weights"] = content_hash((tensor for _, tensor in weights), 16).hex()
-    text = json.dumps(known, sort_keys=True).encode()
-    return hashlib.blake2b(text, digest_size=8).hexdigest()
-
-
-def _weights(inspection: Inspection) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers of the modules behind the programs, and Pyro's own parameters."""
-    found: dict[int, tuple[str, Tensor]] = {}
-    for module in modules_of(inspection.model, inspection.guide):
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            found.setdefault(id(tensor), (name, tensor))
-    store = dict(pyro.get_param_store().named_parameters())
-    for name in sorted(store):
-        if not isinstance(store[name], torch.nn.Parameter):  # those belong to some module
-            found.setdefault(id(store[name]), (name, store[name]))
-    return list(found.values())
