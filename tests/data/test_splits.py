@@ -45,7 +45,10 @@ def test_labels_that_are_no_conditions_stop_only_who_asks(tmp_path):
     for labels, message in (
         (None, "x has no labels for each of its parts.*'train_labels'"),
         (np.arange(12) - 1, r"counted from 0, found -1 in the test part of x"),
-        (np.where(np.arange(12) < 11, np.arange(12) / 2, np.nan), "NaN or infinite covariates"),
+        (
+            np.where(np.arange(12) < 11, np.arange(12) / 2, np.nan),
+            "Covariates in .* hold NaN or infinite values, in 1 of",
+        ),
     ):
         arrays = {} if labels is None else {"labels": labels}
         np.savez(tmp_path / "x.npz", x=x, **arrays)
