@@ -132,8 +132,6 @@ def _measure(
 
     single = num_particles is None or isinstance(num_particles, Integral)
     counts: list[Any] = [num_particles] if single else list(num_particles)  # type: ignore[arg-type]
-    if not counts or not all(count is None or is_count(count) for count in counts):
-        raise ValueError(f"num_particles must be positive integers, found {num_particles!r}.")
     tables = []
     bar = tqdm(total=len(counts) * len(estimators), desc="compare", disable=not progress)
     with bar, pyro.validation_enabled(False):
