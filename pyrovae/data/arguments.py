@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pyrovae.data.arrays import as_tensor, check_finite
+from pyrovae.data.arrays import NoArray, as_tensor, check_finite
 from pyrovae.data.loaders import gathered
 from pyrovae.data.rows import Rows, is_small, rows_of
 from pyrovae.programs import Program, floating_parameter, unwrapped
@@ -93,7 +94,7 @@ def as_tensors(
 
 def for_programs(args: Sequence[Any], programs: Sequence[Program]) -> tuple[Any, ...]:
     """Positional arguments of programs, arrays of any kind as tensors in the precision and place of
-    the parameters; numbers and other settings as they are.
+    the parameters; numbers, dictionaries and other settings as they are.
 
     Raises:
         TypeError, ValueError: As :func:`~pyrovae.data.arrays.as_tensor`.
@@ -102,9 +103,10 @@ def for_programs(args: Sequence[Any], programs: Sequence[Program]) -> tuple[Any,
     found = []
     for item in args:
         if item is not None and not isinstance(item, int | float | str):
-            item = as_tensor(item[:] if isinstance(item, Rows) else item, "The data")
-            if like is not None:
-                item = item.to(device=like.device, dtype=_kept(item, like.dtype))
+            with suppress(NoArray):  # a setting, such as a dictionary or a function
+                item = as_tensor(item[:] if isinstance(item, Rows) else item, "The data")
+                if like is not None:
+                    item = item.to(device=like.device, dtype=_kept(item, like.dtype))
         found.append(item)
     return tuple(found)
 

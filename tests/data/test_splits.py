@@ -173,3 +173,12 @@ def test_take_is_a_subset_of_all_classes(tmp_path):
     assert torch.equal(few.test, full.take(60).test)
     with pytest.raises(ValueError, match="limit"):
         full.take(0)
+
+
+def test_a_data_set_is_no_array():
+    """What to give in its place; a data set would stand for all arguments."""
+    items = torch.utils.data.TensorDataset(torch.ones(9, 2), torch.arange(9))
+    for given in (items, torch.utils.data.DataLoader(items)):
+        with pytest.raises(TypeError, match=r"where one array is expected.*dataset\.tensors"):
+            data.split(given)
+    assert data.split(*items.tensors).labels is not None
