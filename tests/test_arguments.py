@@ -63,6 +63,27 @@ def test_estimators(name):
     assert ESTIMATORS[name]().bound(vae.model, vae.guide, torch.as_tensor(array())).shape == (12,)
 
 
+def test_settings_reach_the_programs_as_they_are():
+    """Whatever is no array: a dictionary, a function, an object."""
+    vae, seen = make(), []
+    settings = {"weight": 1.0}, abs, vae, "text", 3, None
+
+    def model(x, *given):
+        seen.append(given)
+        return vae.model(x)
+
+    def guide(x, *given):
+        seen.append(given)
+        return vae.guide(x)
+
+    found = estimators.ELBO().bound(model, guide, array(), *settings)
+    assert found.shape == (12,)
+    assert len(seen) >= 2
+    assert all(one is other for given in seen for one, other in zip(given, settings, strict=True))
+    with pytest.raises(TypeError, match="can be read once only"):
+        estimators.ELBO().bound(vae.model, vae.guide, iter(array()))
+
+
 FIT = [
     {"epochs": INT(1), "batch_size": INT(5), "seed": INT(3), "patience": INT(2)},
     {"lr": SINGLE(1e-3), "clip_norm": FLOAT(1.0), "beta": SINGLE(0.5), "seed": np.uint8(3)},

@@ -25,6 +25,7 @@ from pyrovae.programs import (
     alone,
     check_data,
     evaluation_mode,
+    floating_parameter,
     parameters_of,
     store_as_found,
 )
@@ -131,8 +132,6 @@ def _measure(
 
     single = num_particles is None or isinstance(num_particles, Integral)
     counts: list[Any] = [num_particles] if single else list(num_particles)  # type: ignore[arg-type]
-    if not counts or not all(count is None or is_count(count) for count in counts):
-        raise ValueError(f"num_particles must be positive integers, found {num_particles!r}.")
     tables = []
     bar = tqdm(total=len(counts) * len(estimators), desc="compare", disable=not progress)
     with bar, pyro.validation_enabled(False):
@@ -207,9 +206,7 @@ def _reference(
 
 def _on_device(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
     """The data in the precision and place of the modules behind the programs."""
-    from pyrovae.programs import modules_of
-
-    like = next((p for m in modules_of(guide, model) for p in m.parameters()), None)
+    like = floating_parameter(guide, model)
     if like is None:
         return as_tensors(data, program=model)
     return as_tensors(data, device=like.device, dtype=like.dtype, program=model)

@@ -63,12 +63,16 @@ class Reach:
         places: Where single values stand.
         items: Lists, sets and queues, each with its name. Their items are not among the places.
         arrays: NumPy arrays, each with its name.
+        things: All objects that were met, in an order that does not depend on the process.
+        closed: Those among them that are not followed, each with its name.
+        unread: The places whose values only the code of libraries could read.
     """
 
     def __init__(self, *roots: Any, libraries: bool = True):
         self.places: list[Place] = []
         self.items: list[tuple[str, Any]] = []
         self.arrays: list[tuple[str, np.ndarray]] = []
+        self.closed: list[tuple[str, Any]] = []
         self._libraries = libraries
         self._seen: dict[int, Any] = {}  # holds them too, so that no id comes twice
         self._names = {"forward"}  # that the user's code mentions, or torch calls
@@ -82,6 +86,8 @@ class Reach:
             self._unnamed = [each for each in self._unnamed if not self._is_named(each[0].key)]
             for place, known in named:
                 self._add(*place, known=known)
+        self.things = list(self._seen.values())
+        self.unread = [place for place, known in self._unnamed if known]
 
     def _add(self, name: str, owner: Any, key: Any, value: Any, known: bool = False) -> None:
         """Look at a place, and follow what it holds."""
@@ -119,7 +125,7 @@ class Reach:
         elif not inspect.ismodule(value):
             if isinstance(value, _ITEMS):
                 self._items(name, value)
-            self._object(value)
+            self._object(name, value)
 
     def _items(self, name: str, value: Any) -> None:
         if isinstance(value, dict):
@@ -153,17 +159,19 @@ class Reach:
             self._class(kind)
             self._hiding(part)
 
-    def _object(self, value: Any) -> None:
+    def _object(self, name: str, value: Any) -> None:
         """An object that is no module. Of the user's own, attributes count that the code names."""
         kind = type(value)
         if kind in _ITEMS:
             return
         every = isinstance(value, _FOLLOWED) or dataclasses.is_dataclass(value)
         every |= _package(kind) == _OURS
-        for inner in _functions_of(value):
+        functions = list(_functions_of(value))
+        for inner in functions:
             self._visit(kind.__name__, inner)
         foreign = self._libraries and _package(kind) not in _CLOSED
         if not (every or foreign or self._is_own(kind)):
+            self.closed += [] if functions else [(name, value)]
             return
         every |= self._has_foreign_code(kind)
         for owner in (getattr(value, "__dict__", {}), Slots(value)):
@@ -229,13 +237,13 @@ class Reach:
         scope, names = function.__globals__, set(_names(code))
         self._names |= names
         self._globals(name, scope, names)
-        for key in names - scope.keys():  # perhaps imported within the function
+        for key in sorted(names - scope.keys()):  # perhaps imported within the function
             for full in (key, f"{scope.get('__package__')}.{key}"):
                 if isinstance(sys.modules.get(full), types.ModuleType):
                     self._namespace(sys.modules[full], names)
 
     def _globals(self, name: str, scope: dict[str, Any], names: set[str]) -> None:
-        for key in names & scope.keys():
+        for key in sorted(names & scope.keys()):
             if inspect.ismodule(scope[key]):
                 self._namespace(scope[key], names)
             else:

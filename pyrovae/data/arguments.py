@@ -2,19 +2,19 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import torch
-from pyro.poutine.messenger import unwrap
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pyrovae.data.arrays import as_tensor, check_finite
+from pyrovae.data.arrays import NoArray, as_tensor, check_finite
 from pyrovae.data.loaders import gathered
 from pyrovae.data.rows import Rows, is_small, rows_of
-from pyrovae.programs import Program, modules_of
+from pyrovae.programs import Program, floating_parameter, unwrapped
 
 __all__ = ["as_arguments", "as_tensors", "for_programs", "is_several", "num_arguments"]
 
@@ -94,19 +94,19 @@ def as_tensors(
 
 def for_programs(args: Sequence[Any], programs: Sequence[Program]) -> tuple[Any, ...]:
     """Positional arguments of programs, arrays of any kind as tensors in the precision and place of
-    the parameters; numbers and other settings as they are.
+    the parameters; numbers, dictionaries and other settings as they are.
 
     Raises:
         TypeError, ValueError: As :func:`~pyrovae.data.arrays.as_tensor`.
     """
-    floating = (p for m in modules_of(*programs) for p in m.parameters() if p.is_floating_point())
-    like = next(floating, None)
+    like = floating_parameter(*programs)
     found = []
     for item in args:
         if item is not None and not isinstance(item, int | float | str):
-            item = as_tensor(item[:] if isinstance(item, Rows) else item, "The data")
-            if like is not None:
-                item = item.to(device=like.device, dtype=_kept(item, like.dtype))
+            with suppress(NoArray):  # a setting, such as a dictionary or a function
+                item = as_tensor(item[:] if isinstance(item, Rows) else item, "The data")
+                if like is not None:
+                    item = item.to(device=like.device, dtype=_kept(item, like.dtype))
         found.append(item)
     return tuple(found)
 
@@ -178,7 +178,7 @@ def num_arguments(program: Callable[..., Any]) -> int | None:
     A parameter with a default, such as ``kl_weight=1.0``, is a setting, which no array may replace.
     A default of None, as in ``labels=None``, stands for an array that may be missing.
     """
-    program = unwrap(program)
+    program = unwrapped(program)
     if isinstance(program, torch.nn.Module):
         program = program.forward
     parameters: Sequence[inspect.Parameter] = [*inspect.signature(program).parameters.values()]

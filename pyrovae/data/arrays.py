@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from pyrovae.data.frames import from_frame
 
-__all__ = ["as_tensor", "check_dtype", "check_finite", "check_size", "dtype_of"]
+__all__ = ["NoArray", "as_tensor", "check_dtype", "check_finite", "check_size", "dtype_of"]
 
 _LARGEST = 2**63 - 1
+
+
+class NoArray(TypeError):
+    """Something that is no array of any kind, such as a dictionary."""
 
 
 def as_tensor(data: Any, what: str, *, missing: bool = False) -> Tensor:
@@ -29,7 +34,8 @@ def as_tensor(data: Any, what: str, *, missing: bool = False) -> Tensor:
         missing: Whether missing cells of a frame become NaN. By default they are refused.
 
     Raises:
-        TypeError: If the data are of another kind, or hold something else than real numbers.
+        NoArray: If the data are of another kind.
+        TypeError: If they hold something else than real numbers, or are to be read first.
         ValueError: If values are masked or missing, rows differ in length, or integers do not fit
             into 64 bits.
 
@@ -51,7 +57,7 @@ def as_tensor(data: Any, what: str, *, missing: bool = False) -> Tensor:
     elif not isinstance(data, np.ndarray) and hasattr(data, "__array__"):  # xarray, jax
         data = np.asarray(data)
     if not isinstance(data, np.ndarray):
-        raise TypeError(_no_array(data, what))
+        raise _no_array(data, what)
     return _from_array(data, what)
 
 
@@ -180,22 +186,28 @@ def _unmasked(data: np.ma.MaskedArray, what: str) -> np.ndarray:
     return data.data
 
 
-def _no_array(data: Any, what: str) -> str:
+def _no_array(data: Any, what: str) -> TypeError:
     found = type(data).__name__
     if isinstance(data, Mapping):
         keys = ", ".join(map(repr, list(data)[:5]))
-        return (
+        return NoArray(
             f"{what} must be arrays, found {found} with the keys {keys}. Give a tuple of arrays, "
             "in the order of the programs' arguments."
         )
     if hasattr(data, "collect"):
-        return f"{what} are a lazy frame, found {found}. Read it by .collect()."
+        return TypeError(f"{what} are a lazy frame, found {found}. Read it by .collect().")
     if isinstance(data, Iterator):
-        return (
+        return TypeError(
             f"{what} can be read once only, found {found}. Give a torch IterableDataset or a "
             "DataLoader, which start anew for each epoch."
         )
-    return (
+    if isinstance(data, Dataset | DataLoader):
+        return TypeError(
+            f"{what} are a {found}, where one array is expected. Give its arrays one by one, such "
+            "as dataset.tensors of a TensorDataset. (Where a Dataset is taken, as by fit, it "
+            "stands for all arguments of the programs, alone.)"
+        )
+    return NoArray(
         f"{what} must be an array, a tensor, a data frame, a sparse matrix, a tuple of them, a "
         f"Dataset or a DataLoader, found {found}."
     )

@@ -34,7 +34,7 @@ class Batches:
             loader, and those that a transform gives. It raises an error if they cannot be data of
             the programs.
         num_arguments: How many elements of a loader's batch to keep; None keeps all.
-        device, dtype: Where batches go, and the precision of floating ones.
+        device, dtype: Where batches go, and the precision of floating ones; None keeps theirs.
         name: What to call the data in errors.
 
     Raises:
@@ -53,7 +53,7 @@ class Batches:
         check: Callable[..., Any] | None,
         num_arguments: int | None,
         device: torch.device,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         name: str = "data",
     ):
         self.name, self.check, self.drop_last = name, check, drop_last
@@ -80,13 +80,6 @@ class Batches:
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"Batch {number} of the {self.name} data: {error}") from error
             yield batch
-
-    def numbered(self) -> Iterator[tuple[np.ndarray, tuple[Tensor, ...]]]:
-        """The batches, each with the numbers of its data in the order of this pass."""
-        first = 0
-        for batch in self:
-            yield np.arange(first, first + len(batch[0])), batch
-            first += len(batch[0])
 
     @property
     def num_batches(self) -> int:
@@ -204,7 +197,7 @@ def as_batches(
     *,
     shuffle: bool,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     programs: Sequence[Callable[..., Any]],
     transform: Callable[..., Any] | None = None,
     check: Callable[..., Any] | None = None,

@@ -1,8 +1,8 @@
 """Checks of the parts of a data set."""
 
-import torch
 from torch import Tensor
 
+from pyrovae.data.arrays import check_finite
 from pyrovae.data.rows import Rows
 
 __all__ = ["check", "check_labels", "is_grey"]
@@ -26,13 +26,7 @@ def check(x: Tensor | Rows, what: str) -> Tensor | Rows:
         raise ValueError(f"Data must be floating point, found {x.dtype} in {what}. Use x.float().")
     if isinstance(x, Rows):
         return x
-    bad = ~torch.isfinite(x)
-    if bad.any():
-        first = int(bad.flatten(1).any(1).nonzero()[0])
-        raise ValueError(
-            f"Found {int(bad.sum())} NaN or infinite values in {what}, first in datum {first}. "
-            "Remove or fill them; they have no likelihood."
-        )
+    check_finite(x, f"Data in {what} hold")
     return x
 
 
@@ -42,10 +36,7 @@ def check_labels(y: Tensor, what: str) -> None:
             "Labels must be integers of shape (N,) or floating covariates of shape (N, C), found "
             f"{y.dtype} {tuple(y.shape)} in {what}."
         )
-    if y.is_floating_point() and not torch.isfinite(y).all():
-        raise ValueError(
-            f"Found NaN or infinite covariates in {what}. Remove those data, or fill them."
-        )
+    check_finite(y, f"Covariates in {what} hold")
     if not y.is_floating_point() and int(y.min()) < 0:
         raise ValueError(f"Labels are counted from 0, found {int(y.min())} in {what}.")
 

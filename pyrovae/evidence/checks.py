@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from pyrovae.data.arguments import as_arguments
 from pyrovae.data.rows import Rows
 from pyrovae.evidence.streamed import streamed
-from pyrovae.programs import Program, modules_of
+from pyrovae.programs import Program, floating_parameter
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
 
@@ -28,10 +28,7 @@ def check_arguments(
         ValueError: If they are empty, of unequal lengths or not finite, or if the parameters are
             elsewhere.
     """
-    floating = (
-        p for m in modules_of(model, guide) for p in m.parameters() if p.is_floating_point()
-    )
-    like = next(floating, None)
+    like = floating_parameter(model, guide)
     dtype = None if like is None else like.dtype
     args: tuple[Tensor | Rows, ...]
     if isinstance(data, Dataset | DataLoader):

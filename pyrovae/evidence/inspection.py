@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Inspection:
         """B."""
         return len(self.keys)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of the data in their order."""
         return fingerprint(self.args)

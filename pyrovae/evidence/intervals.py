@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrovae.weights import BATCHES, tail_size
+from pyrovae.weights import BATCHES, prior_share, shrunk_k, tail_size
 
 Columns = Mapping[str, np.ndarray]
 """The columns of an Evidence, ``(B,)``; ``batch_log_mean`` is ``(B, 8)``."""
@@ -83,9 +83,7 @@ def unknown(columns: Columns) -> str | None:
         return f"{few}: a few weights decide the estimates"
     size, mean = max(tail_size(int(num)), 1), _mean_k(k)
     error = (1 + max(mean, 0.0)) / math.sqrt(size * len(k))
-    # k is shrunk towards 1/2 with the weight of 10 observations, and that share of it is no
-    # evidence of a light tail.
-    shrunk = error * 10 / (size + 10)
+    shrunk = error * prior_share(size)  # that share of k is no evidence of a light tail
     if mean + error > threshold(num) and mean + shrunk > _light_k(columns, num, size):
         return (
             f"the weights have a heavier tail (mean k {mean:.2f}) than {num:,.0f} draws can average"
@@ -211,4 +209,4 @@ def _light_k(columns: Columns, num: float, size: int) -> float:
     finite = variance[np.isfinite(variance)]
     spread = math.sqrt(float(finite.mean())) if finite.size else 0.0
     light = (1 - 1 / math.sqrt(size)) * (hazard - z) * spread
-    return max(light, (size * light + 5) / (size + 10))
+    return max(light, shrunk_k(light, size))

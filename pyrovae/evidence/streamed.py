@@ -1,6 +1,6 @@
 """Data of a data set or a loader, read batch by batch wherever they are used."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def streamed(
         _BATCH,
         shuffle=False,
         device=torch.device("cpu"),
-        dtype=dtype or torch.get_default_dtype(),
+        dtype=dtype,
         programs=programs,
         name="evidence",
     )
@@ -69,6 +69,7 @@ class _Stream:
     Attributes:
         shapes: ``(N, *data_shape)`` of each argument.
         dtypes: Of each argument.
+        largest: Data of the largest batch.
         kept: All data, where they are few.
     """
 
@@ -76,10 +77,12 @@ class _Stream:
         self.batches = batches
         self.hashes: list[bytes] = []
         kept: list[tuple[Tensor, ...]] | None = []
+        self.largest = 0
         first, total, size = None, 0, 0
         for batch in batches:
             first = batch if first is None else first
             total += len(batch[0])
+            self.largest = max(self.largest, len(batch[0]))
             size += sum(tensor.nbytes for tensor in batch)
             self.hashes.append(content_hash(batch))
             if kept is not None:
@@ -97,20 +100,46 @@ class _Stream:
 
     def _restart(self) -> None:
         self._rest, self._number = iter(self.batches), 0
-        self._held: list[tuple[Tensor, ...]] = []
-        self._first = 0  # number of the first datum at hand
+        self._batch: tuple[Tensor, ...] = ()
+        self._first = self._stop = 0  # numbers of the first datum at hand, and after the last
+        self._read: tuple[np.ndarray, tuple[Tensor, ...]] | None = None
 
-    def read(self, column: int, start: int, stop: int) -> Tensor:
-        """Data ``start`` to ``stop`` of an argument."""
-        if start < self._first:
+    def read(self, column: int, index: np.ndarray) -> Tensor:
+        """The data of these numbers of an argument.
+
+        They are read for all arguments at once, since the same numbers are asked of the others
+        next. Beside them one batch is held.
+        """
+        if self._read is None or not np.array_equal(self._read[0], index):
+            numbers, places = np.unique(index, return_inverse=True)
+            self._read = None
+            found = self._gather(numbers)
+            order = torch.as_tensor(places.reshape(-1))
+            self._read = index, tuple(tensor[order] for tensor in found)
+        return self._read[1][column]
+
+    def _gather(self, numbers: np.ndarray) -> list[Tensor]:
+        """The data of these numbers, which rise, in all arguments."""
+        if numbers[0] < self._first:
             self._restart()
-        while self._first + sum(len(batch[0]) for batch in self._held) < stop:
-            self._held.append(self._next())
-        while self._first + len(self._held[0][0]) <= start:
-            self._first += len(self._held.pop(0)[0])
-        pieces = [batch[column] for batch in self._held]
-        found = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        return found[start - self._first : stop - self._first]
+        pieces = []
+        while len(numbers):
+            while self._stop <= numbers[0]:
+                self._batch = self._next()
+                self._first, self._stop = self._stop, self._stop + len(self._batch[0])
+            here = numbers[numbers < self._stop]
+            within = torch.as_tensor(here - self._first)
+            pieces.append([tensor[within] for tensor in self._batch])
+            numbers = numbers[len(here) :]
+        return [torch.cat(column) for column in zip(*pieces, strict=True)]
+
+    def pieces(self, column: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """All data of an argument, batch by batch, so that all arguments have the same pieces."""
+        first, total = 0, self.shapes[0][0]
+        while first < total:
+            index = np.arange(first, min(first + self.largest, total))
+            yield index, self.read(column, index)
+            first += len(index)
 
     def _next(self) -> tuple[Tensor, ...]:
         batch = next(self._rest, None)
@@ -131,5 +160,7 @@ class Column(Rows):
         self.shape, self.dtype = stream.shapes[place], stream.dtypes[place]
 
     def read(self, index: np.ndarray) -> Tensor:
-        low, high = int(index.min()), int(index.max()) + 1
-        return self.stream.read(self.place, low, high)[torch.as_tensor(index - low)]
+        return self.stream.read(self.place, index)
+
+    def pieces(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        return self.stream.pieces(self.place)

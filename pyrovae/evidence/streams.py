@@ -41,21 +41,23 @@ def data_keys(args: Sequence[Tensor | Rows], seed: int) -> np.ndarray:
     return keys
 
 
-def fingerprint(args: Sequence[Tensor | Rows]) -> str:
-    """Hash of a data set, its order included."""
+def fingerprint(args: Sequence[Tensor | Rows], floating: torch.dtype = torch.float32) -> str:
+    """Hash of a data set, its order included, at this precision of floating-point numbers.
+
+    One precision, so that the same data are the same whatever the parameters' dtype.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for arg in args:
         digest.update(str(tuple(arg.shape)).encode())
-        for row in _bytes(arg):
+        for row in _bytes(arg, floating):
             digest.update(row)
     return digest.hexdigest()
 
 
-def _bytes(arg: Tensor | Rows) -> Iterator[Any]:
+def _bytes(arg: Tensor | Rows, floating: torch.dtype = torch.float32) -> Iterator[Any]:
     """The content of each datum."""
     for _, piece in arg.pieces() if isinstance(arg, Rows) else [(None, arg)]:
-        # One precision, so that the same data are the same whatever the parameters' dtype.
-        kind = torch.float32 if piece.is_floating_point() else torch.int64
+        kind = floating if piece.is_floating_point() else torch.int64
         canonical = piece.detach().cpu().to(kind)
         for row in canonical.reshape(len(canonical), -1).contiguous().numpy():
             yield memoryview(row).cast("B") if row.size else b""

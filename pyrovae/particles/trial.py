@@ -6,9 +6,8 @@ import weakref
 from typing import Any
 
 import torch
-from pyro.poutine.messenger import unwrap
 
-from pyrovae.programs import Program
+from pyrovae.programs import Program, unwrapped
 
 
 class Mark:
@@ -45,7 +44,7 @@ _separate: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary(
 
 
 def _identity(program: Program) -> tuple[Any, str]:
-    inner = unwrap(program)
+    inner = unwrapped(program)
     owner = getattr(inner, "__self__", None)
     return (inner, "") if owner is None else (owner, getattr(inner, "__name__", ""))
 

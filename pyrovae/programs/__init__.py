@@ -1,8 +1,14 @@
 """What this package knows of a Pyro program: its modules, its parameters, its mode."""
 
-from pyrovae.programs.checks import check_data, num_positional
+from pyrovae.programs.checks import check_data
 from pyrovae.programs.modes import Met, evaluation_mode, meet, parameters_of, undisturbed
-from pyrovae.programs.modules import Program, before_calls, modules_of
+from pyrovae.programs.modules import (
+    Program,
+    before_calls,
+    floating_parameter,
+    modules_of,
+    unwrapped,
+)
 from pyrovae.programs.store import (
     is_stale,
     register_parameters,
@@ -18,13 +24,14 @@ __all__ = [
     "before_calls",
     "check_data",
     "evaluation_mode",
+    "floating_parameter",
     "is_stale",
     "meet",
     "modules_of",
-    "num_positional",
     "parameters_of",
     "register_parameters",
     "store_as_found",
     "stored_parameters",
     "undisturbed",
+    "unwrapped",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyrovae.programs.modules import Program, modules_of
 
-__all__ = ["check_data", "num_positional"]
+__all__ = ["check_data"]
 
 
 def check_data(programs: Sequence[Program], *data: Tensor) -> None:
@@ -20,10 +20,10 @@ def check_data(programs: Sequence[Program], *data: Tensor) -> None:
     for module in modules_of(*programs):
         check = getattr(module, "check", None)
         if callable(check):
-            check(*data[: num_positional(check)])
+            check(*data[: _num_positional(check)])
 
 
-def num_positional(function: Callable[..., Any]) -> int | None:
+def _num_positional(function: Callable[..., Any]) -> int | None:
     """How many positional arguments a function takes; None for any number."""
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):

@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import MethodType
 from typing import Any
 
-from pyro.poutine.messenger import unwrap
+from pyro.poutine.messenger import Messenger
 from torch import nn
 
-__all__ = ["Program", "before_calls", "modules_of"]
+__all__ = ["Program", "before_calls", "floating_parameter", "modules_of", "unwrapped"]
 
 Program = Callable[..., Any]
 
@@ -26,8 +27,32 @@ def modules_of(*programs: Program) -> list[nn.Module]:
     return list(found.values())
 
 
+def floating_parameter(*programs: Program) -> nn.Parameter | None:
+    """The first floating-point parameter of their modules, which tells precision and device; None
+    where there is none.
+    """
+    every = (p for module in modules_of(*programs) for p in module.parameters())
+    return next((p for p in every if p.is_floating_point()), None)
+
+
+def unwrapped(program: Program) -> Program:
+    """The program within Pyro's handlers.
+
+    A handler makes ``partial(function, handler, program)`` of a program, with the owner after it if
+    the program is a decorated method. Pyro's own ``unwrap`` takes every partial function for such a
+    one.
+    """
+    held = program.args if isinstance(program, partial) else ()
+    if len(held) < 2 or not isinstance(held[0], Messenger):
+        return program
+    inner, bound, options = unwrapped(held[1]), held[2:], program.keywords  # type: ignore[union-attr]
+    if bound:
+        inner, bound = MethodType(inner, bound[0]), bound[1:]
+    return partial(inner, *bound, **options) if bound or options else inner
+
+
 def _modules_of(program: Any) -> list[nn.Module]:
-    program = unwrap(program)
+    program = unwrapped(program)
     if isinstance(program, nn.Module):
         return [program]
     if isinstance(program, partial):

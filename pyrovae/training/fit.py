@@ -25,6 +25,7 @@ from pyrovae.programs import (
     alone,
     before_calls,
     check_data,
+    floating_parameter,
     meet,
     modules_of,
     store_as_found,
@@ -164,7 +165,7 @@ def fit(
             stack.enter_context(ignored())  # the others end with the first
         stack.enter_context(torch.random.fork_rng([where] if where.type == "cuda" else []))
         stack.enter_context(_own_random_state(seed))
-        like = next((p for m in modules_of(model, guide) for p in m.parameters()), None)
+        like = floating_parameter(model, guide)
         dtype = torch.get_default_dtype() if like is None else like.dtype
         programs = model, guide
         check = partial(_check_batch, programs)

@@ -7,7 +7,7 @@ time.
 
 from pyrovae.weights.arithmetic import ess, leave_one_out, log_mean_exp, standard_error
 from pyrovae.weights.running import BATCHES, RunningWeights, jackknife
-from pyrovae.weights.tail import pareto_k, pareto_tail, tail_size
+from pyrovae.weights.tail import pareto_k, pareto_tail, prior_share, shrunk_k, tail_size
 
 __all__ = [
     "BATCHES",
@@ -18,6 +18,8 @@ __all__ = [
     "log_mean_exp",
     "pareto_k",
     "pareto_tail",
+    "prior_share",
+    "shrunk_k",
     "standard_error",
     "tail_size",
 ]

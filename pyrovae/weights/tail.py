@@ -3,12 +3,14 @@ the largest of them.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _FLAT = 1e-4  # nats between the largest weight and the threshold below which there is no tail
 _LEAST = 5  # weights that a fit needs
+_PRIOR = 10  # observations that a shape of 1/2 counts for, against the weights in the tail
 
 
 def tail_size(num_particles: int) -> int:
@@ -20,6 +22,16 @@ def tail_size(num_particles: int) -> int:
         `arXiv:1507.02646 <https://arxiv.org/abs/1507.02646>`_.
     """
     return int(3 * math.sqrt(num_particles)) if num_particles > 225 else num_particles // 5
+
+
+def prior_share(size: int) -> float:
+    """How much of k comes from the prior, where the tail has ``size`` weights."""
+    return _PRIOR / (size + _PRIOR)
+
+
+def shrunk_k(k: Any, size: int) -> Any:
+    """k from ``size`` weights, shrunk towards 1/2 (Vehtari et al., 2024)."""
+    return (size * k + _PRIOR * 0.5) / (size + _PRIOR)
 
 
 def pareto_k(log_w: Tensor, num_particles: int | None = None) -> Tensor:
@@ -128,4 +140,4 @@ def _generalized_pareto(excess: Tensor, quartile: Tensor) -> Tensor:
     weight = torch.where(weight >= 10 * torch.finfo(weight.dtype).eps, weight, 0.0)
     theta = (theta * weight).sum(0) / weight.sum(0)
     k = torch.log1p(-theta * excess).mean(0)
-    return (size * k + 5) / (size + 10)
+    return shrunk_k(k, size)

@@ -145,8 +145,8 @@ def write_bad(kind, path):
 BAD = {
     "truncated": "damaged",
     "text": "damaged",
-    "nan": "1 NaN or infinite values.*datum 4",
-    "inf": "1 NaN or infinite values.*datum 7",
+    "nan": "NaN or infinite values, in 1 of .*first at index 4",
+    "inf": "NaN or infinite values, in 1 of .*first at index 7",
     "empty": r"No data in .*\(0, 3\)",
     "objects": "plain arrays",
     "strings": "Expected one array",

@@ -45,7 +45,10 @@ def test_labels_that_are_no_conditions_stop_only_who_asks(tmp_path):
     for labels, message in (
         (None, "x has no labels for each of its parts.*'train_labels'"),
         (np.arange(12) - 1, r"counted from 0, found -1 in the test part of x"),
-        (np.where(np.arange(12) < 11, np.arange(12) / 2, np.nan), "NaN or infinite covariates"),
+        (
+            np.where(np.arange(12) < 11, np.arange(12) / 2, np.nan),
+            "Covariates in .* hold NaN or infinite values, in 1 of",
+        ),
     ):
         arrays = {} if labels is None else {"labels": labels}
         np.savez(tmp_path / "x.npz", x=x, **arrays)
@@ -170,3 +173,12 @@ def test_take_is_a_subset_of_all_classes(tmp_path):
     assert torch.equal(few.test, full.take(60).test)
     with pytest.raises(ValueError, match="limit"):
         full.take(0)
+
+
+def test_a_data_set_is_no_array():
+    """What to give in its place; a data set would stand for all arguments."""
+    items = torch.utils.data.TensorDataset(torch.ones(9, 2), torch.arange(9))
+    for given in (items, torch.utils.data.DataLoader(items)):
+        with pytest.raises(TypeError, match=r"where one array is expected.*dataset\.tensors"):
+            data.split(given)
+    assert data.split(*items.tensors).labels is not None

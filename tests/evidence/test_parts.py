@@ -8,7 +8,7 @@ from helpers.evaluation import OPTIONS, data, model
 from helpers.together import ROOT, finish, start, together
 
 import pyrovae as pv
-from pyrovae.evidence.parts import Parts
+from pyrovae.evidence.parts import Parts, remove_parts
 
 SCRIPT = ROOT / "tests" / "helpers" / "evaluation.py"
 
@@ -53,7 +53,7 @@ def test_a_stopped_estimate_goes_on(expected, tmp_path, monkeypatch):
         if len(written) == 3:
             raise KeyboardInterrupt
         written.append(part)
-        write(self, estimate, *part)
+        return write(self, estimate, *part)
 
     monkeypatch.setattr(Parts, "_write", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -63,7 +63,7 @@ def test_a_stopped_estimate_goes_on(expected, tmp_path, monkeypatch):
     content = bytearray(second.read_bytes())
     content[-5] ^= 1
     second.write_bytes(content)
-    monkeypatch.setattr(Parts, "_write", lambda *a: (written.append(a[2:]), write(*a)))
+    monkeypatch.setattr(Parts, "_write", lambda *a: written.append(a[2:]) or write(*a))
     assert same(vae.log_marginal(data(), parts=tmp_path, **OPTIONS), expected)
     assert len(set(written)) == len(written) - 2
     assert third in tmp_path.iterdir()
@@ -94,8 +94,75 @@ def test_two_processes_share_the_work(expected, tmp_path):
     together([SCRIPT, tmp_path])
     for rank in range(2):
         assert same(pv.Evidence.load(tmp_path / f"evidence-{rank}.nc"), expected)
-    # Parts tell by their number who evaluated them, and nothing was evaluated twice.
-    assert not list((tmp_path / "parts").glob("*.part"))
+    left = list((tmp_path / "parts").iterdir())
+    assert len(left) > 3  # or there is nothing to share
+    assert not [path for path in left if ".part" in path.name], "a part was not finished"
+
+
+FAILING = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from helpers.evaluation import OPTIONS, data, model
+from pyrovae.evidence.parts import Parts
+
+estimate, attempts = Parts.estimate, []
+
+def fails(self, num_data, size, evaluate):
+    def work(start, stop):
+        if os.environ["RANK"] == "1" and not attempts:
+            raise ValueError("these data are odd")
+        return evaluate(start, stop)
+    return estimate(self, num_data, size, work)
+
+Parts.estimate = fails
+for attempts in ([], [1]):
+    try:
+        found = model().log_marginal(data(), parts=sys.argv[1], **OPTIONS)
+        print("found", len(found))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_process_that_fails_does_not_let_the_others_wait(tmp_path):
+    """They are told, and the same processes may try again."""
+    (waiting, _), (failed, _) = (
+        (output, errors) for output, errors, _ in together(["-c", FAILING, tmp_path])
+    )
+    assert failed.splitlines() == ["ValueError these data are odd", "found 200"]
+    told, again = waiting.splitlines()
+    assert told.startswith("LostProcess Process 1 could not evaluate its share")
+    assert "ValueError: these data are odd" in told
+    assert again == "found 200"
+
+
+def test_own_parts_are_kept_in_memory(expected, tmp_path, monkeypatch):
+    """A file that is lost or damaged as soon as it is written does not matter to its process."""
+    write = Parts._write
+
+    def lost(self, estimate, *part):
+        kept = write(self, estimate, *part)
+        self._path(*part).unlink()
+        return kept
+
+    monkeypatch.setattr(Parts, "_write", lost)
+    assert same(model().log_marginal(data(), parts=tmp_path, **OPTIONS), expected)
+
+
+def test_removing_parts_leaves_nothing_of_them(tmp_path):
+    folder = tmp_path / "parts"
+    remove_parts(folder)
+    model().log_marginal(data(5), num_particles=5, parts=folder)
+    (part,) = folder.iterdir()
+    (folder / f".{part.stem}.12.part{part.suffix}").write_bytes(b"half")
+    (folder / f"{part.name.partition('-')[0]}-3.failed").write_text("ValueError")
+    other = folder / "notes.txt"
+    other.write_text("mine")
+    remove_parts(folder)
+    assert list(folder.iterdir()) == [other]
+    other.unlink()
+    remove_parts(folder)
+    assert not folder.exists()
 
 
 @pytest.mark.slow

@@ -263,7 +263,6 @@ class OneByOne:
 @pytest.mark.filterwarnings("ignore:.*does not broadcast")
 @pytest.mark.parametrize("num_particles", [1, 150])
 def test_programs_that_run_for_one_particle_at_a_time(num_particles):
-    pytest.importorskip("pyrovae.particles.running")
     owner, method = OneByOne(), ImportanceSampling(num_particles)
     changes_nothing(owner.model, owner.guide, points()[:4], method)
 

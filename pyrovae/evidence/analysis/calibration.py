@@ -2,7 +2,7 @@
 data.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -14,9 +14,6 @@ from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.plan import plan
 from pyrovae.particles import Particles
 from pyrovae.programs import Program
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Calibration", "calibration"]
 

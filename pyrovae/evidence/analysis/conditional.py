@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pyro.distributions import MaskedDistribution
-from pyro.poutine.messenger import Messenger, unwrap
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyrovae.data.arguments import num_arguments
 from pyrovae.distributions.base import innermost
 from pyrovae.distributions.location_scale import FittedNormal
 from pyrovae.evidence.inspection import in_pieces, inspect
@@ -19,7 +20,7 @@ from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.plan import plan
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.particles import predict
-from pyrovae.programs import Program, num_positional
+from pyrovae.programs import Program
 from pyrovae.weights import ess
 
 _RESAMPLING = 31  # the random stream of draws by weight
@@ -77,7 +78,7 @@ def observe_part(model: Program, guide: Program, *, fill: float = 0.0) -> tuple[
         ValueError: On use, if the mask has another shape than x, or the likelihood does not
             factorise.
     """
-    if num_positional(unwrap(model)) == 1:
+    if num_arguments(model) == 1:
         return partial(_model_of_part, model), partial(_guide_of_part, guide, fill)
     return partial(_model_of_part_given, model), partial(_guide_of_part_given, guide, fill)
 
