@@ -76,6 +76,7 @@ class Evidence(WithDataset):
             num_dims=inspection.num_dims,
             data_scale=data_scale,
             data=inspection.fingerprint,
+            measure="probability" if inspection.discrete else "density",
             notes=estimate.notes,
         )
 
@@ -151,6 +152,13 @@ class Evidence(WithDataset):
         expectation.
         """
         return self.dataset.attrs["bound"]
+
+    @property
+    def measure(self) -> str:
+        """``"probability"`` where x is discrete, else ``"density"``; empty where it is not
+        known, as in files of earlier versions.
+        """
+        return self.dataset.attrs.get("measure", "")
 
     def mean(self) -> float:
         """Mean over data, in nats per datum."""

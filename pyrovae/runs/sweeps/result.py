@@ -28,7 +28,7 @@ class Row:
         state: ``"complete"``, ``"fail"``, ``"pruned"``, ``"running"`` or ``"waiting"``.
         reason: Why it failed.
         path: Its folder, where it has one.
-        facts: ``valid_bound``, ``seconds`` of training, ``parameters``, ``measure``.
+        facts: ``valid_bound``, ``seconds`` of training, ``parameters``.
         evidence: Its held-out evidence, if it is complete.
     """
 
@@ -154,7 +154,7 @@ def _about(row: Row) -> dict[str, Any]:
     return {
         "test data": f"{attrs['data']} ({len(row.evidence)})",
         "what x is given": attrs.get("given", ""),
-        "the measure (probabilities or densities)": row.facts.get("measure", ""),
+        "the measure (probability or density)": row.evidence.measure,
         "the scale of the data": attrs["data_scale"],
         "the side of the bound": attrs["bound"],
         "method or effort": effort_of(row.evidence),

@@ -168,7 +168,6 @@ def _facts(run: Run, bound: float) -> dict[str, Any]:
         "valid_bound": bound,
         "seconds": math.fsum(row["seconds"] for row in _rows(run)),
         "parameters": sum(p.numel() for p in vae.parameters() if p.requires_grad),
-        "measure": "probability" if vae.likelihood.discrete else "density",
     }
 
 
