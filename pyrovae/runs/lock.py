@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 import weakref
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,21 +14,22 @@ __all__ = ["Lock"]
 
 
 class Lock:
-    """The file ``lock`` of a folder, which holds the process and the host of the owner.
+    """A file in a folder that holds the process and the host of the owner.
 
     A lock that a process left behind when it was killed is taken over, on the same host and in the
     same container. It is released by :meth:`release`, and with the process at the latest.
 
     Args:
-        folder: What to own.
+        folder: What to own, or where the file lies that is owned.
+        name: The name of the lock.
 
     Raises:
         BlockingIOError: If another process, or another part of this one, owns the folder. The
             message names it.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / "lock"
+    def __init__(self, folder: Path, name: str = "lock"):
+        self.path = folder / name
         self.content = json.dumps(me()) + "\n"
         while not (self._created() or self._taken_over()):
             pass
@@ -35,7 +37,7 @@ class Lock:
 
     def _created(self) -> bool:
         """Whether there was no such file, and it is ours now, with its content from the start."""
-        part = self.path.with_name(f".lock.{os.getpid()}.{id(self)}")
+        part = self.path.with_name(f".lock.{uuid.uuid4().hex}")
         part.write_text(self.content)
         try:
             os.link(part, self.path)

@@ -23,7 +23,7 @@ from pyrovae.runs.manifest import Manifest
 from pyrovae.runs.trust import names_code
 from pyrovae.training import checkpoint
 
-__all__ = ["Run", "load_run", "new_file"]
+__all__ = ["Run", "load_run"]
 
 
 class Run:
@@ -242,9 +242,3 @@ def _arrays(splits: Splits) -> dict[str, torch.Tensor]:
     for part, labels in zip(parts, splits.labels or (), strict=False):
         found[f"{part} labels"] = labels
     return {name: x for name, x in found.items() if isinstance(x, torch.Tensor)}
-
-
-def new_file(folder: Path, stem: str, suffix: str) -> Path:
-    """The first of ``stem.suffix``, ``stem-2.suffix``, ... that does not exist."""
-    names = (f"{stem}{'' if i == 1 else f'-{i}'}{suffix}" for i in itertools.count(1))
-    return next(folder / name for name in names if not (folder / name).exists())
