@@ -69,16 +69,16 @@ def evaluate(
         remove_parts(parts)
         show(found)
         saved = [file, *_figure(file, partial(figures.evidence_figure, found))]
-        data = vae.read(arguments(vae, splits, part))
+        (model, guide), data = vae.programs, vae.read(arguments(vae, splits, part))
         if bdmc is not None:
             sandwich = _sandwich(vae, data, num_data=bdmc, method=method, seed=seed)
             draw = partial(figures.sandwich_figure, sandwich)
             saved += _figure(file, draw, "-sandwich")
         if nats:
-            show(evidence.where_the_nats_go(*vae.programs, data, method=method, seed=seed))
+            show(evidence.where_the_nats_go(model, guide, data, method=method, seed=seed))
         if convergence:
             counts = tuple(convergence)
-            rising = evidence.convergence(*vae.programs, data, num_particles=counts, seed=seed)
+            rising = evidence.convergence(model, guide, data, num_particles=counts, seed=seed)
             show(rising)
             saved += _figure(file, partial(figures.axes_figure, rising.plot), "-convergence")
     say("saved", " ".join(map(str, saved)))

@@ -16,6 +16,8 @@ from safetensors.torch import save as as_safetensors
 
 from pyrovae import files
 from pyrovae.data import Splits
+from pyrovae.evidence import Evidence
+from pyrovae.evidence.parts import remove_parts
 from pyrovae.models.base import Model
 from pyrovae.runs.config import Config, declare
 from pyrovae.runs.lock import Lock
@@ -45,6 +47,7 @@ class Run:
     weights = property(lambda self: self.path / "weights.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.pt")
     evidence = property(lambda self: self.path / "evidence.nc")
+    parts = property(lambda self: self.path / "evidence.parts")
     page = property(lambda self: self.path / "report.html")
 
     @classmethod
@@ -171,6 +174,12 @@ class Run:
         facts = {"data_shape": json.dumps(vae.data_shape), **metadata}
         files.write(self.weights, as_safetensors(tensors, facts))
         self.manifest.record(self.weights, self.metrics)
+
+    def save_evidence(self, evidence: Evidence) -> None:
+        """Write the evidence of the run itself, and remove the parts that it was made of."""
+        evidence.save(self.evidence)
+        self.manifest.record(self.evidence)
+        remove_parts(self.parts)
 
     @property
     def metadata(self) -> dict[str, str]:

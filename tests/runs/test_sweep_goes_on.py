@@ -1,5 +1,6 @@
 """Sweeps that were stopped, and what is left of their runs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,12 +9,14 @@ import time
 
 import optuna
 import pytest
-from helpers.runs import assert_same_run
+from helpers.runs import FILES, assert_same_run
 from helpers.sweeps import TINY
 
 import pyrovae as pv
-from pyrovae.runs import Sweep
+from pyrovae.runs import Sweep, pipeline
+from pyrovae.runs.sweeps.declaration import Declaration
 from pyrovae.runs.sweeps.study import open_study
+from pyrovae.runs.sweeps.worker import Worker
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, quick, monkeypatch):
@@ -40,6 +43,45 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, quick, monkeyp
     config = pv.Config(**{**given, "seed": 0})
     assert_same_run(folder, pv.train(config, tmp_path / "whole").path)
     assert "One model alone is compared with nothing." in repr(found)
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_was_stopped_after_training_is_finished_like_any_other(tmp_path, monkeypatch):
+    """There are weights and a checkpoint: what follows training is still to do."""
+    folder = tmp_path / "sweep"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "held_out", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pv.sweep(TINY, folder)
+    (run,) = (folder / "runs").iterdir()
+    assert {"weights.safetensors", "checkpoint.pt"} <= {path.name for path in run.iterdir()}
+    (row,) = pv.sweep(TINY, folder).rows
+    assert (row.state, row.path) == ("complete", run)
+    assert {path.name for path in run.iterdir()} == {*FILES, "manifest.json"}
+    assert "evidence.nc" in json.loads((run / "manifest.json").read_text())["files"]
+
+
+MINE = "from pyrovae.priors import StandardNormal\n\n\nclass Mine(StandardNormal):\n    pass\n"
+
+
+def test_classes_that_a_mapping_names_need_no_trust(tmp_path, quick, monkeypatch):
+    """Whoever gave the mapping gave the class: an interrupted run goes on with it, too."""
+    (tmp_path / "mine.py").write_text(MINE)
+    given = {**TINY, "prior": f"{tmp_path / 'mine.py'}:Mine"}
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "held_out", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pv.sweep(given, tmp_path / "sweep")
+    for name in [name for name in sys.modules if name.startswith("pyrovae_file_mine")]:
+        del sys.modules[name]  # as in a process that the sweep starts
+    declaration = Declaration.load(tmp_path / "sweep" / "sweep.yaml", trust=True)
+    study = open_study(tmp_path / "sweep", None, declaration)
+    Worker(tmp_path / "sweep", declaration, study).work()
+    (row,) = Sweep(tmp_path / "sweep", trust=True).rows
+    assert (row.state, row.reason) == ("complete", "")
 
 
 @pytest.mark.slow

@@ -50,8 +50,8 @@ def sweep(
             journal file in the folder.
         retry_failed: Whether runs that failed are trained again.
         progress: Show progress bars; default only on a terminal.
-        trust: Whether the file, and runs in the folder, may name classes that are not pyrovae's
-            own. To use them runs their code.
+        trust: Whether the file may name classes that are not pyrovae's own. To use them runs their
+            code.
 
     Returns:
         The :class:`Sweep`, whose ``sweep.csv`` and ``sweep.html`` are in the folder.
@@ -74,7 +74,7 @@ def sweep(
         _fill(queue, retry_failed, folder, jobs)
         screen = Screen(study, declaration, bars=progress)
         try:
-            _work(folder, declaration, storage, queue, screen, jobs, trust)
+            _work(folder, declaration, storage, queue, screen, jobs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"what is finished is kept in {folder}: go on with the same command"
@@ -138,11 +138,10 @@ def _work(
     queue: Queue,
     screen: Screen,
     jobs: int,
-    trust: bool,
 ) -> None:
     if jobs == 1:
         shown = partial(screen.refresh, force=False)
-        Worker(folder, declaration, queue.study, shown, trust=trust).work()
+        Worker(folder, declaration, queue.study, shown).work()
     else:
-        run_workers(folder, storage, queue, jobs, screen, trust)
+        run_workers(folder, storage, queue, jobs, screen)
     screen.refresh()

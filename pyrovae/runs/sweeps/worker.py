@@ -39,7 +39,6 @@ class Worker:
         declaration: The sweep.
         study: Its study.
         shown: Called after each epoch and each run.
-        trust: Whether runs in the folder may name classes that are not pyrovae's own.
     """
 
     def __init__(
@@ -48,12 +47,10 @@ class Worker:
         declaration: Declaration,
         study: Any,
         shown: Callable[[], Any] = lambda: None,
-        *,
-        trust: bool = False,
     ):
         self.folder, self.declaration, self.study = folder, declaration, study
         self.queue, self.shown = Queue(study, declaration), shown
-        self.prunes, self.trust = declaration.pruner is not None, trust
+        self.prunes = declaration.pruner is not None
 
     def work(self) -> None:
         """Train until no run is left.
@@ -106,20 +103,21 @@ class Worker:
         """The finished run, and its best validation bound."""
         path = self.folder / "runs" / name
         callback = self._callback(trial)
-        if (path / "weights.safetensors").is_file():
-            run = Run.open(path, trust=self.trust)
-        elif checkpoint.exists(path / "checkpoint.pt"):
-            run = pipeline.resume(path, callback=callback, trust=self.trust)
+        # To read it loads the classes that the sweep names: so the run may name them, and no other.
+        config = self.declaration.config(trial.params, trial.user_attrs["seed"])
+        if checkpoint.exists(path / "checkpoint.pt"):  # with or without weights it is not finished
+            run = pipeline.resume(path, callback=callback)
+        elif (path / "weights.safetensors").is_file():
+            run = Run.open(path)
         else:
             if path.is_dir() and any(path.iterdir()):  # it was stopped before its first epoch
                 trial.set_user_attr("run", name := self._free_name(trial))
                 path = self.folder / "runs" / name
-            config = self.declaration.config(trial.params, trial.user_attrs["seed"])
             run = pipeline.train(config, path, callback=callback)
         if not run.evidence.is_file():
             vae: Any = run.load_vae(run.config.device)
-            method, seed = run.config.build("method"), run.config.seed
-            pipeline.evaluate(vae, load_data(run.config), "test", method, seed).save(run.evidence)
+            method = run.config.build("method")
+            run.save_evidence(pipeline.held_out(run, vae, method, load_data(run.config)))
         return run, max(row["valid_bound"] for row in _rows(run))
 
     def _callback(self, trial: Any) -> Callable[[dict[str, float]], None]:
@@ -212,7 +210,7 @@ def main() -> int:
     with quiet():
         study = open_study(folder, given["storage"], declaration, given["worker"])
         try:
-            Worker(folder, declaration, study, trust=given["trust"]).work()
+            Worker(folder, declaration, study).work()
         except KeyboardInterrupt:
             return 130
     return 0
