@@ -55,6 +55,8 @@ def evaluate(
         trust: Use a run that names classes that are not pyrovae's own, which runs their code.
     """
     opened = Run.open(run, trust=trust)
+    if bdmc is not None:
+        _check_bdmc(bdmc, opened)
     with reserved(out, run / "evidence.nc", ".nc", start=2) as file:
         splits = runs.load_data(opened.config)
         opened.check_data(splits)
@@ -83,6 +85,16 @@ def evaluate(
             saved += _figure(file, partial(figures.axes_figure, rising.plot), "-convergence")
     say("saved", " ".join(map(str, saved)))
     say("", headline(found, splits.name, part))
+
+
+def _check_bdmc(num_data: int, run: Run) -> None:
+    if num_data < 1:
+        raise ValueError(f"--bdmc must be at least 1, found {num_data}.")
+    if run.config.dequantize == "variational":
+        raise ValueError(
+            "--bdmc takes data drawn from the model, and a model with variational dequantisation "
+            "draws no grey levels. Leave it out."
+        )
 
 
 def _sandwich(vae: Any, data: Any, **settings: Any) -> evidence.Sandwich:
