@@ -54,12 +54,10 @@ def train(
     """
     if tensorboard:
         TensorBoard("")  # where it is missing it says so before there is a folder
-    if together.restarted(path):
-        assert path is not None
-        # The same command has made the folder, so what it names is trusted.
-        shown: Any = {"verbose": verbose, "tensorboard": tensorboard}
-        return resume(path, callback=callback, trust=True, **shown)
     config, splits = settle(config)
+    if together.restarted(config, path):
+        assert path is not None
+        return resume(path, callback=callback, verbose=verbose, tensorboard=tensorboard)
     vae, parts = _start(config, splits)
     if together.follows():
         return _follow(Run(together.told(None), config), vae, parts, splits, resume=False)

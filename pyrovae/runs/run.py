@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import warnings
 from contextlib import suppress
 from os import PathLike
@@ -159,9 +160,10 @@ class Run:
 
     def discard(self) -> None:
         """Remove the files of a run that gave nothing, and the folders that :meth:`create` made."""
-        for file in (self.config_file, self.manifest.path):
+        for file in (self.config_file, self.manifest.path, self.metrics):
             file.unlink(missing_ok=True)
         checkpoint.remove(self.checkpoint)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         self.release()
         for folder in self._created:
             if any(folder.iterdir()):
