@@ -247,8 +247,8 @@ class Evidence(WithDataset):
 
     @property
     def share_flagged(self) -> float:
-        """Share of data with k above 0.7."""
-        return float((self.pareto_k > BAD_K).mean())
+        """Share of data with k above 0.7; NaN where the method has no k."""
+        return float((self.pareto_k > BAD_K).mean()) if "pareto_k" in self.dataset else math.nan
 
     def missed_target(self) -> np.ndarray:
         """Numbers of the data whose standard error stayed above the method's target."""

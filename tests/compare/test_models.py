@@ -257,3 +257,12 @@ def test_a_probability_is_not_compared_with_a_density(tmp_path):
     del found["levels"].dataset.attrs["measure"]  # a file of an earlier version
     assert found["levels"].measure == ""
     assert compare_models({name: found[name] for name in ("levels", "density")})
+
+
+def test_a_method_without_a_diagnosis_has_no_share_of_poor_estimates():
+    columns = {"log_marginal": np.zeros(4), "standard_error": np.ones(4)}
+    plain = Evidence.from_columns(columns, data="same")
+    assert math.isnan(plain.share_flagged)
+    row = repr(compare_models({"diagnosed": made(np.ones(4)), "plain": plain})).splitlines()[3]
+    assert row.split()[0] == "plain"
+    assert "?" in row.split()

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pyrovae import files
 from pyrovae.declare import is_count
 from pyrovae.runs.config import load_data
 from pyrovae.runs.sweeps.declaration import Declaration
@@ -116,9 +117,7 @@ def _open(declaration: Declaration, folder: Path, storage: str | None) -> Any:
         (folder / name).mkdir(exist_ok=True)
     study = open_study(folder, storage, declaration)
     text = yaml.safe_dump(dict(declaration.given), sort_keys=False, allow_unicode=True)
-    part = folder / "sweep.yaml.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(folder / "sweep.yaml")
+    files.write(folder / "sweep.yaml", text)
     return study
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any
 
+from pyrovae.errors import in_a_line
 from pyrovae.evidence import Evidence
 from pyrovae.runs import pipeline
 from pyrovae.runs.config import load_data
@@ -87,7 +88,7 @@ class Worker:
         except Exception as error:
             with log.open("a", encoding="utf-8") as lines:
                 traceback.print_exception(error, file=lines)
-            trial.set_user_attr("reason", _reason(error))
+            trial.set_user_attr("reason", in_a_line(error))
             self.study.tell(trial, state=self.queue.states.FAIL)
 
     def _free_name(self, trial: Any) -> str:
@@ -135,13 +136,6 @@ class Worker:
                 raise optuna().TrialPruned
 
         return callback
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, on one line."""
-    text = " ".join(re.split(r"\n\s*\n|Trace Shapes:", str(error).strip())[0].split())
-    plain = isinstance(error, ArithmeticError | ImportError | OSError | ValueError)
-    return text if text and plain else f"{type(error).__name__}: {text}"
 
 
 def _name_of(values: dict[str, Any], seed: int) -> str:
