@@ -2,13 +2,14 @@
 
 import html
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["Declared", "html_table", "is_count", "plain"]
+__all__ = ["Declared", "html_table", "is_count", "is_loaded", "plain"]
 
 WIDTH = 100
 
@@ -19,6 +20,15 @@ def is_count(value: Any, least: int = 1) -> bool:
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return whole and bool(value >= least)
+
+
+def is_loaded(path: str, bases: type | tuple[type, ...]) -> bool:
+    """Whether ``module.Class`` names a subclass of ``bases`` that this process has loaded: to use
+    it runs no new code, so it needs no trust.
+    """
+    module, _, name = path.rpartition(".")
+    known = getattr(sys.modules.get(module), name, None)
+    return isinstance(known, type) and issubclass(known, bases)
 
 
 def plain(value: Any) -> Any:

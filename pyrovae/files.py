@@ -1,6 +1,7 @@
 """Files that are either complete or not there."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     After an error nothing of it is left, and an earlier file is as it was.
     """
     # The ending stays: it tells some writers what to write.
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
     try:
         yield part
         with part.open("rb+") as file:

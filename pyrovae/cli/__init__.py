@@ -1,13 +1,13 @@
 """The command line: ``pyrovae train``, ``evaluate``, ``compare``, ``sweep`` and others."""
 
 import os
-import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from pyrovae.errors import first_paragraph, in_a_line
 from pyrovae.signals import Terminated, terminable
 
 __all__ = ["COMMANDS", "UsageError", "main"]
@@ -20,9 +20,6 @@ COMMANDS = {
     "sample": "Draw from the model of a run.",
     "sweep": "Train many models with several seeds each, and rank them.",
 }
-
-# Errors that say what is wrong by themselves; others are shown with their class.
-_PLAIN = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
 
 
 class UsageError(ValueError):
@@ -56,10 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("PYROVAE_TRACEBACK"):
             raise
-        text = _first_paragraph(str(error))
-        plain = text and isinstance(error, _PLAIN)
-        text = text if plain else f"{type(error).__name__}: {text}"
-        return _fail("; ".join([text, *_notes(error)]), 1)
+        return _fail("; ".join([in_a_line(error), *_notes(error)]), 1)
     return 0
 
 
@@ -123,11 +117,6 @@ Variational autoencoders as Pyro programs: train, evaluate, compare, sample.
 Without options, `pyrovae train` trains a small VAE on handwritten digits that need no download."""
 
 
-def _first_paragraph(text: str) -> str:
-    """What an error says, on one line; Pyro appends tables of trace shapes."""
-    return " ".join(re.split(r"\n\s*\n|Trace Shapes:", text.strip())[0].split())
-
-
 def _notes(error: BaseException) -> list[str]:
     """What a command has added to an error: how to go on."""
     return list(getattr(error, "__notes__", ()))
@@ -150,6 +139,6 @@ def _warnings_in_a_line() -> Iterator[None]:
     """Show Python's warnings as lines like all others, without a place in the code."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _complain(
-            f"warning: {_first_paragraph(str(message))}"
+            f"warning: {first_paragraph(str(message))}"
         )
         yield

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from pyrovae.evidence.parts import remove_parts
 from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
 from pyrovae.runs.evidence_files import check_alike, common_evidence
-from pyrovae.runs.run import new_file
+from pyrovae.runs.new_files import check_new, reserved
 from pyrovae.runs.terminal import attempt, headline, say, seeded, show, whole
 from pyrovae.runs.together import follows
 
@@ -54,43 +55,54 @@ def evaluate(
         trust: Use a run that names classes that are not pyrovae's own, which runs their code.
     """
     opened = Run.open(run, trust=trust)
-    out = _free(out or new_file(run, "evidence", ".nc"), ".nc")
-    splits = runs.load_data(opened.config)
-    opened.check_data(splits)
-    if limit is not None:
-        splits = splits.take(limit, seed=seed)
-    vae: Any = opened.load_vae(device)
-    parts = out.with_suffix(".parts")
-    found = runs.evaluate(vae, splits, part, method, seed, parts)
-    if follows():
-        return
-    found.save(out)
-    remove_parts(parts)
-    show(found)
-    saved = [out, *_figure(out, lambda path: figures.evidence_figure(found, path))]
-    (model, guide), data = vae.programs, vae.read(arguments(vae, splits, part))
     if bdmc is not None:
-        # Data are drawn anew, the labels that they are drawn for are not.
-        settings = {
-            "num_data": bdmc,
-            "method": method,
-            "seed": seed,
-            "progress": sys.stderr.isatty(),
-        }
-        given = data if is_conditional(vae) else None
-        sandwich = evidence.bdmc(model, guide, data=given, **settings)
-        show(sandwich)
-        saved += _figure(out, lambda path: figures.sandwich_figure(sandwich, path), "-sandwich")
-    if nats:
-        show(evidence.where_the_nats_go(model, guide, data, method=method, seed=seed))
-    if convergence:
-        rising = evidence.convergence(
-            model, guide, data, num_particles=tuple(convergence), seed=seed
-        )
-        show(rising)
-        saved += _figure(out, lambda path: figures.axes_figure(rising.plot, path), "-convergence")
+        _check_bdmc(bdmc, opened)
+    with reserved(out, run / "evidence.nc", ".nc", start=2) as file:
+        splits = runs.load_data(opened.config)
+        opened.check_data(splits)
+        if limit is not None:
+            splits = splits.take(limit, seed=seed)
+        vae: Any = opened.load_vae(device)
+        parts = file.with_suffix(".parts")
+        found = runs.evaluate(vae, splits, part, method, seed, parts)
+        if follows():
+            return
+        found.save(file)
+        remove_parts(parts)
+        show(found)
+        saved = [file, *_figure(file, partial(figures.evidence_figure, found))]
+        (model, guide), data = vae.programs, vae.read(arguments(vae, splits, part))
+        if bdmc is not None:
+            sandwich = _sandwich(vae, data, num_data=bdmc, method=method, seed=seed)
+            draw = partial(figures.sandwich_figure, sandwich)
+            saved += _figure(file, draw, "-sandwich")
+        if nats:
+            show(evidence.where_the_nats_go(model, guide, data, method=method, seed=seed))
+        if convergence:
+            counts = tuple(convergence)
+            rising = evidence.convergence(model, guide, data, num_particles=counts, seed=seed)
+            show(rising)
+            saved += _figure(file, partial(figures.axes_figure, rising.plot), "-convergence")
     say("saved", " ".join(map(str, saved)))
     say("", headline(found, splits.name, part))
+
+
+def _check_bdmc(num_data: int, run: Run) -> None:
+    if num_data < 1:
+        raise ValueError(f"--bdmc must be at least 1, found {num_data}.")
+    if run.config.dequantize == "variational":
+        raise ValueError(
+            "--bdmc takes data drawn from the model, and a model with variational dequantisation "
+            "draws no grey levels. Leave it out."
+        )
+
+
+def _sandwich(vae: Any, data: Any, **settings: Any) -> evidence.Sandwich:
+    """The error of a method on data drawn anew; the labels that they are drawn for are not."""
+    given = data if is_conditional(vae) else None
+    found = evidence.bdmc(*vae.programs, data=given, progress=sys.stderr.isatty(), **settings)
+    show(found)
+    return found
 
 
 def estimators(
@@ -125,28 +137,28 @@ def estimators(
         trust: Use a run that names classes that are not pyrovae's own, which runs their code.
     """
     opened = Run.open(run, trust=trust)
-    out = _free(out or new_file(run, "estimators", ".nc"), ".nc")
-    chosen = names or [getattr(pv.estimators, n)() for n in ("ELBO", "STL", "IWAE", "DReG")]
-    vae: Any = opened.load_vae(device)
-    whole = runs.load_data(opened.config)
-    opened.check_data(whole)
-    splits = whole.take(num_data, seed=seed)
-    model, guide = vae.programs
-    found = pv.compare_estimators(
-        model,
-        guide,
-        vae.read(arguments(vae, splits, part)),
-        {type(estimator).__name__: estimator for estimator in chosen},
-        num_particles=num_particles[0] if len(num_particles) == 1 else num_particles,
-        num_replicates=num_replicates,
-        reference_particles=reference_particles,
-        gradient_reference=gradient_bias,
-        seed=seed,
-        progress=sys.stderr.isatty(),
-    )
-    found.save(out)
-    show(found)
-    saved = [out, *_figure(out, lambda path: found.plot().savefig(path))]
+    with reserved(out, run / "estimators.nc", ".nc") as file:
+        chosen = names or [getattr(pv.estimators, n)() for n in ("ELBO", "STL", "IWAE", "DReG")]
+        vae: Any = opened.load_vae(device)
+        whole = runs.load_data(opened.config)
+        opened.check_data(whole)
+        splits = whole.take(num_data, seed=seed)
+        model, guide = vae.programs
+        found = pv.compare_estimators(
+            model,
+            guide,
+            vae.read(arguments(vae, splits, part)),
+            {type(estimator).__name__: estimator for estimator in chosen},
+            num_particles=num_particles[0] if len(num_particles) == 1 else num_particles,
+            num_replicates=num_replicates,
+            reference_particles=reference_particles,
+            gradient_reference=gradient_bias,
+            seed=seed,
+            progress=sys.stderr.isatty(),
+        )
+        found.save(file)
+        show(found)
+        saved = [file, *_figure(file, lambda path: found.plot().savefig(path))]
     say("saved", " ".join(map(str, saved)))
 
 
@@ -175,7 +187,7 @@ def compare(
         if place in places[:i]:
             raise ValueError(f"{runs[i]} is given twice. Give each run or file once.")
     if out is not None:
-        _free(out, ".nc")
+        check_new(out, ".nc")
     names = [path.name for path in runs]
     labels = names if len(set(names)) == len(names) else [str(path) for path in runs]
     opened = {path: Run.open(path, trust=trust) for path in runs if path.is_dir()}
@@ -222,30 +234,33 @@ def sample(
     opened = Run.open(run, trust=trust)
     vae: Any = opened.load_vae("cpu")
     image = figures.is_image(vae.data_shape)
-    out = _free(out or new_file(run, "samples", ".png" if image else ".npy"), ".png", ".npy")
-    if out.suffix == ".png" and not image:
-        raise ValueError(f"Data of shape {vae.data_shape} make no picture. Give --out FILE.npy.")
-    shown = drawing(
-        vae,
-        num,
-        mean=mean,
-        condition=opened.metadata.get("condition"),
-        splits=lambda: runs.load_data(opened.config),
-        label=label,
-        covariates=covariates,
-        cluster=cluster,
-    )
-    images = seeded(seed, shown.draw)
-    if out.suffix == ".npy":
-        import numpy
+    default = run / ("samples.png" if image else "samples.npy")
+    with reserved(out, default, ".png", ".npy") as file:
+        if file.suffix == ".png" and not image:
+            raise ValueError(
+                f"Data of shape {vae.data_shape} make no picture. Give --out FILE.npy."
+            )
+        shown = drawing(
+            vae,
+            num,
+            mean=mean,
+            condition=opened.metadata.get("condition"),
+            splits=lambda: runs.load_data(opened.config),
+            label=label,
+            covariates=covariates,
+            cluster=cluster,
+        )
+        images = seeded(seed, shown.draw)
+        if file.suffix == ".npy":
+            import numpy
 
-        with files.written_whole(out) as part:
-            numpy.save(part, images.numpy())
-    else:
-        low, high = figures.span(images)
-        grid = {"columns": shown.columns, "low": low, "high": high}
-        whole(lambda path: figures.image_grid(images, path, **grid), out)
-    say("saved", str(out))
+            with files.written_whole(file) as part:
+                numpy.save(part, images.numpy())
+        else:
+            low, high = figures.span(images)
+            grid = {"columns": shown.columns, "low": low, "high": high}
+            whole(lambda path: figures.image_grid(images, path, **grid), file)
+    say("saved", str(file))
 
 
 def sweep(
@@ -271,17 +286,6 @@ def sweep(
     print()
     show(found)
     say("saved", f"{found.folder / 'sweep.csv'} {found.folder / 'sweep.html'}")
-
-
-def _free(path: Path, *suffixes: str) -> Path:
-    """The path, if it can be written to without loss."""
-    if path.suffix not in suffixes:
-        raise ValueError(f"--out must end in {' or '.join(suffixes)}, found {path}.")
-    if path.exists():
-        raise FileExistsError(f"{path} exists. Give another --out: nothing is overwritten.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
-    return path
 
 
 def _figure(beside: Path, draw: Callable[[Path], Any], suffix: str = "") -> list[Path]:

@@ -77,6 +77,12 @@ def _check_alike(first: str, base: Evidence, name: str, other: Evidence) -> None
                 f"'{first}' has {what} {base.dataset.attrs[what]!r} and '{name}' "
                 f"{other.dataset.attrs[what]!r}: their difference means nothing."
             )
+    if base.measure and other.measure and other.measure != base.measure:
+        raise ValueError(
+            f"'{first}' gives x a {base.measure} and '{name}' a {other.measure}: their difference "
+            "means nothing. Compare models of one kind, or dequantise: "
+            "pv.VariationalDequantization gives grey levels a probability by a density."
+        )
 
 
 def check_effort(results: Mapping[str, Evidence]) -> None:

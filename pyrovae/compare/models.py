@@ -51,8 +51,9 @@ def compare_models(
     Raises:
         TypeError: If a value is no evidence.
         ValueError: If there are fewer than two, if they saw other data or the same in another
-            order, if some bound from below and others from above, if methods or effort differ, if
-            one model has the same result twice, or if an argument is out of range.
+            order, if some bound from below and others from above, if some are probabilities and
+            others densities, if methods or effort differ, if one model has the same result twice,
+            or if an argument is out of range.
 
     >>> import pyrovae as pv
     >>> one, two = pv.testing.LinearGaussian(), pv.testing.LinearGaussian(noise=1.4)

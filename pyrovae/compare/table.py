@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["ERRORS", "ModelComparison"]
+__all__ = ["ERRORS", "ModelComparison", "share"]
 
 ERRORS = {
     "both": "for all such data",
@@ -82,7 +82,7 @@ class ModelComparison:
             difference = _difference(row) if i else f"{'':>10}  {'':>20}  {'':>9}"
             lines.append(
                 f"{name:<{width}}  {float(row['mean']):>10.3f}  {beside}{difference}  "
-                f"{float(row['flagged']):>7.1%}  {row['effort'].item()}"
+                f"{share(float(row['flagged'])):>7}  {row['effort'].item()}"
             )
         return "\n".join(lines + self.remarks())
 
@@ -130,3 +130,8 @@ def _difference(row: Any) -> str:
     probability = float(row["probability"])
     ends = "unknown" if math.isnan(probability) else ends
     return f"{float(row['difference']):>10.3f}  {ends:>20}  {probability:>9.3g}"
+
+
+def share(value: float) -> str:
+    """A share in per cent, or a question mark where it is not known."""
+    return "?" if math.isnan(value) else f"{value:.1%}"

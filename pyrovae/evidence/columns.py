@@ -31,7 +31,15 @@ MEANING = {
     "rounding_error": ("what bfloat16 in the networks added, on a datum's first particles", "nats"),
 }
 
-KNOWN = {"bound": "lower", "seed": -1, "num_dims": 0, "data_scale": 1.0, "data": "", "method": ""}
+KNOWN = {
+    "bound": "lower",
+    "seed": -1,
+    "num_dims": 0,
+    "data_scale": 1.0,
+    "data": "",
+    "method": "",
+    "measure": "",
+}
 """Attributes that every evidence has, where nothing else is said."""
 
 

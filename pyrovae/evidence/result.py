@@ -76,6 +76,7 @@ class Evidence(WithDataset):
             num_dims=inspection.num_dims,
             data_scale=data_scale,
             data=inspection.fingerprint,
+            measure="probability" if inspection.discrete else "density",
             notes=estimate.notes,
         )
 
@@ -151,6 +152,13 @@ class Evidence(WithDataset):
         expectation.
         """
         return self.dataset.attrs["bound"]
+
+    @property
+    def measure(self) -> str:
+        """``"probability"`` where x is discrete, else ``"density"``; empty where it is not
+        known, as in files of earlier versions.
+        """
+        return self.dataset.attrs.get("measure", "")
 
     def mean(self) -> float:
         """Mean over data, in nats per datum."""
@@ -239,8 +247,8 @@ class Evidence(WithDataset):
 
     @property
     def share_flagged(self) -> float:
-        """Share of data with k above 0.7."""
-        return float((self.pareto_k > BAD_K).mean())
+        """Share of data with k above 0.7; NaN where the method has no k."""
+        return float((self.pareto_k > BAD_K).mean()) if "pareto_k" in self.dataset else math.nan
 
     def missed_target(self) -> np.ndarray:
         """Numbers of the data whose standard error stayed above the method's target."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pyrovae.declare import Declared
+from pyrovae.declare import Declared, is_loaded
 
 __all__ = ["as_object", "as_plain"]
 
@@ -49,7 +49,8 @@ def as_object(plain: Any, where: str, *, trust: bool = False) -> Any:
     Args:
         plain: The value.
         where: What errors call the place that it is from.
-        trust: Whether classes that are not pyrovae's own may be imported, which runs their code.
+        trust: Whether classes that are not pyrovae's own, and not loaded already, may be imported,
+            which runs their code.
 
     Raises:
         ValueError: If there is no such class, or it is not pyrovae's own without ``trust``.
@@ -57,8 +58,8 @@ def as_object(plain: Any, where: str, *, trust: bool = False) -> Any:
     if not trust:  # before anything is imported
         for path in _paths(plain):
             # The parts of models are imported by now. The command line, for one, is not.
-            module = path.rpartition(".")[0]
-            if path.split(".")[0] != "pyrovae" or module not in sys.modules:
+            own = path.startswith("pyrovae.") and path.rpartition(".")[0] in sys.modules
+            if not own and not is_loaded(path, Declared):
                 raise ValueError(
                     f"{where} names code that is not pyrovae's own: {path!r}. To load it runs that "
                     "code. If you trust it, give trust=True."

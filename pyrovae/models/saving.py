@@ -24,7 +24,8 @@ def load(
     Args:
         folder: The folder.
         device: The device to load to; default CUDA where there is any.
-        trust: Whether classes that are not pyrovae's own may be imported, which runs their code.
+        trust: Whether classes that are not pyrovae's own, and not loaded already, may be imported,
+            which runs their code.
 
     Raises:
         FileNotFoundError: If there is no such model.

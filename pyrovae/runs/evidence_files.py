@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from pyrovae.compare.checks import effort_of
 from pyrovae.evidence import Evidence
 from pyrovae.runs.run import Run
 from pyrovae.runs.terminal import warn
@@ -22,14 +23,28 @@ def check_alike(opened: list[Run]) -> None:
 
 
 def common_evidence(paths: list[Path], opened: Mapping[Path, Run]) -> list[tuple[Path, Evidence]]:
-    """For each run its newest evidence on data that all were evaluated on; a file is itself."""
-    found = []
-    for path in paths:
-        loaded = _readable(opened[path]) if path in opened else [(path, Evidence.load(path))]
-        found.append({known.dataset.attrs["data"]: (file, known) for file, known in loaded})
-    common = [data for data in found[0] if all(data in other for other in found)]
+    """For each run its newest evidence on data that all were evaluated on, and, where there is
+    such, by a method and settings that all were evaluated by; a file is itself.
+    """
+    every = [
+        _readable(opened[path]) if path in opened else [(path, Evidence.load(path))]
+        for path in paths
+    ]
+    for alike in (_data_and_effort, _data):
+        newest = [{alike(known): (file, known) for file, known in loaded} for loaded in every]
+        for _, known in reversed(every[0]):
+            if all(alike(known) in each for each in newest):
+                return [each[alike(known)] for each in newest]
     # Without common data the newest of each is taken, and the comparison says why it refuses them.
-    return [choice[common[-1]] if common else [*choice.values()][-1] for choice in found]
+    return [loaded[-1] for loaded in every]
+
+
+def _data(known: Evidence) -> str:
+    return known.dataset.attrs["data"]
+
+
+def _data_and_effort(known: Evidence) -> tuple[str, str]:
+    return _data(known), effort_of(known)
 
 
 def _readable(run: Run) -> list[tuple[Path, Evidence]]:

@@ -2,39 +2,42 @@
 
 import json
 import os
-import socket
+import uuid
 import weakref
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pyrovae.runs.process import is_gone, is_me, me
+
 __all__ = ["Lock"]
 
 
 class Lock:
-    """The file ``lock`` of a folder, which holds the process and the host of the owner.
+    """A file in a folder that holds the process and the host of the owner.
 
-    A lock that a process left behind when it was killed is taken over, on the same host. It is
-    released by :meth:`release`, and with the process at the latest.
+    A lock that a process left behind when it was killed is taken over, on the same host and in the
+    same container. It is released by :meth:`release`, and with the process at the latest.
 
     Args:
-        folder: What to own.
+        folder: What to own, or where the file lies that is owned.
+        name: The name of the lock.
 
     Raises:
         BlockingIOError: If another process, or another part of this one, owns the folder. The
             message names it.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / "lock"
-        self.content = json.dumps(_me()) + "\n"
+    def __init__(self, folder: Path, name: str = "lock"):
+        self.path = folder / name
+        self.content = json.dumps(me()) + "\n"
         while not (self._created() or self._taken_over()):
             pass
         self.release = weakref.finalize(self, _release, self.path, self.content, os.getpid())
 
     def _created(self) -> bool:
         """Whether there was no such file, and it is ours now, with its content from the start."""
-        part = self.path.with_name(f".lock.{os.getpid()}.{id(self)}")
+        part = self.path.with_name(f".lock.{uuid.uuid4().hex}")
         part.write_text(self.content)
         try:
             os.link(part, self.path)
@@ -70,7 +73,7 @@ class Lock:
             if not current:
                 return False
             owner = _parsed(file.read())
-            if not _is_gone(owner):
+            if not is_gone(owner):
                 raise BlockingIOError(_refusal(self.path, owner))
             file.seek(0)
             file.write(self.content)
@@ -87,7 +90,7 @@ def _release(path: Path, content: str, process: int) -> None:
 
 def _refusal(path: Path, owner: dict[str, Any]) -> str:
     holder = f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}"
-    if owner.get("pid") == os.getpid() and owner.get("host") == socket.gethostname():
+    if is_me(owner):
         holder = "this process"
     return (
         f"{holder[0].upper()}{holder[1:]} is at work in {path.parent}. Wait until it ends. If you "
@@ -108,42 +111,9 @@ def _alone(file: Any) -> Any:
     yield  # closing the file releases it
 
 
-def _me() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
-
-
 def _parsed(text: str) -> dict[str, Any]:
     with suppress(ValueError):
         found = json.loads(text)
         if isinstance(found, dict):
             return found
     return {}
-
-
-def _is_gone(owner: dict[str, Any]) -> bool:
-    """Whether the owner was a process of this host that runs no more."""
-    pid = owner.get("pid")
-    if owner.get("host") != socket.gethostname() or not isinstance(pid, int) or os.name != "posix":
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # another user's
-        pass
-    # A number is given again to a later process, which began at another time.
-    started = _started(pid)
-    return None not in (started, owner.get("started")) and started != owner["started"]
-
-
-def _started(pid: int) -> str | None:
-    """When a process began, in ticks since the system did, and which start of the system; None
-    where that is not told.
-    """
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if state[0] in "ZX":
-            return "ended"  # its parent has not yet heard of it
-        return f"{state[19]} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
-    except (OSError, IndexError):
-        return None

@@ -14,7 +14,7 @@ from torch import Tensor
 import pyrovae
 from pyrovae import files
 
-__all__ = ["FORMAT", "Manifest", "fingerprint"]
+__all__ = ["FORMAT", "Manifest", "fingerprint", "versions"]
 
 FORMAT = 1
 """The version of the files of a run folder."""
@@ -49,7 +49,7 @@ class Manifest:
         """Note files of the folder as they are now, and the arrays of the data."""
         self.content = self._read() if self.exists else {}  # another command may have added to it
         listed = self.content.get("files", {}) | {path.name: _file(path) for path in paths}
-        self.content |= {"format": FORMAT, "files": listed, "versions": _versions()}
+        self.content |= {"format": FORMAT, "files": listed, "versions": versions()}
         if data is not None:
             self.content["data"] = {name: fingerprint(array) for name, array in data.items()}
         files.write(self.path, json.dumps(self.content, indent=1) + "\n")
@@ -135,7 +135,8 @@ def _file(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what makes the numbers of a run."""
     return {
         "pyrovae": pyrovae.__version__,
         "torch": str(torch.__version__),

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
 
-__all__ = ["MODE", "file_and_name", "loaded_class", "resolved"]
+__all__ = ["MODE", "file_and_name", "path_of", "resolved"]
 
 MODE = "pyrovae"
 """The parser mode whose YAML also names classes by their files."""
@@ -53,9 +53,9 @@ def file_and_name(text: str) -> tuple[str, str] | None:
     return None if found is None else (found[1], found[2])
 
 
-def loaded_class(file: Path, name: str) -> Any:
-    """What a file calls so, if this process has loaded the file before; else None."""
-    return getattr(sys.modules.get(_module_of(file.resolve())), name, None)
+def path_of(file: Path, name: str) -> str:
+    """What a file calls so, as ``module.Class``, whether it is loaded or not."""
+    return f"{_module_of(file.resolve())}.{name}"
 
 
 def _located(value: Any) -> Any:

@@ -1,26 +1,24 @@
 """The report of a finished run: its figures, and one HTML page that holds everything."""
 
 import base64
-import platform
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import pyrovae
 from pyrovae import files
 from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
 from pyrovae.models.base import Model
 from pyrovae.runs import figures
 from pyrovae.runs.conditions import arguments, condition_of, drawing
+from pyrovae.runs.manifest import versions
 from pyrovae.runs.run import Run
 from pyrovae.runs.terminal import attempt, binarized, say, seeded, whole
 from pyrovae.runs.trust import names_code
 from pyrovae.training.history import History
 
-__all__ = ["report", "write_page"]
+__all__ = ["made_by", "number", "report", "write_page"]
 
 
 def report(
@@ -103,8 +101,7 @@ def _page(
             f"pyrovae sample {run.path}{trust}",
         ],
         config=str(run.config),
-        versions=f"pyrovae {pyrovae.__version__}, torch {torch.__version__}, Python "
-        f"{platform.python_version()}, {next(vae.parameters()).device}",
+        versions=made_by(next(vae.parameters()).device),
     )
 
 
@@ -118,18 +115,18 @@ def _result(evidence: Evidence, name: str) -> dict[str, Any]:
     facts = [
         ("Monte Carlo error", f"± {evidence.monte_carlo_error():.3g}"),
         ("Test-set error", f"± {evidence.test_set_error():.3g}"),
-        ("95 % Monte Carlo interval", _number(low) + " to " + _number(high)),
+        ("95 % Monte Carlo interval", number(low) + " to " + number(high)),
     ]
     if int(evidence.dataset.attrs["num_dims"]):
         facts.append(("Bits per dimension (lower is better)", f"{evidence.bits_per_dim:.4f}"))
-    if "pareto_k" in evidence.dataset and not exact:
+    if not (math.isnan(evidence.share_flagged) or exact):
         facts.append(("Data with Pareto k above 0.7", f"{evidence.share_flagged:.1%}"))
         if evidence.share_flagged > 0:
             caution += (
                 " For data with a Pareto k above 0.7 it may be too low by more than its error."
             )
     return {
-        "number": _number(evidence.mean()),
+        "number": number(evidence.mean()),
         "symbol": "log p(x | y)" if given else "log p(x)",
         "meaning": f"is the average log-likelihood that the model gives to {len(evidence):,} test "
         f"data of {name}{' given their labels' * bool(given)}, which it was not trained on. Higher "
@@ -139,7 +136,14 @@ def _result(evidence: Evidence, name: str) -> dict[str, Any]:
     }
 
 
-def _number(value: float) -> str:
+def made_by(where: object) -> str:
+    """The versions that made a page, and where."""
+    known = versions()
+    return f"pyrovae {known['pyrovae']}, torch {known['torch']}, Python {known['python']}, {where}"
+
+
+def number(value: float) -> str:
+    """A number as pages show it."""
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
-from pyrovae.evidence.parts import remove_parts
 from pyrovae.models.base import Model
 from pyrovae.runs import together
 from pyrovae.runs.conditions import arguments, condition_of, is_conditional
@@ -22,7 +21,7 @@ from pyrovae.runs.terminal import binarized, headline, say, seeded
 from pyrovae.runs.watching import Callback, watcher
 from pyrovae.training import History, NonFiniteLoss, TensorBoard, checkpoint
 
-__all__ = ["evaluate", "resume", "settle", "train"]
+__all__ = ["evaluate", "held_out", "resume", "settle", "train"]
 
 
 def train(
@@ -55,12 +54,10 @@ def train(
     """
     if tensorboard:
         TensorBoard("")  # where it is missing it says so before there is a folder
-    if together.restarted(path):
-        assert path is not None
-        # The same command has made the folder, so what it names is trusted.
-        shown: Any = {"verbose": verbose, "tensorboard": tensorboard}
-        return resume(path, callback=callback, trust=True, **shown)
     config, splits = settle(config)
+    if together.restarted(config, path):
+        assert path is not None
+        return resume(path, callback=callback, verbose=verbose, tensorboard=tensorboard)
     vae, parts = _start(config, splits)
     if together.follows():
         return _follow(Run(together.told(None), config), vae, parts, splits, resume=False)
@@ -203,13 +200,17 @@ def _follow(run: Run, vae: Any, parts: dict[str, Any], splits: Splits, *, resume
     _fit(run, vae, parts, splits, lambda row: None, resume)  # only the first one watches
     with suppress(ValueError):  # of which the first process tells
         if not run.evidence.is_file():
-            _shared_evidence(run, vae.eval(), parts["method"], splits)
+            held_out(run, vae.eval(), parts["method"], splits)
     return run
 
 
-def _shared_evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence:
-    folder = run.evidence.with_suffix(".parts")
-    return evaluate(vae, splits, "test", method, run.config.seed, folder)
+def held_out(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence:
+    """The evidence of the test data that a run declares.
+
+    Raises:
+        ValueError: If the model has none, such as one whose guide has no density.
+    """
+    return evaluate(vae, splits, "test", method, run.config.seed, run.parts)
 
 
 def _fit(
@@ -244,12 +245,10 @@ def _evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence | Non
         run.manifest.check(run.evidence, strict=False)
         return Evidence.load(run.evidence)
     try:
-        evidence = _shared_evidence(run, vae, method, splits)
+        evidence = held_out(run, vae, method, splits)
     except ValueError as error:  # such as that of a guide without a density
         say("evidence", "none. " + str(error).splitlines()[0])
         return None
-    evidence.save(run.evidence)
-    run.manifest.record(run.evidence)
-    remove_parts(run.evidence.with_suffix(".parts"))
+    run.save_evidence(evidence)
     say("evidence", f"{evidence!r}")
     return evidence

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import warnings
 from contextlib import suppress
 from os import PathLike
@@ -16,6 +17,8 @@ from safetensors.torch import save as as_safetensors
 
 from pyrovae import files
 from pyrovae.data import Splits
+from pyrovae.evidence import Evidence
+from pyrovae.evidence.parts import remove_parts
 from pyrovae.models.base import Model
 from pyrovae.runs.config import Config, declare
 from pyrovae.runs.lock import Lock
@@ -23,7 +26,7 @@ from pyrovae.runs.manifest import Manifest
 from pyrovae.runs.trust import names_code
 from pyrovae.training import checkpoint
 
-__all__ = ["Run", "load_run", "new_file"]
+__all__ = ["Run", "load_run"]
 
 
 class Run:
@@ -45,6 +48,7 @@ class Run:
     weights = property(lambda self: self.path / "weights.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.pt")
     evidence = property(lambda self: self.path / "evidence.nc")
+    parts = property(lambda self: self.path / "evidence.parts")
     page = property(lambda self: self.path / "report.html")
 
     @classmethod
@@ -156,9 +160,10 @@ class Run:
 
     def discard(self) -> None:
         """Remove the files of a run that gave nothing, and the folders that :meth:`create` made."""
-        for file in (self.config_file, self.manifest.path):
+        for file in (self.config_file, self.manifest.path, self.metrics):
             file.unlink(missing_ok=True)
         checkpoint.remove(self.checkpoint)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         self.release()
         for folder in self._created:
             if any(folder.iterdir()):
@@ -171,6 +176,12 @@ class Run:
         facts = {"data_shape": json.dumps(vae.data_shape), **metadata}
         files.write(self.weights, as_safetensors(tensors, facts))
         self.manifest.record(self.weights, self.metrics)
+
+    def save_evidence(self, evidence: Evidence) -> None:
+        """Write the evidence of the run itself, and remove the parts that it was made of."""
+        evidence.save(self.evidence)
+        self.manifest.record(self.evidence)
+        remove_parts(self.parts)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -242,9 +253,3 @@ def _arrays(splits: Splits) -> dict[str, torch.Tensor]:
     for part, labels in zip(parts, splits.labels or (), strict=False):
         found[f"{part} labels"] = labels
     return {name: x for name, x in found.items() if isinstance(x, torch.Tensor)}
-
-
-def new_file(folder: Path, stem: str, suffix: str) -> Path:
-    """The first of ``stem.suffix``, ``stem-2.suffix``, ... that does not exist."""
-    names = (f"{stem}{'' if i == 1 else f'-{i}'}{suffix}" for i in itertools.count(1))
-    return next(folder / name for name in names if not (folder / name).exists())

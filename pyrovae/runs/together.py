@@ -7,6 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pyrovae.runs.config import Config
+from pyrovae.runs.run import Run
+from pyrovae.training import checkpoint
 from pyrovae.training.distributed import Processes, rank_and_size
 
 __all__ = ["follows", "restarted", "told"]
@@ -17,18 +20,34 @@ def follows() -> bool:
     return rank_and_size()[0] > 0
 
 
-def told(path: Path | None) -> Path:
-    """The path that the first process has chosen, in all processes."""
+def told(value: Any) -> Any:
+    """What the first process has chosen, in all processes."""
     if rank_and_size()[1] > 1:
         Processes.join(torch.device("cpu"))
-        chosen: list[Any] = [str(path)]
+        chosen = [value]
         dist.broadcast_object_list(chosen, 0)
-        path = Path(chosen[0])
-    assert path is not None
-    return path
+        (value,) = chosen
+    return value
 
 
-def restarted(path: str | os.PathLike | None) -> bool:
-    """Whether ``torchrun`` has started these processes anew, after the run had begun."""
+def restarted(config: Config, path: str | os.PathLike | None) -> bool:
+    """Whether ``torchrun`` has started these processes anew, and the run that they had begun in
+    the folder goes on. The first process looks at the folder, for all. It removes a run that has
+    no checkpoint yet, so that the run begins anew.
+    """
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return again and path is not None and (Path(path) / "config.yaml").is_file()
+    if not again or path is None:
+        return False
+    return told(None if follows() else _goes_on(Run(Path(path), config)))
+
+
+def _goes_on(run: Run) -> bool:
+    """Whether a folder has a run of this very configuration that can go on."""
+    file = run.config_file
+    if not file.is_file() or file.read_text(encoding="utf-8") != str(run.config):
+        return False  # nothing there yet, or something of another command's
+    if checkpoint.exists(run.checkpoint) or run.weights.is_file():
+        return True
+    run.own()
+    run.discard()
+    return False

@@ -5,7 +5,6 @@ code, which runs as soon as its module is imported. So a configuration is looked
 anything in it is imported.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace, get_loader
 
-from pyrovae.runs.own_classes import file_and_name, loaded_class
+from pyrovae.declare import is_loaded
+from pyrovae.runs.own_classes import file_and_name, path_of
 
 __all__ = ["check_trusted", "names_code"]
 
@@ -92,12 +92,10 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
 def _is_part(text: str, bases: tuple[type, ...], folder: Path) -> bool:
     """Whether a text in the place of a class, or of its arguments, imports and reads nothing."""
     if place := file_and_name(text):
-        known = loaded_class(folder / Path(place[0]).expanduser(), place[1])
-        return isinstance(known, type) and issubclass(known, bases)
+        return is_loaded(path_of(folder / Path(place[0]).expanduser(), place[1]), bases)
     words = text.split(".")
     if len(words) > 1 and all(word.isidentifier() for word in words):
-        known = getattr(sys.modules.get(".".join(words[:-1])), words[-1], None)
-        return isinstance(known, type) and issubclass(known, bases)
+        return is_loaded(text, bases)
     # The parser reads a part from a file of its own, too.
     return not any(_is_file(place) for place in (Path(text), folder / text))
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from helpers.runs import TINY, call
 
 import pyrovae as pv
-from pyrovae import estimators
+from pyrovae import estimators, runs
 from pyrovae.compare import EstimatorComparison, compare_estimators
 from pyrovae.runs import load_data
 
@@ -43,6 +44,36 @@ def test_evaluate_shows_more_when_asked(run, tmp_path, capsys):
     assert pv.Evidence.load(tmp_path / "ais.nc").method == "AIS"
     assert "Sandwich of 3 simulated data" in capsys.readouterr().out
     assert (tmp_path / "ais-sandwich.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("place", ["default", "--out"])
+def test_two_evaluations_at_once_lose_nothing(place, run, tmp_path, monkeypatch, capsys):
+    """A second command comes while the first one computes: it takes another name."""
+    folder, evaluated, codes = tmp_path / "run", runs.evaluate, []
+    shutil.copytree(run, folder)
+    words = ["evaluate", folder, "--limit 5 --method.num_particles 9"]
+    words += ["--out", tmp_path / "mine.nc"] if place == "--out" else []
+
+    def evaluate(*args):
+        monkeypatch.setattr(runs, "evaluate", evaluated)
+        codes.append(call(*words, "--seed 2"))
+        return evaluated(*args)
+
+    monkeypatch.setattr(runs, "evaluate", evaluate)
+    before = {path.name for path in folder.iterdir()}
+    assert call(*words, "--seed 1") == 0
+    new = {path.name for path in folder.iterdir()} - before
+    if place == "--out":  # the name is taken
+        assert (codes, new) == ([1], set())
+        assert "This process is at work" in capsys.readouterr().err
+        assert pv.Evidence.load(tmp_path / "mine.nc").dataset.attrs["seed"] == 1
+        return
+    number = 2 + sum(name.startswith("evidence-") and name.endswith(".nc") for name in before)
+    names = [f"evidence-{number + i}" for i in (0, 1)]
+    assert codes == [0]
+    assert new == {f"{name}.{suffix}" for name in names for suffix in ("nc", "png")}
+    seeds = [pv.Evidence.load(folder / f"{name}.nc").dataset.attrs["seed"] for name in names]
+    assert seeds == [1, 2]
 
 
 def test_sample(run, tmp_path):

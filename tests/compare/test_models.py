@@ -221,3 +221,48 @@ def test_refuses_what_cannot_be_compared():
         compare_models({"a": first, "b": first}, prob=1.0)
     with pytest.raises(ValueError, match="error must be"):
         compare_models({"a": first, "b": first}, error="none")
+
+
+def evidence_of(likelihood, **options):
+    torch.manual_seed(0)
+    parts = {"encoder": pv.nets.MLP(4), "decoder": pv.nets.MLP(4)}
+    vae = pv.VAE(3, latent_dim=1, likelihood=likelihood, **parts)
+    model, guide = vae.programs
+    if options:
+        pair = pv.VariationalDequantization(model, guide, 3, **options)
+        model, guide = pair.model, pair.guide
+    x = torch.linspace(0, 1, 4)[:, None].expand(4, 3)
+    return pv.log_marginal(model, guide, x, num_particles=3)
+
+
+def test_a_probability_is_not_compared_with_a_density(tmp_path):
+    """On the same data by the same method: only what the numbers are tells them apart."""
+    found = {
+        "levels": evidence_of(pv.likelihoods.DiscretizedLogistic(num_levels=4)),
+        "dequantised": evidence_of(pv.likelihoods.Gaussian(), num_levels=4),
+        "density": evidence_of(pv.likelihoods.Gaussian()),
+    }
+    for name, evidence in found.items():
+        evidence.save(tmp_path / f"{name}.nc")
+    found = {name: Evidence.load(tmp_path / f"{name}.nc") for name in found}
+    measures = {name: evidence.measure for name, evidence in found.items()}
+    assert measures == {
+        "levels": "probability",
+        "dequantised": "probability",
+        "density": "density",
+    }
+    with pytest.raises(ValueError, match="'levels' gives x a probability and 'density' a density"):
+        compare_models({name: found[name] for name in ("levels", "density")})
+    assert compare_models({name: found[name] for name in ("levels", "dequantised")})
+    del found["levels"].dataset.attrs["measure"]  # a file of an earlier version
+    assert found["levels"].measure == ""
+    assert compare_models({name: found[name] for name in ("levels", "density")})
+
+
+def test_a_method_without_a_diagnosis_has_no_share_of_poor_estimates():
+    columns = {"log_marginal": np.zeros(4), "standard_error": np.ones(4)}
+    plain = Evidence.from_columns(columns, data="same")
+    assert math.isnan(plain.share_flagged)
+    row = repr(compare_models({"diagnosed": made(np.ones(4)), "plain": plain})).splitlines()[3]
+    assert row.split()[0] == "plain"
+    assert "?" in row.split()

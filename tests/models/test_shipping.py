@@ -112,6 +112,7 @@ def test_classes_of_others_are_code_that_needs_trust(tmp_path, monkeypatch):
     vae = pv.VAE(3, 2, likelihood=mine_to_ship.Mine(), **SMALL)
     vae.save("model")
     assert repr(pv.load("model", trust=True)) == repr(vae)
+    assert repr(pv.load("model")) == repr(vae)  # its code has run: as for load_run
     (tmp_path / "imported").unlink()
     # In a process that has not imported it, nothing of it runs.
     code = "import pyrovae as pv; pv.load('model')"

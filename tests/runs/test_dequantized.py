@@ -49,3 +49,15 @@ def test_what_has_no_levels_is_refused(options, message, tmp_path, capsys):
     assert call(f"train --dequantize variational --limit 20 {options} --out {out}") == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("number", "message"), [(3, "draws no grey levels"), (0, "at least 1")])
+def test_bdmc_is_refused_before_anything_is_computed(number, message, run, monkeypatch, capsys):
+    def evaluate(*_):
+        raise AssertionError("It computes.")
+
+    monkeypatch.setattr(pv.runs, "evaluate", evaluate)
+    before = {*run.iterdir()}
+    assert call(f"evaluate {run} --bdmc {number}") == 1
+    assert message in capsys.readouterr().err
+    assert {*run.iterdir()} == before

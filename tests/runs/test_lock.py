@@ -12,15 +12,21 @@ from helpers.runs import TINY, call
 import pyrovae as pv
 from pyrovae.runs import Run, lock
 from pyrovae.runs.lock import Lock
+from pyrovae.runs.process import me
 
-# Takes a lock, or tells who has it; holds it until its input ends. The module is read as a file: it
-# needs nothing of the package, which takes seconds to import.
+# Takes a lock, or tells who has it; holds it until its input ends. The packages are empty ones: to
+# import what is in them otherwise takes seconds, and the lock needs nothing of it.
 HOLDER = """
-import runpy
 import sys
+import types
 from pathlib import Path
 
-Lock = runpy.run_path(sys.argv[2])["Lock"]
+folder = Path(sys.argv[2]).parent
+for name, place in {"pyrovae": folder.parent, "pyrovae.runs": folder}.items():
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [str(place)]
+from pyrovae.runs.lock import Lock
+
 sys.stdin.readline()
 try:
     lock = Lock(Path(sys.argv[1]))
@@ -67,13 +73,24 @@ def test_a_process_that_ends_releases_its_lock(tmp_path):
 
 def test_a_number_that_was_given_to_another_process(tmp_path):
     """As in a container that starts again: the same number, another start."""
-    owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": "1 before"}
+    owner = {**me(), "started": "1 before"}
     (tmp_path / "lock").write_text(json.dumps(owner))
     if os.path.exists("/proc/self/stat"):
         Lock(tmp_path).release()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"pid": 3, "host": "elsewhere"})])
+# What stands in the file. A process of another container is not seen here.
+NOT_OURS = {
+    "nothing": "",
+    "half a line": "{",
+    "a list": "[]",
+    "another host": json.dumps({**me(), "host": "elsewhere", "started": "1 before"}),
+    "another container": json.dumps({**me(), "namespace": "pid:[1]", "started": "1 before"}),
+    "no namespace": json.dumps({"pid": 2**22 + 5, "host": socket.gethostname()}),
+}
+
+
+@pytest.mark.parametrize("text", NOT_OURS.values(), ids=NOT_OURS)
 def test_a_lock_of_another_host_or_of_nobody_is_left_alone(text, tmp_path):
     (tmp_path / "lock").write_text(text)
     with pytest.raises(BlockingIOError, match="If you know that it is gone, remove"):
@@ -86,7 +103,7 @@ def test_of_two_processes_one_owns_the_folder(stale, tmp_path):
     """Both start at once, and again and again; half of the times over a dead owner's lock."""
     processes = [holder(tmp_path) for _ in range(3)]
     if stale:
-        owner = {"pid": 2**22 + 5, "host": socket.gethostname(), "started": None}
+        owner = {**me(), "pid": 2**22 + 5, "started": None}
         (tmp_path / "lock").write_text(json.dumps(owner))
     for process in processes:
         start(process)

@@ -1,41 +1,20 @@
 """Sweeps on digits: each run is what ``pv.train`` gives, and the table says what may be said."""
 
 import csv
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import optuna
 import pytest
 from helpers.runs import assert_same_run, call
+from helpers.sweeps import TINY, VAMP
 
 import pyrovae as pv
 from pyrovae.runs import Sweep, pipeline
 from pyrovae.runs.sweeps.study import open_study
 
-SMALL = {"class_path": "MLP", "init_args": {"hidden": [8]}}
-TINY = {
-    "data": "digits",
-    "epochs": 2,
-    "limit": 40,
-    "latent_dim": 2,
-    "encoder": SMALL,
-    "decoder": SMALL,
-    "method": {"class_path": "ImportanceSampling", "init_args": {"num_particles": 50}},
-}
-VAMP = {"class_path": "Vamp", "init_args": {"num_components": 5}}
 # The sphere does not go with a normal posterior: its runs fail.
 PRIORS = {**TINY, "prior": ["StandardNormal", VAMP, "HypersphericalUniform"], "seed": 2}
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Without the figures of single runs, which take most of the time."""
-    monkeypatch.setattr(pipeline, "report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -143,32 +122,6 @@ def test_optuna_opens_the_study(swept):
     assert plots.plot_intermediate_values(study) is not None
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, quick, monkeypatch):
-    given = {**TINY, "epochs": 3}
-    seen = []
-    report = optuna.Trial.report
-
-    def interrupt(trial, value, step):
-        seen.append(step)
-        report(trial, value, step)
-        if step == 2 and len(seen) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("pyrovae.runs.sweeps.worker._REPORT", -1.0)
-    with monkeypatch.context() as patch:
-        patch.setattr(optuna.Trial, "report", interrupt)
-        with pytest.raises(KeyboardInterrupt, match="go on with the same command"):
-            pv.sweep(given, tmp_path / "sweep")
-    (folder,) = (tmp_path / "sweep" / "runs").iterdir()
-    assert (folder / "checkpoint.pt").is_file()
-    found = pv.sweep(given, tmp_path / "sweep")
-    assert [row.state for row in found.rows] == ["complete"]
-    assert [path.name for path in (tmp_path / "sweep" / "runs").iterdir()] == [folder.name]
-    config = pv.Config(**{**given, "seed": 0})
-    assert_same_run(folder, pv.train(config, tmp_path / "whole").path)
-    assert "One model alone is compared with nothing." in repr(found)
-
-
 @pytest.mark.parametrize("missing", ["evidence.nc", "everything"])
 def test_a_run_that_was_killed_late_or_early_is_finished(missing, swept, tmp_path, quick):
     """After its weights were saved, or before its first epoch: its folder is as it was left."""
@@ -236,6 +189,16 @@ def test_what_may_not_be_compared_stands_apart_and_is_named(tmp_path, quick):
     assert "their numbers must not be compared" in page
 
 
+def test_densities_and_probabilities_of_the_same_levels_stand_apart(tmp_path, quick):
+    levels = {"class_path": "DiscretizedLogistic", "init_args": {"num_levels": 17}}
+    given = {**TINY, "likelihood": ["Gaussian", levels], "epochs": 1}
+    found = pv.sweep(given, tmp_path / "sweep")
+    assert [group.about["the measure (probability or density)"] for group in found.groups] == [
+        "density",
+        "probability",
+    ]
+
+
 def test_on_the_command_line(swept, tmp_path, monkeypatch, quick, capsys):
     monkeypatch.chdir(tmp_path)
     assert call("sweep none.yaml") == 1
@@ -263,47 +226,3 @@ def test_on_the_command_line(swept, tmp_path, monkeypatch, quick, capsys):
     shown = capsys.readouterr().out
     assert "6 runs, 4 complete, 2 failed" in shown
     assert "sweep.html" in shown
-
-
-@pytest.mark.slow
-def test_processes_share_a_sweep_and_a_killed_one_costs_nothing(tmp_path):
-    """Two workers, one of which is killed in its first run; then the sweep itself is stopped."""
-    import yaml
-
-    given = {**TINY, "epochs": 400, "patience": None, "latent_dim": [2, 3], "seed": 2}
-    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(given))
-    command = [sys.executable, "-m", "pyrovae", "sweep", "grid.yaml", "--jobs", "2"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    folder = tmp_path / "sweeps" / "grid"
-    # Past the first report, so that there is a checkpoint.
-    running = wait_for(
-        folder, lambda t: t.state.name == "RUNNING" and len(t.intermediate_values) > 1
-    )
-    os.kill(running.user_attrs["worker"]["pid"], signal.SIGKILL)
-    copy = wait_for(folder, lambda t: t.user_attrs.get("deaths"))
-    assert copy.user_attrs["run"] == running.user_attrs["run"]
-    process.send_signal(signal.SIGINT)
-    process.wait(120)
-    assert process.returncode == 130
-    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
-    found = Sweep(folder)
-    assert [row.state for row in found.rows] == ["complete"] * 4
-    assert len([*(folder / "runs").iterdir()]) == 4
-    for row in found.rows:
-        config = pv.Config.load(row.path / "config.yaml")
-        assert_same_run(row.path, pv.train(config, tmp_path / row.path.name).path)
-
-
-def wait_for(folder, holds):
-    """The first trial for which something holds, as soon as there is one."""
-    for _ in range(600):
-        if (folder / "study.journal").is_file():
-            try:
-                trials = open_study(folder, None).trials
-            except KeyError:  # the study is not made yet
-                trials = []
-            for trial in trials:
-                if holds(trial):
-                    return trial
-        time.sleep(0.5)
-    raise AssertionError("it never happened")

@@ -93,6 +93,16 @@ def test_the_run_of_a_dead_process_goes_on(tmp_path, storage):
     assert len(other.trials()) == 9
 
 
+def test_the_number_of_a_dead_process_may_be_given_again(tmp_path):
+    """As the first process of a container that was started again."""
+    queue = opened(tmp_path)
+    trial = queue.claim()
+    trial.set_user_attr("worker", {**queue.name, "pid": os.getppid(), "started": "1 before"})
+    other = Queue(queue.study, queue.declaration)
+    other.take_up_lost()
+    assert len(other.trials()) == 9
+
+
 def test_a_worker_that_closed_or_is_silent_is_lost(tmp_path, monkeypatch):
     queue = opened(tmp_path)
     trial = queue.claim()
@@ -219,8 +229,3 @@ def test_unknown_samplers_are_named(tmp_path):
     wrong = {"class_path": "TPESampler", "init_args": {"startup": 2}}
     with pytest.raises(ValueError, match=r"TPESampler: .*startup"):
         opened(tmp_path, {**SEARCH, "sampler": wrong})
-
-
-def test_a_process_that_ended_is_told_from_one_that_runs():
-    assert queues._runs(os.getpid())
-    assert not queues._runs(2**22 + 1)

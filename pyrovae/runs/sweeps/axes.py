@@ -7,7 +7,7 @@ from typing import Any
 
 from pyrovae.runs.declared import CLASSES
 
-__all__ = ["Axis", "Range", "examples", "nested", "short", "values_of"]
+__all__ = ["Axis", "Range", "examples", "in_words", "nested", "short", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -121,3 +121,8 @@ def short(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     return json.dumps(value)
+
+
+def in_words(values: Mapping[str, Any]) -> str:
+    """The values of a run, by option."""
+    return ", ".join(f"{option}={value}" for option, value in values.items())

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -13,6 +12,7 @@ import yaml
 
 from pyrovae.runs.config import Config, check_options
 from pyrovae.runs.messages import nearest
+from pyrovae.runs.own_classes import file_and_name
 from pyrovae.runs.sweeps.axes import Axis, Range, examples, nested, values_of
 
 __all__ = ["Declaration"]
@@ -22,7 +22,6 @@ Values = dict[str, Any]
 
 _FIELDS = [f.name for f in fields(Config)]
 _OWN = {"config", "sampler", "pruner", "trials", "seed"}
-_IN_FILE = re.compile(r"(.+\.py):(\w+)")
 
 
 @dataclass(frozen=True)
@@ -192,8 +191,8 @@ def _absolute(value: Any, folder: Path) -> Any:
         return {key: _absolute(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_absolute(item, folder) for item in value]
-    if isinstance(value, str) and (found := _IN_FILE.fullmatch(value)):
-        return f"{folder / Path(found[1]).expanduser()}:{found[2]}"
+    if isinstance(value, str) and (found := file_and_name(value)):
+        return f"{folder / Path(found[0]).expanduser()}:{found[1]}"
     return value
 
 

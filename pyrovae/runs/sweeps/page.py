@@ -2,16 +2,15 @@
 
 import platform
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import pyrovae
-from pyrovae.runs.page import write_page
+from pyrovae.compare.table import share
+from pyrovae.runs.page import made_by, number, write_page
 from pyrovae.runs.sweeps import figures, table
 from pyrovae.runs.sweeps.result import Sweep
-from pyrovae.runs.terminal import attempt
+from pyrovae.runs.terminal import attempt, whole
 
 __all__ = ["write"]
 
@@ -19,15 +18,15 @@ __all__ = ["write"]
 def write(sweep: Sweep) -> None:
     """Write the figures and ``sweep.html``."""
     groups, pictures = [], {}
-    for number, group in enumerate(sweep.groups, 1):
-        models = table.models_of(group, number)
-        shown = _figures(sweep.folder, models, number)
+    for place, group in enumerate(sweep.groups, 1):
+        models = table.models_of(group, place)
+        shown = _figures(sweep.folder, models, place)
         pictures |= shown
         groups.append(
             {
-                "heading": table.heading(sweep, group, number),
+                "heading": table.heading(sweep, group, place),
                 "verdict": _verdict(models),
-                "models": [_model(model, place) for place, model in enumerate(models)],
+                "models": [_model(model, i) for i, model in enumerate(models)],
                 "remarks": table.remarks(group),
                 "figures": [*shown],
             }
@@ -46,15 +45,14 @@ def write(sweep: Sweep) -> None:
             f"--out {shlex.quote(str(sweep.folder))}"
         ],
         figures=pictures,
-        versions=f"pyrovae {pyrovae.__version__}, torch {torch.__version__}, Python "
-        f"{platform.python_version()}, {platform.machine()}",
+        versions=made_by(platform.machine()),
     )
 
 
-def _figures(folder: Path, models: list[table.Model], number: int) -> dict[str, Any]:
+def _figures(folder: Path, models: list[table.Model], group: int) -> dict[str, Any]:
     """Files and captions by name; the dark one of each beside the light one."""
     found: dict[str, Any] = {}
-    suffix = "" if number == 1 else f"-{number}"
+    suffix = "" if group == 1 else f"-{group}"
     for name, draw, caption in (
         (
             "forest",
@@ -70,8 +68,8 @@ def _figures(folder: Path, models: list[table.Model], number: int) -> dict[str, 
         dark = folder / f"{name}{suffix}-dark.png"
 
         def make(draw: Any = draw, path: Path = path, dark: Path = dark) -> None:
-            draw(models, path)
-            draw(models, dark, dark=True)
+            whole(partial(draw, models), path)
+            whole(partial(draw, models, dark=True), dark)
 
         if attempt(path.name, make):
             found[path.stem] = (path, caption)
@@ -83,7 +81,7 @@ def _verdict(models: list[table.Model]) -> str:
     """What may be said, in a sentence."""
     best = [model for model in models if model.rank.partition("-")[0] == "1"]
     if len(models) == 1:
-        return f"log p(x) of {models[0].name} is {_number(models[0].numbers['mean'])}."
+        return f"log p(x) of {models[0].name} is {number(models[0].numbers['mean'])}."
     if not best:
         return "One training seed a model ranks no models."
     if len(best) == 1:
@@ -97,16 +95,16 @@ def _model(model: table.Model, place: int) -> dict[str, Any]:
     return {
         "name": model.name,
         "rank": model.rank.replace("-", "\N{EN DASH}"),
-        "mean": _number(row["mean"]),
+        "mean": number(row["mean"]),
         "errors": [
             ("Monte Carlo", f"{row['monte_carlo_error']:.3f}"),
             ("test set", f"{row['test_set_error']:.3f}"),
             ("seeds", table.known(row["seeds_error"])),
         ],
         "seeds": row["num_seeds"],
-        "difference": _number(row["difference"]) if place else "",
+        "difference": number(row["difference"]) if place else "",
         "interval": table.ends(row).replace("-", "\N{MINUS SIGN}") if place else "",
-        "flagged": f"{row['flagged']:.1%}",
+        "flagged": share(row["flagged"]),
         "parameters": f"{model.parameters:,}",
         "seconds": f"{model.seconds:,.1f}",
     }
@@ -120,15 +118,11 @@ def _run(row: Any) -> dict[str, Any]:
         return {**shown, "what": table.what_became(row)}
     found = row.evidence
     cells = [
-        _number(found.mean()),
+        number(found.mean()),
         f"{found.monte_carlo_error():.3f}",
         f"{found.test_set_error():.3f}",
-        f"{found.share_flagged:.1%}",
-        _number(row.facts["valid_bound"]),
+        share(found.share_flagged),
+        number(row.facts["valid_bound"]),
         f"{row.facts['seconds']:,.1f}",
     ]
     return {**shown, "cells": cells}
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")

@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+from pyrovae.runs.sweeps.axes import in_words
 from pyrovae.runs.sweeps.declaration import Declaration
 from pyrovae.runs.sweeps.queue import latest
 from pyrovae.runs.terminal import say
@@ -87,8 +88,7 @@ class Screen:
 
 def described(trial: Any) -> str:
     """The values of a run and its seed, in words."""
-    words = [f"{option}={value}" for option, value in trial.params.items()]
-    return ", ".join([*words, f"seed {trial.user_attrs['seed']}"])
+    return ", ".join(filter(None, [in_words(trial.params), f"seed {trial.user_attrs['seed']}"]))
 
 
 def _outcome(trial: Any) -> str:

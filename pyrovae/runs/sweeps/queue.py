@@ -5,20 +5,18 @@ of Optuna's: its values are the parameters, its training seed an attribute.
 """
 
 import json
-import os
-import socket
 import time
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from pyrovae.runs.process import is_gone, is_me, me
 from pyrovae.runs.sweeps.declaration import Declaration
 from pyrovae.runs.sweeps.study import optuna
 
 __all__ = ["Queue", "key_of", "latest"]
 
-GRACE = 600.0  # seconds without a sign of life after which another machine's run is taken up
+GRACE = 600.0  # seconds without a sign of life after which an unseen process counts as gone
 _DEATHS = 3  # of the process of a run at one epoch, after which it is given up
 _LIVING: set[str] = set()  # workers of this process
 
@@ -50,7 +48,7 @@ class Queue:
 
     def __init__(self, study: Any, declaration: Declaration):
         self.study, self.declaration = study, declaration
-        self.name = {"host": _host(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+        self.name = {**me(), "token": uuid.uuid4().hex}
         self.states: Any = optuna().trial.TrialState
 
     def fill(self, retry_failed: bool = False) -> None:
@@ -193,33 +191,12 @@ class Queue:
             self.study.tell(trial, twin.value)
 
 
-def _host() -> str:
-    """This machine; two containers with one name are two machines."""
-    space = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()} {os.readlink(space) if space.exists() else ''}".strip()
-
-
 def _is_lost(trial: Any) -> bool:
     """Whether nobody works on a running trial any more."""
-    worker = trial.user_attrs.get("worker")
-    if worker is not None and worker["host"] == _host():
-        if worker["pid"] == os.getpid():
-            return worker["token"] not in _LIVING
-        return not _runs(worker["pid"])
+    worker = trial.user_attrs.get("worker") or {}
+    if is_me(worker):
+        return worker["token"] not in _LIVING
+    if (gone := is_gone(worker)) is not None:
+        return gone
     started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
     return time.time() - trial.user_attrs.get("alive", started) > GRACE
-
-
-def _runs(pid: int) -> bool:
-    """Whether there is such a process on this machine."""
-    if os.name == "nt":  # there a signal of 0 would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    state = Path(f"/proc/{pid}/stat")
-    # A zombie has ended, too.
-    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")

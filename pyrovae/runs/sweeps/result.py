@@ -10,6 +10,7 @@ from typing import Any
 from pyrovae.compare.checks import effort_of
 from pyrovae.compare.models import ModelComparison, tabulate
 from pyrovae.evidence import Evidence
+from pyrovae.runs.sweeps.axes import in_words
 from pyrovae.runs.sweeps.declaration import Declaration
 from pyrovae.runs.sweeps.queue import latest
 from pyrovae.runs.sweeps.study import open_study, quiet
@@ -28,7 +29,7 @@ class Row:
         state: ``"complete"``, ``"fail"``, ``"pruned"``, ``"running"`` or ``"waiting"``.
         reason: Why it failed.
         path: Its folder, where it has one.
-        facts: ``valid_bound``, ``seconds`` of training, ``parameters``, ``measure``.
+        facts: ``valid_bound``, ``seconds`` of training, ``parameters``.
         evidence: Its held-out evidence, if it is complete.
     """
 
@@ -95,9 +96,8 @@ class Sweep:
                 evidence = Evidence.load(path / "evidence.nc")
             except Exception as error:  # whatever a damaged file gives
                 state, reason = "fail", f"Cannot read {path / 'evidence.nc'}: {error}"
-        words = [f"{option}={value}" for option, value in trial.params.items()]
         return Row(
-            model=", ".join(words) or "the model",
+            model=in_words(trial.params) or "the model",
             values=trial.params,
             seed=trial.user_attrs["seed"],
             state=state,
@@ -154,7 +154,7 @@ def _about(row: Row) -> dict[str, Any]:
     return {
         "test data": f"{attrs['data']} ({len(row.evidence)})",
         "what x is given": attrs.get("given", ""),
-        "the measure (probabilities or densities)": row.facts.get("measure", ""),
+        "the measure (probability or density)": row.evidence.measure,
         "the scale of the data": attrs["data_scale"],
         "the side of the bound": attrs["bound"],
         "method or effort": effort_of(row.evidence),

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pyrovae import files
 from pyrovae.declare import is_count
 from pyrovae.runs.config import load_data
 from pyrovae.runs.sweeps.declaration import Declaration
@@ -50,8 +51,8 @@ def sweep(
             journal file in the folder.
         retry_failed: Whether runs that failed are trained again.
         progress: Show progress bars; default only on a terminal.
-        trust: Whether the file, and runs in the folder, may name classes that are not pyrovae's
-            own. To use them runs their code.
+        trust: Whether the file may name classes that are not pyrovae's own. To use them runs their
+            code.
 
     Returns:
         The :class:`Sweep`, whose ``sweep.csv`` and ``sweep.html`` are in the folder.
@@ -74,7 +75,7 @@ def sweep(
         _fill(queue, retry_failed, folder, jobs)
         screen = Screen(study, declaration, bars=progress)
         try:
-            _work(folder, declaration, storage, queue, screen, jobs, trust)
+            _work(folder, declaration, storage, queue, screen, jobs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"what is finished is kept in {folder}: go on with the same command"
@@ -116,9 +117,7 @@ def _open(declaration: Declaration, folder: Path, storage: str | None) -> Any:
         (folder / name).mkdir(exist_ok=True)
     study = open_study(folder, storage, declaration)
     text = yaml.safe_dump(dict(declaration.given), sort_keys=False, allow_unicode=True)
-    part = folder / "sweep.yaml.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(folder / "sweep.yaml")
+    files.write(folder / "sweep.yaml", text)
     return study
 
 
@@ -138,11 +137,10 @@ def _work(
     queue: Queue,
     screen: Screen,
     jobs: int,
-    trust: bool,
 ) -> None:
     if jobs == 1:
         shown = partial(screen.refresh, force=False)
-        Worker(folder, declaration, queue.study, shown, trust=trust).work()
+        Worker(folder, declaration, queue.study, shown).work()
     else:
-        run_workers(folder, storage, queue, jobs, screen, trust)
+        run_workers(folder, storage, queue, jobs, screen)
     screen.refresh()

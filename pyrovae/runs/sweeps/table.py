@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.compare.checks import effort_of
-from pyrovae.evidence import Evidence
+from pyrovae.compare.table import share
+from pyrovae.files import written_whole
 from pyrovae.runs.sweeps.result import Group, Row, Sweep
 
 __all__ = ["Model", "models_of", "text", "write_csv"]
@@ -145,7 +146,7 @@ def _models(models: list[Model]) -> list[str]:
             f"{m.name:<{width}}  {m.rank:>5}  {row['mean']:>10.3f}  "
             f"{row['monte_carlo_error']:>7.3f}  {row['test_set_error']:>7.3f}  "
             f"{known(row['seeds_error']):>7}  {row['num_seeds']:>5}  {beside}  "
-            f"{row['flagged']:>7.1%}  {m.parameters:>10,}  {m.seconds:>7.1f} s"
+            f"{share(row['flagged']):>7}  {m.parameters:>10,}  {m.seconds:>7.1f} s"
         )
     return lines
 
@@ -171,7 +172,7 @@ def _runs(sweep: Sweep) -> list[str]:
         found = row.evidence
         lines.append(
             f"{start}{found.mean():>10.3f}  {found.monte_carlo_error():>7.3f}  "
-            f"{found.test_set_error():>7.3f}  {_flagged(found):>7.1%}  "
+            f"{found.test_set_error():>7.3f}  {share(found.share_flagged):>7}  "
             f"{row.facts['valid_bound']:>10.3f}  {row.facts['seconds']:>7.1f} s  "
             f"{'' if row.path is None else row.path.name}"
         )
@@ -185,10 +186,6 @@ def what_became(row: Row) -> str:
     return {"pruned": "pruned: others had a better validation bound"}.get(row.state, row.state)
 
 
-def _flagged(found: Evidence) -> float:
-    return found.share_flagged if "pareto_k" in found.dataset else math.nan
-
-
 def known(value: float) -> str:
     """A number, or a question mark."""
     return "?" if math.isnan(value) else f"{value:.3f}"
@@ -197,7 +194,6 @@ def known(value: float) -> str:
 def write_csv(sweep: Sweep, path: Path) -> None:
     """A line for each run (kind ``run``), and one for each model over its seeds (``model``)."""
     axes = [axis.option for axis in sweep.declaration.axes]
-    part = path.with_suffix(".part")
     groups: dict[int, int] = {}
     lines: list[dict[str, Any]] = []
     for number, group in enumerate(sweep.groups, 1):
@@ -205,11 +201,10 @@ def write_csv(sweep: Sweep, path: Path) -> None:
             lines.append(_model_line(model))
             groups |= {id(row): number for row in model.rows}
     lines += [_run_line(row, groups.get(id(row))) for row in sweep.rows]
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *axes], restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(lines)
-    part.replace(path)
 
 
 def _model_line(model: Model) -> dict[str, Any]:
@@ -252,7 +247,7 @@ def _run_line(row: Row, group: int | None) -> dict[str, Any]:
             "log_px": row.evidence.mean(),
             "monte_carlo_error": row.evidence.monte_carlo_error(),
             "test_set_error": row.evidence.test_set_error(),
-            "share_k_above_0.7": _flagged(row.evidence),
+            "share_k_above_0.7": row.evidence.share_flagged,
             "method": effort_of(row.evidence),
         }
     return line

@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any
 
+from pyrovae.errors import in_a_line
 from pyrovae.evidence import Evidence
 from pyrovae.runs import pipeline
 from pyrovae.runs.config import load_data
@@ -39,7 +40,6 @@ class Worker:
         declaration: The sweep.
         study: Its study.
         shown: Called after each epoch and each run.
-        trust: Whether runs in the folder may name classes that are not pyrovae's own.
     """
 
     def __init__(
@@ -48,12 +48,10 @@ class Worker:
         declaration: Declaration,
         study: Any,
         shown: Callable[[], Any] = lambda: None,
-        *,
-        trust: bool = False,
     ):
         self.folder, self.declaration, self.study = folder, declaration, study
         self.queue, self.shown = Queue(study, declaration), shown
-        self.prunes, self.trust = declaration.pruner is not None, trust
+        self.prunes = declaration.pruner is not None
 
     def work(self) -> None:
         """Train until no run is left.
@@ -90,7 +88,7 @@ class Worker:
         except Exception as error:
             with log.open("a", encoding="utf-8") as lines:
                 traceback.print_exception(error, file=lines)
-            trial.set_user_attr("reason", _reason(error))
+            trial.set_user_attr("reason", in_a_line(error))
             self.study.tell(trial, state=self.queue.states.FAIL)
 
     def _free_name(self, trial: Any) -> str:
@@ -106,20 +104,21 @@ class Worker:
         """The finished run, and its best validation bound."""
         path = self.folder / "runs" / name
         callback = self._callback(trial)
-        if (path / "weights.safetensors").is_file():
-            run = Run.open(path, trust=self.trust)
-        elif checkpoint.exists(path / "checkpoint.pt"):
-            run = pipeline.resume(path, callback=callback, trust=self.trust)
+        # To read it loads the classes that the sweep names: so the run may name them, and no other.
+        config = self.declaration.config(trial.params, trial.user_attrs["seed"])
+        if checkpoint.exists(path / "checkpoint.pt"):  # with or without weights it is not finished
+            run = pipeline.resume(path, callback=callback)
+        elif (path / "weights.safetensors").is_file():
+            run = Run.open(path)
         else:
             if path.is_dir() and any(path.iterdir()):  # it was stopped before its first epoch
                 trial.set_user_attr("run", name := self._free_name(trial))
                 path = self.folder / "runs" / name
-            config = self.declaration.config(trial.params, trial.user_attrs["seed"])
             run = pipeline.train(config, path, callback=callback)
         if not run.evidence.is_file():
             vae: Any = run.load_vae(run.config.device)
-            method, seed = run.config.build("method"), run.config.seed
-            pipeline.evaluate(vae, load_data(run.config), "test", method, seed).save(run.evidence)
+            method = run.config.build("method")
+            run.save_evidence(pipeline.held_out(run, vae, method, load_data(run.config)))
         return run, max(row["valid_bound"] for row in _rows(run))
 
     def _callback(self, trial: Any) -> Callable[[dict[str, float]], None]:
@@ -137,13 +136,6 @@ class Worker:
                 raise optuna().TrialPruned
 
         return callback
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, on one line."""
-    text = " ".join(re.split(r"\n\s*\n|Trace Shapes:", str(error).strip())[0].split())
-    plain = isinstance(error, ArithmeticError | ImportError | OSError | ValueError)
-    return text if text and plain else f"{type(error).__name__}: {text}"
 
 
 def _name_of(values: dict[str, Any], seed: int) -> str:
@@ -168,7 +160,6 @@ def _facts(run: Run, bound: float) -> dict[str, Any]:
         "valid_bound": bound,
         "seconds": math.fsum(row["seconds"] for row in _rows(run)),
         "parameters": sum(p.numel() for p in vae.parameters() if p.requires_grad),
-        "measure": "probability" if vae.likelihood.discrete else "density",
     }
 
 
@@ -213,7 +204,7 @@ def main() -> int:
     with quiet():
         study = open_study(folder, given["storage"], declaration, given["worker"])
         try:
-            Worker(folder, declaration, study, trust=given["trust"]).work()
+            Worker(folder, declaration, study).work()
         except KeyboardInterrupt:
             return 130
     return 0

@@ -18,9 +18,7 @@ _INTERRUPTED = 130
 _PATIENCE = 60.0  # seconds for interrupted workers to save
 
 
-def run_workers(
-    folder: Path, storage: str | None, queue: Queue, jobs: int, screen: Any, trust: bool = False
-) -> None:
+def run_workers(folder: Path, storage: str | None, queue: Queue, jobs: int, screen: Any) -> None:
     """Start workers and wait until no run is left; one whose process dies is replaced.
 
     Raises:
@@ -32,7 +30,7 @@ def run_workers(
         while (living := _living(workers)) or queue.has_work():
             _check(folder, workers)
             if len(living) < jobs and queue.has_work():
-                workers.append(_start(folder, storage, len(workers), jobs, trust))
+                workers.append(_start(folder, storage, len(workers), jobs))
                 continue
             screen.refresh()
             time.sleep(_LOOK)
@@ -45,9 +43,7 @@ def _living(workers: list[subprocess.Popen]) -> list[subprocess.Popen]:
     return [worker for worker in workers if worker.poll() is None]
 
 
-def _start(
-    folder: Path, storage: str | None, worker: int, jobs: int, trust: bool
-) -> subprocess.Popen:
+def _start(folder: Path, storage: str | None, worker: int, jobs: int) -> subprocess.Popen:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, (cores or 1) // jobs))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
@@ -61,7 +57,7 @@ def _start(
             env=environment,
             start_new_session=True,  # Ctrl-C reaches the sweep, which tells its workers
         )
-    given = {"folder": str(folder.resolve()), "storage": storage, "worker": worker, "trust": trust}
+    given = {"folder": str(folder.resolve()), "storage": storage, "worker": worker}
     assert process.stdin is not None
     with process.stdin as words:
         words.write(json.dumps(given).encode())
