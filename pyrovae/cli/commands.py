@@ -10,11 +10,12 @@ from pyrovae import evidence, files, runs
 from pyrovae.estimators import Estimator
 from pyrovae.evidence.methods.base import Method
 from pyrovae.evidence.parts import remove_parts
+from pyrovae.plots.images import is_image, span
 from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
 from pyrovae.runs.evidence_files import check_alike, common_evidence
 from pyrovae.runs.run import new_file
-from pyrovae.runs.terminal import attempt, headline, say, seeded, show, whole
+from pyrovae.runs.terminal import attempt, headline, say, seeded, show
 from pyrovae.runs.together import follows
 
 __all__ = ["compare", "estimators", "evaluate", "sample", "sweep"]
@@ -67,7 +68,7 @@ def evaluate(
     found.save(out)
     remove_parts(parts)
     show(found)
-    saved = [out, *_figure(out, lambda path: figures.evidence_figure(found, path))]
+    saved = [out, *_figure(out, lambda figure: figures.evidence_figure(found, figure))]
     (model, guide), data = vae.programs, vae.read(arguments(vae, splits, part))
     if bdmc is not None:
         # Data are drawn anew, the labels that they are drawn for are not.
@@ -80,15 +81,17 @@ def evaluate(
         given = data if is_conditional(vae) else None
         sandwich = evidence.bdmc(model, guide, data=given, **settings)
         show(sandwich)
-        saved += _figure(out, lambda path: figures.sandwich_figure(sandwich, path), "-sandwich")
+        saved += _figure(out, sandwich.plot, "-sandwich")
     if nats:
-        show(evidence.where_the_nats_go(model, guide, data, method=method, seed=seed))
+        split = evidence.where_the_nats_go(model, guide, data, method=method, seed=seed)
+        show(split)
+        saved += _figure(out, split.plot, "-nats")
     if convergence:
         rising = evidence.convergence(
             model, guide, data, num_particles=tuple(convergence), seed=seed
         )
         show(rising)
-        saved += _figure(out, lambda path: figures.axes_figure(rising.plot, path), "-convergence")
+        saved += _figure(out, rising.plot, "-convergence")
     say("saved", " ".join(map(str, saved)))
     say("", headline(found, splits.name, part))
 
@@ -146,7 +149,7 @@ def estimators(
     )
     found.save(out)
     show(found)
-    saved = [out, *_figure(out, lambda path: found.plot().savefig(path))]
+    saved = [out, *_figure(out, found.plot)]
     say("saved", " ".join(map(str, saved)))
 
 
@@ -221,7 +224,7 @@ def sample(
     """
     opened = Run.open(run, trust=trust)
     vae: Any = opened.load_vae("cpu")
-    image = figures.is_image(vae.data_shape)
+    image = is_image(vae.data_shape)
     out = _free(out or new_file(run, "samples", ".png" if image else ".npy"), ".png", ".npy")
     if out.suffix == ".png" and not image:
         raise ValueError(f"Data of shape {vae.data_shape} make no picture. Give --out FILE.npy.")
@@ -242,9 +245,9 @@ def sample(
         with files.written_whole(out) as part:
             numpy.save(part, images.numpy())
     else:
-        low, high = figures.span(images)
+        low, high = span(images)
         grid = {"columns": shown.columns, "low": low, "high": high}
-        whole(lambda path: figures.image_grid(images, path, **grid), out)
+        files.write(out, figures.image_grid(images, **grid))
     say("saved", str(out))
 
 
@@ -284,8 +287,8 @@ def _free(path: Path, *suffixes: str) -> Path:
     return path
 
 
-def _figure(beside: Path, draw: Callable[[Path], Any], suffix: str = "") -> list[Path]:
+def _figure(beside: Path, draw: Callable[[Any], Any], suffix: str = "") -> list[Path]:
     """A figure beside a file, unless there is one of that name or it cannot be drawn."""
     path = beside.with_name(f"{beside.stem}{suffix}.png")
-    made = not path.exists() and attempt(path.name, lambda: whole(draw, path))
+    made = not path.exists() and attempt(path.name, lambda: files.write(path, figures.png(draw)))
     return [path] if made else []

@@ -80,7 +80,7 @@ def _against_particles(axes: Any, label: str, values: Any, errors: Any, names: l
     axes.set_xticks(counts, [f"{count:.0f}" for count in counts])
     axes.minorticks_off()
     if errors is None:
-        axes.set_yscale("log")
+        _log_scale(axes, "y", values)
     else:
         axes.axhline(0, color=GREY, lw=1, zorder=0)
 
@@ -90,13 +90,26 @@ def _side_by_side(axes: Any, label: str, values: Any, errors: Any, names: list[s
     if errors is None:
         shown = values.where((values > 0) & np.isfinite(values))
         axes.plot(shown, place, "o", color=palette(1)[0])
-        axes.set_xscale("log")
+        _log_scale(axes, "x", values)
     else:
         axes.axvline(0, color=GREY, lw=1)
         axes.errorbar(values, place, xerr=2 * errors, fmt="o", capsize=2, color=palette(1)[0])
     axes.set_yticks(place, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(label)
+
+
+def _log_scale(axes: Any, which: str, values: Any) -> None:
+    """A log scale with few ticks, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    shown = np.asarray(values)[np.isfinite(values) & (np.asarray(values) > 0)]
+    if len(shown) and shown.max() < 10 * shown.min():
+        axis.set_major_locator(MaxNLocator(4))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 @styled

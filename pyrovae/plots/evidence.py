@@ -59,6 +59,8 @@ def evidence(found: Any, axes: Any = None) -> Any:
 def pareto_k(found: Any, axes: Any = None) -> Any:
     """How many data have which Pareto k: below 0.5 good, above 0.7 not to be trusted.
 
+    What lies beyond -0.5 or 1.5 counts in the outermost bins.
+
     Args:
         found: An :class:`~pyrovae.Evidence` with a diagnosis by Pareto k.
         axes: Axes, or a figure; by default a new figure of pyplot.

@@ -11,6 +11,9 @@ from pyrovae.plots.style import array, ink, one, panels, styled
 __all__ = ["grid", "is_image", "pairs", "reconstructions", "samples", "show", "span"]
 
 
+_WIDTH = 640  # pixels that a grid is enlarged towards
+
+
 def is_image(shape: Sequence[int]) -> bool:
     """Whether data of this shape can be shown: ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, at least
     4 x 4.
@@ -25,22 +28,21 @@ def span(x: Any) -> tuple[float, float]:
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
-def grid(
-    images: Any, *, columns: int = 8, low: float = 0.0, high: float = 1.0, zoom: int = 1
-) -> np.ndarray:
-    """``(rows, columns, 3)``: images in rows as one, with bytes as colours.
+def grid(images: Any, *, columns: int = 8, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    """``(rows, columns, 3)`` bytes: images in rows as one, enlarged by a whole factor towards 640
+    pixels, so that single pixels stay square.
 
     Args:
         images: ``(N, *data_shape)`` with :func:`is_image` shapes.
         columns: Images in a row.
         low, high: Values shown black and white; what is beyond is clipped.
-        zoom: Pixels of the result for each pixel, in both directions.
     """
     pixels = np.clip((array(images) - low) / max(high - low, 1e-12), 0, 1)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels
+    zoom = max(1, round(_WIDTH / (columns * pixels.shape[-1])))
     pixels = pixels.repeat(zoom, -1).repeat(zoom, -2)
     num, _, height, width = pixels.shape
-    gap, rows = max(1, zoom // 2), -(-num // columns)
+    gap, rows = max(2, zoom // 2), -(-num // columns)
     whole = np.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 0.5)
     for n, image in enumerate(pixels):
         top, left = gap + n // columns * (height + gap), gap + n % columns * (width + gap)
@@ -103,8 +105,8 @@ def samples(
 
     >>> import torch
     >>> axes = samples(torch.rand(16, 8, 8))
-    >>> axes.get_images()[0].get_array().shape  # 2 rows of 8 images, with gaps, in colours
-    (19, 73, 3)
+    >>> axes.get_images()[0].get_array().shape  # 2 rows of 8 images, ten times enlarged, with gaps
+    (175, 685, 3)
     """
     x, like = _checked(x, "x"), None if data is None else _checked(data, "data")
     if like is not None and like.shape[1:] != x.shape[1:]:
@@ -161,7 +163,7 @@ def reconstructions(
     >>> x = torch.rand(5, 8, 8)
     >>> axes = reconstructions(x, 0.5 * x, columns=5)
     >>> picture = axes.get_images()[0].get_array()
-    >>> int(picture[1, 1, 0]) == round(255 * float(x[0, 0, 0]))
+    >>> int(picture[10, 10, 0]) == round(255 * float(x[0, 0, 0]))
     True
     """
     x, seen = _checked(data, "data"), _checked(reconstructions, "reconstructions")

@@ -67,7 +67,7 @@ def _classes(
         if place.shape[1] == 1:
             axes.hist(some[:, 0], bins, histtype="step", color=colour, lw=1.5, label=name)
             continue
-        mark = MARKS[(i + i // 8) % len(MARKS)]
+        mark = MARKS[(i + i // 10) % len(MARKS)]
         axes.plot(*some.T, mark, ms=3.5, mew=0, alpha=0.65, color=colour, label=name)
         if not plain:
             box = {"boxstyle": "round,pad=0.15", "fc": axes.get_facecolor(), "ec": colour}
@@ -118,7 +118,7 @@ def interpolation(vae: Any, start: Any, end: Any, axes: Any = None, *, steps: in
     >>> vae, x = pv.VAE((8, 8), latent_dim=2), torch.rand(2, 8, 8).round()
     >>> axes = interpolation(vae, x[:1], x[1:], steps=5)
     >>> axes.get_images()[0].get_array().shape
-    (10, 46, 3)
+    (135, 647, 3)
     """
     if not hasattr(vae, "interpolate"):
         raise TypeError(
@@ -190,7 +190,7 @@ def traversal(
 
 
 @styled
-def manifold(vae: Any, axes: Any = None, *, num: int = 15, seed: int = 0) -> Any:
+def manifold(vae: Any, axes: Any = None, *, num: int = 12, seed: int = 0) -> Any:
     """The whole of a latent plane: E[x | z] on a grid of ``num`` times ``num`` values of z.
 
     Neighbours on an axis hold the same probability of the prior between them: the grid stands at
@@ -210,8 +210,8 @@ def manifold(vae: Any, axes: Any = None, *, num: int = 15, seed: int = 0) -> Any
 
     >>> import pyrovae as pv
     >>> axes = manifold(pv.VAE((8, 8), latent_dim=2), num=4)
-    >>> axes.get_images()[0].get_array().shape  # four images of 8 pixels each way
-    (32, 32, 3)
+    >>> axes.get_images()[0].get_array().shape  # four images each way, in colours
+    (690, 690, 3)
     """
     import torch
 
@@ -230,17 +230,14 @@ def manifold(vae: Any, axes: Any = None, *, num: int = 15, seed: int = 0) -> Any
         plane = torch.stack(torch.meshgrid(second.flip(0), first, indexing="ij")[::-1], -1)
         images = array(vae.decode(plane.flatten(0, 1)))
     low, high = span(images)
-    pixels = np.clip((images - low) / max(high - low, 1e-12), 0, 1)
-    pixels = pixels.reshape(num, num, -1, *images.shape[-2:]).transpose(0, 3, 1, 4, 2)
-    height, width = images.shape[-2:]
-    whole = pixels.reshape(num * height, num * width, -1).repeat(3 // pixels.shape[-1], -1)
-    axes = one(axes, min(7.0, 0.4 + WIDTH * height / width))
-    axes.imshow(whole)
+    picture = grid(images, columns=num, low=low, high=high)
+    axes = one(axes, min(7.0, 0.4 + WIDTH * picture.shape[0] / picture.shape[1]))
+    axes.imshow(picture)
     axes.grid(False)
     shown = np.unique([0, num // 4, num // 2, num - 1 - num // 4, num - 1])
-    place = (shown + 0.5) * np.array([[width], [height]]) - 0.5
-    axes.set_xticks(place[0], [f"{float(first[i]):.1f}" for i in shown])
-    axes.set_yticks(place[1], [f"{float(second[num - 1 - i]):.1f}" for i in shown])
+    rows, columns = (np.round((shown + 0.5) * size / num) - 0.5 for size in picture.shape[:2])
+    axes.set_xticks(columns, [f"{float(first[i]):.1f}" for i in shown])
+    axes.set_yticks(rows, [f"{float(second[num - 1 - i]):.1f}" for i in shown])
     axes.set(xlabel="z[0]", ylabel="z[1]")
     return axes
 
@@ -269,14 +266,14 @@ def _in_rows(
         return axes
     low, high = span(flat)
     picture = grid(flat, columns=steps, low=low, high=high)
-    axes = one(axes, min(7.0, 0.4 + WIDTH * picture.shape[0] / picture.shape[1]))
-    if not names:
-        return show(axes, picture)
-    axes.imshow(picture)
-    axes.grid(False)
-    height, width = (path.shape[-2] + 1, path.shape[-1] + 1)
-    axes.set_yticks((np.arange(num) + 0.5) * height, names)
-    axes.set_xticks((np.arange(steps) + 0.5) * width, values)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    height = min(7.0, (0.4 if names else 0.0) + WIDTH * picture.shape[0] / picture.shape[1])
+    axes = show(one(axes, height), picture)
+    if names:
+        axes.set_axis_on()
+        axes.grid(False)
+        size = [picture.shape[0] / num, picture.shape[1] / steps]
+        axes.set_yticks((np.arange(num) + 0.5) * size[0], names)
+        axes.set_xticks((np.arange(steps) + 0.5) * size[1], values)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
     return axes

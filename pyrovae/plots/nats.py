@@ -10,7 +10,7 @@ __all__ = ["nats", "rate_distortion", "units"]
 
 _NAMES = {
     "mutual_information": "KL: information on which datum it is",
-    "marginal_kl": "KL: codes of all data, from the prior",
+    "marginal_kl": "KL: all codes together, against the prior",
     "kl": "KL",
 }
 

@@ -8,7 +8,19 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-__all__ = ["GREY", "MARKS", "WIDTH", "array", "ink", "one", "palette", "panels", "style", "styled"]
+__all__ = [
+    "DARK",
+    "GREY",
+    "MARKS",
+    "WIDTH",
+    "array",
+    "ink",
+    "one",
+    "palette",
+    "panels",
+    "style",
+    "styled",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,11 +34,23 @@ GREY = "#7d8790"
 MARKS = "osD^vPX*<>"
 """Each line has a mark of its own beside its colour."""
 
-# Okabe and Ito's colours, which colour-blind people tell apart. On dark ground blue is lighter.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7d8790"]
-_ON_DARK = ["#56B4E9", "#F0803C", "#2CC295", "#E29BC2", "#E6B04A", "#9AA8F0", "#C9AE6B", "#a0a9b2"]
+# Okabe and Ito's colours, which colour-blind people tell apart, and some more; beside each,
+# what it becomes on dark ground.
+_COLOURS = {
+    "#0072B2": "#56B4E9",
+    "#D55E00": "#F0803C",
+    "#009E73": "#2CC295",
+    "#CC79A7": "#E29BC2",
+    "#E69F00": "#E6B04A",
+    "#56B4E9": "#9AA8F0",
+    "#8C6D31": "#C9AE6B",
+    "#1f2328": "#e4e7ea",
+    "#882255": "#D0708F",
+    "#7d8790": "#a0a9b2",
+}
 
 _COMMON = {
+    "figure.figsize": (WIDTH, 3.2),
     "figure.dpi": 150,
     "font.size": 10,
     "axes.titlesize": 10,
@@ -46,6 +70,9 @@ _COMMON = {
     "image.cmap": "cividis",
     "image.interpolation": "nearest",
 }
+DARK = {**_COLOURS, "#ffffff": "#14171a"}
+"""What each colour becomes on dark ground."""
+
 _ACTIVE: ContextVar[bool] = ContextVar("active", default=False)
 
 
@@ -74,14 +101,15 @@ def style(*, dark: bool = False) -> Iterator[None]:
     """
     import matplotlib
 
-    text, line, ground = ("#e4e7ea", "#59636e", "#14171a") if dark else ("#1f2328", GREY, "#ffffff")
+    cycle = [*(DARK.values() if dark else DARK)]
+    text, ground = cycle[7], cycle.pop()
     colours = {
         **{f"{name}.color": text for name in ("text", "xtick", "ytick")},
         **{f"axes.{name}color": text for name in ("label", "title")},
-        "axes.edgecolor": line,
+        "axes.edgecolor": GREY,
         "grid.color": GREY,
         **{f"{name}.facecolor": ground for name in ("figure", "axes", "savefig")},
-        "axes.prop_cycle": matplotlib.cycler(color=_ON_DARK if dark else _COLOURS),
+        "axes.prop_cycle": matplotlib.cycler(color=cycle),
     }
     token = _ACTIVE.set(True)
     try:
@@ -105,7 +133,7 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def palette(num: int) -> list[str]:
-    """As many colours; after eight they begin anew."""
+    """As many colours; after ten they begin anew."""
     import matplotlib
 
     colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]

@@ -39,25 +39,26 @@ def learning_curve(history: Any, axes: Any = None) -> Any:
     ratios = {"height_ratios": (2, 1, 1), "sharex": True}
     above, middle, below = panels(axes, 3, 1, 4.8, **ratios)[:, 0]
     epochs, colours = history["epoch"], palette(3)
-    mark = "o" if len(history) == 1 else ""
+    mark: Any = {"marker": "o" if len(history) == 1 else ""}
     shown = [history["train_bound"]]
-    above.plot(epochs, history["train_bound"], mark, ls="-", color=colours[0], label="training")
+    above.plot(epochs, history["train_bound"], color=colours[0], label="training", **mark)
     if np.isfinite(history["valid_bound"]).any():
         shown.append(history["valid_bound"])
-        style: Any = {"ls": "--", "color": colours[1], "label": "validation"}
-        above.plot(epochs, history["valid_bound"], mark, **style)
+        look: Any = {"ls": "--", "color": colours[1], "label": "validation", **mark}
+        above.plot(epochs, history["valid_bound"], **look)
     _zoom_in(above, shown)
     above.set_ylabel("bound, nats/datum")
     for place, name in ((middle, "reconstruction"), (below, "KL")):
         values = history[name.lower()]
-        place.plot(epochs, values, mark, ls="-", color=colours[2 if name == "KL" else 0])
-        place.set_ylabel("reconstruction" if name != "KL" else "KL, nats")
+        place.plot(epochs, values, **mark, color=colours[2 if name == "KL" else 0])
+        place.set_ylabel(f"{name},\nnats/datum")
         _zoom_in(place, [values])
     if history.best_epoch is not None:
         for place in (above, middle, below):
             place.axvline(history.best_epoch, color=GREY, ls=":", lw=1.2)
         above.get_lines()[-1].set_label(f"weights kept (epoch {history.best_epoch})")
-    above.legend(loc="lower right")
+    handles = above.get_legend_handles_labels()
+    above.figure.legend(*handles, loc="outside upper center", ncols=3, columnspacing=1.2)
     below.set_xlabel("epoch")
     below.xaxis.get_major_locator().set_params(integer=True)
     return np.array([above, middle, below])
