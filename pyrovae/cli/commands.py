@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +10,12 @@ from pyrovae import evidence, files, runs
 from pyrovae.estimators import Estimator
 from pyrovae.evidence.methods.base import Method
 from pyrovae.evidence.parts import remove_parts
+from pyrovae.plots.images import is_image, span
 from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
 from pyrovae.runs.evidence_files import check_alike, common_evidence
 from pyrovae.runs.new_files import check_new, reserved
-from pyrovae.runs.terminal import attempt, headline, say, seeded, show, whole
+from pyrovae.runs.terminal import attempt, headline, say, seeded, show
 from pyrovae.runs.together import follows
 
 __all__ = ["compare", "estimators", "evaluate", "sample", "sweep"]
@@ -70,19 +70,20 @@ def evaluate(
         found.save(file)
         remove_parts(parts)
         show(found)
-        saved = [file, *_figure(file, partial(figures.evidence_figure, found))]
+        saved = [file, *_figure(file, lambda figure: figures.evidence_figure(found, figure))]
         (model, guide), data = vae.programs, vae.read(arguments(vae, splits, part))
         if bdmc is not None:
             sandwich = _sandwich(vae, data, num_data=bdmc, method=method, seed=seed)
-            draw = partial(figures.sandwich_figure, sandwich)
-            saved += _figure(file, draw, "-sandwich")
+            saved += _figure(file, sandwich.plot, "-sandwich")
         if nats:
-            show(evidence.where_the_nats_go(model, guide, data, method=method, seed=seed))
+            split = evidence.where_the_nats_go(model, guide, data, method=method, seed=seed)
+            show(split)
+            saved += _figure(file, split.plot, "-nats")
         if convergence:
             counts = tuple(convergence)
             rising = evidence.convergence(model, guide, data, num_particles=counts, seed=seed)
             show(rising)
-            saved += _figure(file, partial(figures.axes_figure, rising.plot), "-convergence")
+            saved += _figure(file, rising.plot, "-convergence")
     say("saved", " ".join(map(str, saved)))
     say("", headline(found, splits.name, part))
 
@@ -158,7 +159,7 @@ def estimators(
         )
         found.save(file)
         show(found)
-        saved = [file, *_figure(file, lambda path: found.plot().savefig(path))]
+        saved = [file, *_figure(file, found.plot)]
     say("saved", " ".join(map(str, saved)))
 
 
@@ -233,7 +234,7 @@ def sample(
     """
     opened = Run.open(run, trust=trust)
     vae: Any = opened.load_vae("cpu")
-    image = figures.is_image(vae.data_shape)
+    image = is_image(vae.data_shape)
     default = run / ("samples.png" if image else "samples.npy")
     with reserved(out, default, ".png", ".npy") as file:
         if file.suffix == ".png" and not image:
@@ -257,9 +258,9 @@ def sample(
             with files.written_whole(file) as part:
                 numpy.save(part, images.numpy())
         else:
-            low, high = figures.span(images)
+            low, high = span(images)
             grid = {"columns": shown.columns, "low": low, "high": high}
-            whole(lambda path: figures.image_grid(images, path, **grid), file)
+            files.write(file, figures.image_grid(images, **grid))
     say("saved", str(file))
 
 
@@ -288,8 +289,8 @@ def sweep(
     say("saved", f"{found.folder / 'sweep.csv'} {found.folder / 'sweep.html'}")
 
 
-def _figure(beside: Path, draw: Callable[[Path], Any], suffix: str = "") -> list[Path]:
+def _figure(beside: Path, draw: Callable[[Any], Any], suffix: str = "") -> list[Path]:
     """A figure beside a file, unless there is one of that name or it cannot be drawn."""
     path = beside.with_name(f"{beside.stem}{suffix}.png")
-    made = not path.exists() and attempt(path.name, lambda: whole(draw, path))
+    made = not path.exists() and attempt(path.name, lambda: files.write(path, figures.png(draw)))
     return [path] if made else []

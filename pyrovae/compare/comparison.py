@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyrovae import files
+from pyrovae import files, plots
+from pyrovae.declare import html_table
 
 if TYPE_CHECKING:
     import xarray
@@ -63,18 +64,9 @@ class EstimatorComparison:
         return (centred * logs).sum("num_particles") / (centred**2).sum("num_particles")
 
     def __repr__(self) -> str:
-        table = self.dataset
-        attrs = table.attrs
-        lines = [
-            f"{attrs['num_replicates']} replicates on {attrs['num_data']} data; log p(x) = "
-            f"{attrs['log_marginal']:.4f} +- {attrs['log_marginal_error']:.1g} nats per datum "
-            f"({attrs['device']})"
-        ]
-        swept = "num_particles" in table.dims
-        for i in range(table.sizes["num_particles"] if swept else 1):
-            part = table.isel(num_particles=i) if swept else table
-            if swept:
-                lines += ["", f"{int(part['num_particles'])} particles"]
+        lines = [self._title()]
+        for title, part in self._parts():
+            lines += ["", title] if title else []
             lines += _table(part)
         lines += [
             "",
@@ -88,13 +80,32 @@ class EstimatorComparison:
         ]
         return "\n".join(lines)
 
-    def plot(self) -> Any:
-        """A :class:`matplotlib.figure.Figure`: bounds with error bars, and SNR against particles or
-        as bars.
-        """
-        from pyrovae.compare.figure import draw_comparison
+    def _title(self) -> str:
+        attrs = self.dataset.attrs
+        return (
+            f"{attrs['num_replicates']} replicates on {attrs['num_data']} data; log p(x) = "
+            f"{attrs['log_marginal']:.4f} +- {attrs['log_marginal_error']:.1g} nats per datum "
+            f"({attrs['device']})"
+        )
 
-        return draw_comparison(self.dataset)
+    def _parts(self) -> list[tuple[str, "xarray.Dataset"]]:
+        """A data set for each number of particles, with its title; without a sweep, one."""
+        table = self.dataset
+        if "num_particles" not in table.dims:
+            return [("", table)]
+        counts = table["num_particles"].values
+        return [(f"{k} particles", table.isel(num_particles=i)) for i, k in enumerate(counts)]
+
+    def plot(self, axes: Any = None) -> Any:
+        """Bias, time and SNR, a panel each: :func:`pyrovae.plots.estimators`."""
+        return plots.estimators(self, axes)
+
+    def _repr_html_(self) -> str:
+        tables = []
+        for title, part in self._parts():
+            head, rows = _cells(part)
+            tables.append(html_table(title or self._title(), rows, head))
+        return "".join(tables)
 
     def save(self, path: "str | PathLike[str]") -> None:
         """Write the data set as netCDF."""
@@ -111,27 +122,30 @@ class EstimatorComparison:
 
 
 def _table(part: "xarray.Dataset") -> list[str]:
-    names = [str(name) for name in part["estimator"].values]
-    groups = [str(group) for group in part["group"].values]
-    shown = [group for group in groups if ":" not in group]
-    width = max(9, *map(len, names))
-    header = f"{'estimator':<{width}}  {'draws':>5}  {'bound':>10}  {'error':>7}  {'bias':>8}"
-    for group in shown:
-        header += f"  {'SNR ' + group:>9}  {'=cost':>7}  {'off':>6}  {'z':>5}"
-    lines = [header + f"  {'decodings':>9}  {'ms':>7}"]
-    for name in names:
+    head, rows = _cells(part)
+    width, lines = max(9, *(len(row[0]) for row in rows)), []
+    widths = [5, 10, 7, 8, *[9, 7, 6, 5] * ((len(head) - 7) // 4), 9, 7]
+    for cells in (head, *rows):
+        numbers = [f"{cell:>{size}}" for cell, size in zip(cells[1:], widths, strict=True)]
+        lines.append("  ".join([f"{cells[0]:<{width}}", *numbers]))
+    return lines
+
+
+def _cells(part: "xarray.Dataset") -> tuple[list[str], list[list[str]]]:
+    """Heads of columns, and a row for each estimator."""
+    groups = [str(group) for group in part["group"].values if ":" not in str(group)]
+    head, rows = ["estimator", "draws", "bound", "error", "bias"], []
+    for group in groups:
+        head += [f"SNR {group}", "=cost", "off", "z"]
+    for name in part["estimator"].values:
         row = part.sel(estimator=name)
-        line = (
-            f"{name:<{width}}  {float(row['draws']):>5.0f}  {float(row['bound']):>10.4f}  "
-            f"{float(row['bound_error']):>7.1g}  {float(row['bias']):>8.4f}"
-        )
-        for group in shown:
+        cells = [str(name), f"{float(row['draws']):.0f}", f"{float(row['bound']):.4f}"]
+        cells += [f"{float(row['bound_error']):.1g}", f"{float(row['bias']):.4f}"]
+        for group in groups:
             cell = row.sel(group=group)
             off, z = float(cell["gradient_bias"]), float(cell["gradient_bias_z"])
-            line += f"  {float(cell['snr']):>9.3g}  {float(cell['snr_equal_cost']):>7.3g}"
-            line += f"  {'-':>6}  {'':>5}" if math.isnan(off) else f"  {off:>6.1%}  {z:>5.1f}"
-        lines.append(
-            line
-            + f"  {float(row['decoder_evaluations']):>9.0f}  {1e3 * float(row['seconds']):>7.2f}"
-        )
-    return lines
+            cells += [f"{float(cell['snr']):.3g}", f"{float(cell['snr_equal_cost']):.3g}"]
+            cells += ["-", ""] if math.isnan(off) else [f"{off:.1%}", f"{z:.1f}"]
+        evaluations, milliseconds = float(row["decoder_evaluations"]), 1e3 * float(row["seconds"])
+        rows.append([*cells, f"{evaluations:.0f}", f"{milliseconds:.2f}"])
+    return [*head, "decodings", "ms"], rows

@@ -3,6 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from pyrovae import plots
+from pyrovae.declare import html_table
+
 if TYPE_CHECKING:
     import xarray
 
@@ -12,6 +15,19 @@ ERRORS = {
     "both": "for all such data",
     "test_set": "for all such data, the estimates taken as exact",
     "monte_carlo": "for these very data",
+}
+
+
+_WIDTHS = {
+    "mean": 10,
+    "seeds": 5,
+    "± seeds": 7,
+    "rank": 5,
+    "difference": 10,
+    "interval": 20,
+    "P(better)": 9,
+    "k > 0.7": 7,
+    "method": 0,
 }
 
 
@@ -60,31 +76,48 @@ class ModelComparison:
         pairs = zip(firsts, lasts, strict=True)
         return ["-" if not i else f"{i}" if i == j else f"{i}-{j}" for i, j in pairs]
 
+    def plot(self, axes: Any = None) -> Any:
+        """Differences from the best model, with intervals: :func:`pyrovae.plots.forest`."""
+        return plots.forest(self, axes)
+
     def __repr__(self) -> str:
+        head, rows = self._cells()
+        widths = [max(12, *map(len, self.names)), *(_WIDTHS[name] for name in head[1:])]
+        lines = []
+        for cells in (head, *rows):
+            pairs = zip(cells[1:-1], widths[1:-1], strict=True)
+            middle = [f"{cell:>{width}}" for cell, width in pairs]
+            lines.append("  ".join([f"{cells[0]:<{widths[0]}}", *middle, cells[-1]]))
+        return "\n".join([self._title(), *lines, *self.remarks()])
+
+    def _repr_html_(self) -> str:
+        head, rows = self._cells()
+        return html_table(" ".join([f"{self._title()}.", *self.remarks()]), rows, head)
+
+    def _title(self) -> str:
         table = self.dataset
-        names, ranks = self.names, self.ranks()
-        width = max(12, *map(len, names))
-        prob, error = table.attrs["prob"], ERRORS[table.attrs["error"]]
         over = " and training seeds" if self.over_seeds else ""
-        beside = f"{'seeds':>5}  {'± seeds':>7}  {'rank':>5}  " if self.over_seeds else ""
-        lines = [
+        return (
             f"log p(x) of {table.attrs['num_data']} data in nats per datum, and the difference "
-            f"from {names[0]!r} with its {prob:.0%} interval ({error}{over})",
-            f"{'model':<{width}}  {'mean':>10}  {beside}{'difference':>10}  {'interval':>20}  "
-            f"{'P(better)':>9}  {'k > 0.7':>7}  method",
-        ]
-        for i, name in enumerate(names):
-            row = table.isel(model=i, reference=0)
+            f"from {self.names[0]!r} with its {table.attrs['prob']:.0%} interval "
+            f"({ERRORS[table.attrs['error']]}{over})"
+        )
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        """Heads of columns, and a row for each model."""
+        head, rows, ranks = ["model", "mean"], [], self.ranks()
+        head += ["seeds", "± seeds", "rank"] * self.over_seeds
+        head += ["difference", "interval", "P(better)", "k > 0.7", "method"]
+        for i, name in enumerate(self.names):
+            row = self.dataset.isel(model=i, reference=0)
+            cells = [name, f"{float(row['mean']):.3f}"]
             if self.over_seeds:
                 spread = float(row["seeds_error"])
                 shown = "?" if math.isnan(spread) else f"{spread:.3f}"
-                beside = f"{int(row['num_seeds']):>5}  {shown:>7}  {ranks[i]:>5}  "
-            difference = _difference(row) if i else f"{'':>10}  {'':>20}  {'':>9}"
-            lines.append(
-                f"{name:<{width}}  {float(row['mean']):>10.3f}  {beside}{difference}  "
-                f"{share(float(row['flagged'])):>7}  {row['effort'].item()}"
-            )
-        return "\n".join(lines + self.remarks())
+                cells += [f"{int(row['num_seeds'])}", shown, ranks[i]]
+            cells += _difference(row) if i else ["", "", ""]
+            rows.append([*cells, share(float(row["flagged"])), f"{row['effort'].item()}"])
+        return head, rows
 
     def remarks(self) -> list[str]:
         """What has to be said beside the numbers."""
@@ -125,11 +158,11 @@ class ModelComparison:
         return lines
 
 
-def _difference(row: Any) -> str:
+def _difference(row: Any) -> list[str]:
     ends = f"[{float(row['lower']):.3f}, {float(row['upper']):.3f}]"
     probability = float(row["probability"])
     ends = "unknown" if math.isnan(probability) else ends
-    return f"{float(row['difference']):>10.3f}  {ends:>20}  {probability:>9.3g}"
+    return [f"{float(row['difference']):.3f}", ends, f"{probability:.3g}"]
 
 
 def share(value: float) -> str:

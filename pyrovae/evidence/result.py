@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyrovae import plots
 from pyrovae.declare import html_table
 from pyrovae.evidence import files
 from pyrovae.evidence.columns import WithDataset, dataset_of
@@ -256,6 +257,10 @@ class Evidence(WithDataset):
         if target is None:
             raise ValueError("The method had no target_standard_error.")
         return np.flatnonzero(self.standard_error.values > target)
+
+    def plot(self, axes: Any = None) -> Any:
+        """log p(x) of each datum, in order: :func:`pyrovae.plots.evidence`."""
+        return plots.evidence(self, axes)
 
     def __repr__(self) -> str:
         return summarize(self)

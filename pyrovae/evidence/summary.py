@@ -1,11 +1,13 @@
 """What an :class:`~pyrovae.Evidence` prints."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyrovae.evidence.intervals import LEAST_WEIGHTS
+
+__all__ = ["BAD_K", "advice", "better_method", "ends", "summarize", "tail"]
 
 if TYPE_CHECKING:
     from pyrovae.evidence.result import Evidence
@@ -58,13 +60,14 @@ def _estimate(evidence: "Evidence") -> list[str]:
         lines.append(f"           {evidence.bits_per_dim:.4g} bits per dimension")
     if not exact and math.isfinite(evidence.mean()):
         low, high = evidence.interval()
-        lines.append(f"interval   {_ends(low, high)} for these data, 95 %, Monte Carlo error alone")
+        lines.append(f"interval   {ends(low, high)} for these data, 95 %, Monte Carlo error alone")
         if evidence.unknown:
             lines.append(f"           the other end is unknown: {evidence.unknown}")
     return lines
 
 
-def _ends(low: float, high: float) -> str:
+def ends(low: float, high: float) -> str:
+    """An interval in words, of which an end may be unknown."""
     if math.isinf(high):
         return f"above {low:.6g}" if math.isfinite(low) else "unknown"
     return f"below {high:.6g}" if math.isinf(low) else f"{low:.6g} to {high:.6g}"
@@ -76,9 +79,9 @@ def _diagnosis(evidence: "Evidence") -> list[str]:
         ess = evidence.ess.values
         lines.append(f"ESS        smallest {ess.min():.3g}, median {np.median(ess):.4g}")
     if "pareto_k" in evidence.dataset:
-        lines += [f"Pareto k   {_tail(evidence)}"]
-        if advice := _advice(evidence):
-            lines.append(f"           {advice}")
+        lines += [f"Pareto k   {tail(evidence)}"]
+        if text := advice(evidence):
+            lines.append(f"           {text}")
     if "acceptance" in evidence.dataset:
         lines.append(f"chains     {_chains(evidence)}")
     if "rounding_error" in evidence.dataset:
@@ -90,7 +93,8 @@ def _diagnosis(evidence: "Evidence") -> list[str]:
     return lines
 
 
-def _tail(evidence: "Evidence") -> str:
+def tail(evidence: "Evidence") -> str:
+    """What Pareto k says of the data."""
     if "num_particles" in evidence.dataset and (evidence.num_particles < LEAST_WEIGHTS).all():
         return f"no diagnosis: it takes {LEAST_WEIGHTS} particles or more"
     share = evidence.share_flagged
@@ -100,19 +104,34 @@ def _tail(evidence: "Evidence") -> str:
     return f"{share:.1%} above {BAD_K}: {consequence}"
 
 
-def _advice(evidence: "Evidence") -> str:
-    """What helped where it was measured (docs/what_the_errors_mean.md); more particles did not."""
-    weights = float(evidence.num_particles.max()) if "num_particles" in evidence.dataset else 0
-    if evidence.share_flagged == 0 or weights < LEAST_WEIGHTS:
+def advice(evidence: "Evidence") -> str:
+    """What to do about a bad k, in words."""
+    found = better_method(evidence)
+    if found is None:
         return ""
+    name, settings = found
     if evidence.method == "AIS":
-        more = 2 * evidence.settings["num_temperatures"]
-        return f"try more temperatures, AIS(num_temperatures={more}), or more chains"
-    if evidence.method != "ImportanceSampling":
-        return ""
-    if evidence.settings.get("refine_steps"):
+        arguments = f"num_temperatures={settings['num_temperatures']}"
+        return f"try more temperatures, AIS({arguments}), or more chains"
+    if name == "AIS":
         return 'try method=pv.AIS(num_temperatures=100, num_chains=32, start="guide")'
     return "more particles seldom help; try method=pv.ImportanceSampling(1_000, refine_steps=100)"
+
+
+def better_method(evidence: "Evidence") -> tuple[str, dict[str, Any]] | None:
+    """A method that helped where it was measured (docs/what_the_errors_mean.md), as its name and
+    settings; more particles did not. None where nothing needs help, or none is known.
+    """
+    weights = float(evidence.num_particles.max()) if "num_particles" in evidence.dataset else 0
+    if evidence.share_flagged == 0 or weights < LEAST_WEIGHTS:
+        return None
+    if evidence.method == "AIS":
+        return "AIS", {"num_temperatures": 2 * evidence.settings["num_temperatures"]}
+    if evidence.method != "ImportanceSampling":
+        return None
+    if evidence.settings.get("refine_steps"):
+        return "AIS", {"num_temperatures": 100, "num_chains": 32, "start": "guide"}
+    return "ImportanceSampling", {"num_particles": 1000, "refine_steps": 100}
 
 
 def _chains(evidence: "Evidence") -> str:

@@ -1,8 +1,7 @@
-"""The report of a finished run: its figures, and one HTML page that holds everything."""
+"""The report of a finished run: one HTML page that holds everything."""
 
 import base64
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ from pyrovae import files
 from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
 from pyrovae.models.base import Model
-from pyrovae.runs import figures
-from pyrovae.runs.conditions import arguments, condition_of, drawing
+from pyrovae.runs.baseline import without_latents
 from pyrovae.runs.manifest import versions
+from pyrovae.runs.pictures import Picture, pictures_of
 from pyrovae.runs.run import Run
-from pyrovae.runs.terminal import attempt, binarized, say, seeded, whole
+from pyrovae.runs.terminal import attempt, binarized, say, seeded
 from pyrovae.runs.trust import names_code
+from pyrovae.runs.verdict import diagnosis, result
 from pyrovae.training.history import History
 
 __all__ = ["made_by", "number", "report", "write_page"]
@@ -25,50 +25,9 @@ def report(
     run: Run, vae: Model, splits: Splits, evidence: Evidence | None, history: History
 ) -> None:
     """Write the figures and the page of a run; each one that cannot be made is a warning."""
-    made: dict[str, tuple[Path, str]] = {}
-
-    def add(name: str, caption: str, make: Callable[[Path], Any]) -> None:
-        path = run.path / f"{name}.png"
-        if not path.exists() and attempt(path.name, lambda: whole(make, path)):
-            made[name] = (path, caption)
-
-    add(
-        "learning_curve",
-        "Bounds over the epochs, and the two terms of the training bound",
-        lambda path: figures.learning_curve(history.rows, path, best_epoch=history.best_epoch),
-    )
-    if evidence is not None:
-        add(
-            "evidence",
-            "log p(x) of each test datum with two standard errors, and the Pareto k of its "
-            "estimate",
-            lambda path: figures.evidence_figure(evidence, path),
-        )
-    if figures.is_image(vae.data_shape):
-        attempt("pictures", lambda: _pictures(run, vae, splits, add))
-    if attempt(run.page.name, lambda: _page(run, vae, splits, evidence, history, made)):
+    pictures = pictures_of(run, vae, splits, evidence, history)
+    if attempt(run.page.name, lambda: _page(run, vae, splits, evidence, history, pictures)):
         say("report", str(run.page))
-
-
-def _pictures(run: Run, vae: Any, splits: Splits, add: Callable) -> None:
-    device = next(vae.parameters()).device
-    low, high = figures.span(splits.train[:10_000])
-    test = arguments(vae, splits, "test")
-    shown = [data[:40].to(device) for data in (test if isinstance(test, tuple) else (test,))]
-    condition = condition_of(vae, splits).get("condition")
-    draws = drawing(vae, 64, mean=True, condition=condition, splits=lambda: splits)
-    # Both in one seeded stretch, whatever becomes of the files.
-    samples, seen = seeded(run.config.seed, lambda: (draws.draw(), vae.reconstruct(*shown)))
-    add(
-        "samples",
-        f"E[x | z] for z drawn from the prior{draws.given}",
-        lambda path: figures.image_grid(samples, path, columns=draws.columns, low=low, high=high),
-    )
-    add(
-        "reconstructions",
-        "Test data (upper rows), and their reconstructions below",
-        lambda path: figures.reconstruction_grid(shown[0], seen, path, low=low, high=high),
-    )
 
 
 def _page(
@@ -77,22 +36,32 @@ def _page(
     splits: Splits,
     evidence: Evidence | None,
     history: History,
-    made: dict[str, tuple[Path, str]],
+    pictures: Mapping[str, Picture],
 ) -> None:
     seconds = float(history["seconds"].sum())
     trust = " --trust" * names_code(vars(run.config))
     stopped = ", when patience ran out" if history.stopped_early else ""
+    found = None
+    if evidence is not None:
+        baseline: list[Any] = [None]
+
+        def fit() -> None:
+            baseline[0] = seeded(run.config.seed, lambda: without_latents(vae, splits))
+
+        attempt("comparison with a model without latent variables", fit)
+        found = result(evidence, splits.name, baseline[0])
     write_page(
         run.page,
         title=f"{type(vae).__name__} on {splits.name}",
         name=run.path.name,
-        result=None if evidence is None else _result(evidence, splits.name),
+        result=found,
         declaration=repr(vae),
         data=repr(splits).removeprefix("Splits(").removesuffix(")")
         + binarized(run.config.binarize),
         training=f"{len(history)} epochs in {seconds:.1f} s{stopped}; the weights of epoch "
         f"{history.best_epoch} were kept.",
-        figures=made,
+        diagnosis=None if evidence is None else diagnosis(evidence, str(run.path), trust),
+        figures=pictures,
         tables=[("Epochs", repr(history))]
         + ([] if evidence is None else [("Evidence in full", repr(evidence))]),
         commands=[
@@ -100,40 +69,12 @@ def _page(
             f"pyrovae evaluate {run.path}{trust}",
             f"pyrovae sample {run.path}{trust}",
         ],
-        config=str(run.config),
+        # What was not given says nothing; config.yaml has it all.
+        config="\n".join(
+            line for line in str(run.config).splitlines() if not line.endswith(": null")
+        ),
         versions=made_by(next(vae.parameters()).device),
     )
-
-
-def _result(evidence: Evidence, name: str) -> dict[str, Any]:
-    """The number, what it means, and the facts beside it."""
-    low, high = evidence.interval()
-    given = evidence.dataset.attrs.get("given")
-    side = {"lower": "lies below", "upper": "lies above"}[evidence.bound]
-    exact = bool(evidence.notes.get("exact"))
-    caution = f"It is an estimate by {evidence.method} that on average {side} the true value."
-    facts = [
-        ("Monte Carlo error", f"± {evidence.monte_carlo_error():.3g}"),
-        ("Test-set error", f"± {evidence.test_set_error():.3g}"),
-        ("95 % Monte Carlo interval", number(low) + " to " + number(high)),
-    ]
-    if int(evidence.dataset.attrs["num_dims"]):
-        facts.append(("Bits per dimension (lower is better)", f"{evidence.bits_per_dim:.4f}"))
-    if not (math.isnan(evidence.share_flagged) or exact):
-        facts.append(("Data with Pareto k above 0.7", f"{evidence.share_flagged:.1%}"))
-        if evidence.share_flagged > 0:
-            caution += (
-                " For data with a Pareto k above 0.7 it may be too low by more than its error."
-            )
-    return {
-        "number": number(evidence.mean()),
-        "symbol": "log p(x | y)" if given else "log p(x)",
-        "meaning": f"is the average log-likelihood that the model gives to {len(evidence):,} test "
-        f"data of {name}{' given their labels' * bool(given)}, which it was not trained on. Higher "
-        "is better.",
-        "caution": "The number is exact, up to rounding." if exact else caution,
-        "facts": facts,
-    }
 
 
 def made_by(where: object) -> str:
@@ -153,7 +94,7 @@ def write_page(path: Path, template: str = "page.html.jinja", **content: Any) ->
     Args:
         path: The file to write.
         template: The template, in this folder.
-        content: What the template shows. ``figures`` are PNG files with captions, by name; they are
+        content: What the template shows. ``figures`` are :class:`Picture` objects by name; they are
             put into the page.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -161,9 +102,12 @@ def write_page(path: Path, template: str = "page.html.jinja", **content: Any) ->
     environment = Environment(
         loader=PackageLoader("pyrovae.runs", "."), autoescape=True, undefined=StrictUndefined
     )
-    pictures: dict[str, Sequence[str]] = {
-        name: (base64.b64encode(file.read_bytes()).decode(), caption)
-        for name, (file, caption) in content.pop("figures").items()
-    }
-    text = environment.get_template(template).render(figures=pictures, **content)
+    shown = {name: _embedded(picture) for name, picture in content.pop("figures").items()}
+    text = environment.get_template(template).render(figures=shown, **content)
     files.write(path, text)
+
+
+def _embedded(picture: Picture) -> dict[str, str]:
+    kind = "svg+xml" if picture.content.lstrip().startswith(b"<") else "png"
+    source = f"data:image/{kind};base64,{base64.b64encode(picture.content).decode()}"
+    return {"source": source, "caption": picture.caption, "kind": kind}

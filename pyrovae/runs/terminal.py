@@ -4,16 +4,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
 from pyrovae.evidence import Evidence
-from pyrovae.files import written_whole
 from pyrovae.training.distributed import rank_and_size
 
-__all__ = ["attempt", "binarized", "headline", "say", "seeded", "show", "warn", "whole"]
+__all__ = ["attempt", "binarized", "headline", "say", "seeded", "show", "warn"]
 
 
 def show(result: Any) -> None:
@@ -62,12 +60,6 @@ def attempt(what: str, make: Callable[[], Any]) -> bool:
     else:
         return True
     return False
-
-
-def whole(make: Callable[[Path], Any], path: Path) -> None:
-    """Let a function write a file, which appears when it is complete."""
-    with written_whole(path) as part:
-        make(part)
 
 
 def headline(evidence: Evidence, name: str, part: str) -> str:

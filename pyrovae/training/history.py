@@ -1,9 +1,11 @@
 """What training leaves behind: a row an epoch, or the place where it broke down."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from pyrovae import plots
 from pyrovae.declare import html_table
 
 __all__ = ["History", "NonFiniteLoss"]
@@ -57,6 +59,10 @@ class History:
     def keys(self) -> tuple[str, ...]:
         """Names of the columns."""
         return COLUMNS
+
+    def plot(self, axes: Any = None) -> Any:
+        """Bounds, reconstruction and KL over the epochs: :func:`pyrovae.plots.learning_curve`."""
+        return plots.learning_curve(self, axes)
 
     def _repr_html_(self) -> str:
         """The first and the last epochs, as a notebook shows them."""

@@ -215,17 +215,28 @@ def test_repr_shows_a_row_for_each(spoilt, sweep):
     assert repr(sweep).count("DReG") == 3
 
 
-def test_figure_draws_every_estimator(spoilt, sweep, tmp_path):
-    pytest.importorskip("matplotlib")
-    figure = sweep.plot()
-    labels = {line.get_label() for axis in figure.axes for line in axis.get_lines()}
+def test_figure_draws_every_estimator(spoilt, sweep):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    axes = sweep.plot()
+    labels = {line.get_label() for axis in axes for line in axis.get_lines()}
     assert {"IWAE", "DReG", "VIMCO", "MIWAE", "Pyro"} <= labels
-    assert figure.axes[1].get_xscale() == figure.axes[1].get_yscale() == "log"
-    drawn = {line.get_label(): line for line in figure.axes[2].get_lines()}["DReG"]
+    bias, seconds, _, snr = axes
+    assert [bias.get_yscale(), seconds.get_yscale(), snr.get_yscale()] == ["linear", "log", "log"]
+    assert snr.get_xscale() == "log"
+    drawn = {line.get_label(): line for line in snr.get_lines()}["DReG"]
     np.testing.assert_allclose(
         drawn.get_ydata(), sweep.dataset["snr"].sel(estimator="DReG", group="guide")
     )
-    spoilt[2].plot().savefig(tmp_path / "bars.png")
+    # Lines that fall on one another stand aside: no two have the same place.
+    places = [tuple(line.get_xdata()) for line in snr.get_lines()]
+    assert len(set(places)) == len(places)
+    beside = spoilt[2].plot()
+    errors = beside[0].containers[0][0]
+    np.testing.assert_allclose(errors.get_xdata(), spoilt[2].dataset["bias"])
+    assert [label.get_text() for label in beside[0].get_yticklabels()] == [
+        str(name) for name in spoilt[2].dataset["estimator"].values
+    ]
+    plt.close("all")
 
 
 def test_saved_and_loaded_are_equal(spoilt, tmp_path):

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pyrovae import plots
+from pyrovae.declare import html_table
 from pyrovae.evidence.analysis.simulated import simulate_data
 from pyrovae.evidence.inspection import Inspection, inspect
 from pyrovae.evidence.methods.ais import AIS
@@ -70,6 +72,14 @@ class Sandwich:
 
     def __len__(self) -> int:
         return len(self.below)
+
+    def plot(self, axes: Any = None) -> Any:
+        """The gap of each datum: :func:`pyrovae.plots.sandwich`."""
+        return plots.sandwich(self, axes)
+
+    def _repr_html_(self) -> str:
+        title, mean, gap = f"{self!r}".splitlines()
+        return html_table(title, [("log p(x)", mean.strip()), ("gap", gap.strip()[4:])])
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.below.settings.items())

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pyrovae import plots
+from pyrovae.declare import html_table
 from pyrovae.evidence.analysis.simulated import simulate_data
 from pyrovae.evidence.columns import WithDataset
 from pyrovae.evidence.inspection import Inspection, in_pieces, inspect
@@ -68,26 +70,19 @@ class Calibration(WithDataset):
             )
         return "\n".join(lines)
 
-    def plot(self, axes: Any = None) -> Any:
-        """Draw the histogram of the ranks of each latent element on matplotlib axes.
-
-        For the posterior, 99 % of the counts lie inside the grey band.
+    def histogram(self) -> tuple[np.ndarray, np.ndarray]:
+        """``(bins, D)`` counts of the ranks, and ``(bins,)`` the share of each bin if the ranks are
+        uniform.
         """
-        import matplotlib.pyplot as plt
-        from scipy.stats import binom
+        return _histogram(self.dataset["rank"].values, self.num_draws)
 
-        axes = plt.figure(layout="constrained").add_subplot() if axes is None else axes
-        counts, shares = _histogram(self.dataset["rank"].values, self.num_draws)
-        num = len(self.dataset["rank"])
-        edges = np.concatenate([[0.0], np.cumsum(shares)])
-        low, high = (np.append(end, end[-1]) for end in binom.interval(0.99, num, shares))
-        axes.fill_between(edges, low, high, step="post", color="0.85", label="99 % band")
-        for column in counts.T:
-            axes.stairs(column, edges, alpha=max(0.2, 1 / counts.shape[1]), color="C0")
-        axes.set(xlabel="rank of the true value, as a share of the draws", ylabel="simulated data")
-        axes.set(xlim=(0, 1), ylim=(0, None))
-        axes.legend()
-        return axes
+    def plot(self, axes: Any = None) -> Any:
+        """The histogram of the ranks: :func:`pyrovae.plots.ranks`."""
+        return plots.ranks(self, axes)
+
+    def _repr_html_(self) -> str:
+        title, *lines = f"{self!r}".splitlines()
+        return html_table(title, [(line[2:22].strip(), line[22:]) for line in lines])
 
 
 def calibration(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pyrovae import plots
+from pyrovae.declare import html_table
 from pyrovae.evidence.inspection import in_pieces, inspect
 from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.methods.importance import ImportanceSampling
@@ -59,20 +61,16 @@ class Convergence:
         )
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw the estimates against K on matplotlib axes."""
-        import matplotlib.pyplot as plt
+        """The estimates against K: :func:`pyrovae.plots.convergence`."""
+        return plots.convergence(self, axes)
 
-        axes = plt.figure(layout="constrained").add_subplot() if axes is None else axes
-        counts = self.dataset["num_particles"]
-        for name, label in {
-            "mean": "estimate",
-            "debiased": "jackknife 1",
-            "debiased_twice": "jackknife 2",
-        }.items():
-            axes.plot(counts, self.dataset[name], marker="o", label=label)
-        axes.set(xscale="log", xlabel="particles K", ylabel="log p(x), nats per datum")
-        axes.legend()
-        return axes
+    def _repr_html_(self) -> str:
+        names = ("mean", "debiased", "debiased_twice")
+        columns = [self.dataset[name].values for name in names]
+        rows = zip(self.dataset["num_particles"].values, *columns, strict=True)
+        shown = [(f"{k:,}", *(f"{value:.4f}" for value in values)) for k, *values in rows]
+        head = ("K", "mean", "jackknife 1", "jackknife 2")
+        return html_table("log p(x) by the number of particles K, nats per datum", shown, head)
 
     def __repr__(self) -> str:
         lines = [f"{'K':>8}  {'mean':>10}  {'jackknife 1':>11}  {'jackknife 2':>11}"]

@@ -9,6 +9,9 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pyrovae import plots
+from pyrovae.declare import html_table
+from pyrovae.evidence.analysis.units import centres, kl_of_units
 from pyrovae.evidence.columns import WithDataset
 from pyrovae.evidence.inspection import Inspection, in_pieces, inspect
 from pyrovae.evidence.methods.base import Method, check_count
@@ -35,7 +38,8 @@ class Nats(WithDataset):
     log_marginal - elbo. With refinement there are also ``amortization_gap`` and
     ``approximation_gap``, which add up to the inference gap. All parts are estimated from the same
     draws. Over ``unit`` it holds ``activity``: the variance over data of the guide's mean of each
-    latent element, without the Monte Carlo noise of that mean.
+    latent element, without the Monte Carlo noise of that mean; and ``unit_kl``: its part of the
+    KL, where prior and guide are independent over elements, else NaN.
     """
 
     def mean(self, name: str) -> float:
@@ -57,18 +61,34 @@ class Nats(WithDataset):
             Importance Weighted Autoencoders (Burda et al., 2016), section 5.2,
             `arXiv:1509.00519 <https://arxiv.org/abs/1509.00519>`_.
         """
-        return int((self.dataset["activity"] > ACTIVE).sum())
+        return int(self.active.sum())
+
+    @property
+    def active(self) -> np.ndarray:
+        """``(D,)``: whether the activity of each latent element is above 0.01."""
+        return self.dataset["activity"].values > ACTIVE
+
+    def plot(self, axes: Any = None) -> Any:
+        """The parts as one bar: :func:`pyrovae.plots.nats`."""
+        return plots.nats(self, axes)
+
+    def _lines(self) -> tuple[str, list[tuple[str, str]], str]:
+        """Title, names with their numbers, and the last line."""
+        names = [str(name) for name in self.dataset if "datum" in self.dataset[name].dims]
+        rows = [(name, f"{self.mean(name):.4f} ± {self.error(name):.2g}") for name in names]
+        units = self.dataset.sizes["unit"]
+        title = f"Where the nats go, means over {self.dataset.sizes['datum']} data"
+        return title, rows, f"{self.active_units} of {units} latent elements active"
 
     def __repr__(self) -> str:
-        names = [name for name in self.dataset if "datum" in self.dataset[name].dims]
-        width = max(len(str(name)) for name in names)
-        lines = [f"Where the nats go, means over {self.dataset.sizes['datum']} data"]
-        lines += [
-            f"  {name:<{width}}  {self.mean(str(name)):>10.4f} ± {self.error(str(name)):.2g}"
-            for name in names
-        ]
-        units = self.dataset.sizes["unit"]
-        return "\n".join([*lines, f"  {self.active_units} of {units} latent elements active"])
+        title, rows, last = self._lines()
+        width, long = (max(len(row[i].partition(" ")[0]) for row in rows) for i in (0, 1))
+        lines = [f"  {n:<{width}}  {v.rjust(len(v) + long - v.index(' '))}" for n, v in rows]
+        return "\n".join([title, *lines, f"  {last}"])
+
+    def _repr_html_(self) -> str:
+        title, rows, last = self._lines()
+        return html_table(f"{title}; {last}; nats per datum", rows)
 
 
 def where_the_nats_go(
@@ -120,12 +140,13 @@ def where_the_nats_go(
         model, guide, data, seed, memory_budget, device, max_plate_nesting, progress
     )
     with inspection.evaluating():
-        columns, activity = _take_apart(inspection, num_particles)
+        columns, over_units = _take_apart(inspection, num_particles)
         if method is not None:
             columns |= _gaps(columns["elbo"], method.evaluate(inspection).columns)
     variables: dict[str, Any] = {name: ("datum", column) for name, column in columns.items()}
     attributes = {"data": inspection.fingerprint, "num_particles": num_particles, "seed": seed}
-    return Nats(xarray.Dataset({**variables, "activity": ("unit", activity)}, attrs=attributes))
+    variables |= {name: ("unit", column) for name, column in over_units.items()}
+    return Nats(xarray.Dataset(variables, attrs=attributes))
 
 
 def _gaps(elbo: np.ndarray, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -140,13 +161,12 @@ def _gaps(elbo: np.ndarray, found: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 def _take_apart(
     inspection: Inspection, num_particles: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Columns over data, and the activity of each latent element, all from the same draws."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Columns over data, and columns over latent elements, all from the same draws."""
     work = plan(inspection, num_particles)
     everyone = inspection.sampler().select(np.arange(inspection.num_data))
     parts: list[tuple[Tensor, ...]] = []
-    centres: list[Tensor] = []
-    noise: list[Tensor] = []
+    units: list[tuple[Tensor, ...]] = []
     for index in in_pieces(
         inspection.num_data, work.num_data, progress=work.progress, label="where_the_nats_go"
     ):
@@ -156,15 +176,15 @@ def _take_apart(
         mixture = _log_mixture(everyone, particles, work)
         information = (log_q - mixture).mean(0)
         parts.append((particles.log_likelihood.double().mean(0), kl, information))
-        centre, error = _centres(particles, inspection.max_plate_nesting)
-        centres.append(centre)
-        noise.append(error)
+        axis = inspection.max_plate_nesting
+        units.append((*centres(particles, axis), kl_of_units(particles, axis)))
     reconstruction, kl, information = (
         torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)
     )
     # The variance of means of draws also holds their Monte Carlo noise, which is taken away.
-    spread = torch.cat(centres).var(0, correction=0)
-    excess = torch.cat(noise).mean(0) * (1 - 1 / inspection.num_data)
+    centre, noise, unit_kl = (torch.cat(column) for column in zip(*units, strict=True))
+    spread = centre.var(0, correction=0)
+    excess = noise.mean(0) * (1 - 1 / inspection.num_data)
     columns = {
         "elbo": reconstruction - kl,
         "reconstruction": reconstruction,
@@ -172,31 +192,8 @@ def _take_apart(
         "mutual_information": information,
         "marginal_kl": kl - information,
     }
-    return columns, (spread - excess).clamp_min(0).cpu().numpy()
-
-
-def _centres(particles: Particles, axis: int) -> tuple[Tensor, Tensor]:
-    """``(B, D)``: the guide's mean of each latent element, and the variance of that mean's own
-    error.
-    """
-    means = []
-    for site in particles.latents.values():
-        mean = _mean_of(site.posterior, site.value).double().movedim(axis, 1)
-        means.append(mean.reshape(*mean.shape[:2], -1))
-    joined = torch.cat(means, -1)  # (K, B, D)
-    num = len(joined)
-    return joined.mean(0), joined.var(0, correction=min(1, num - 1)) / num
-
-
-def _mean_of(distribution: Any, draws: Tensor) -> Tensor:
-    """The distribution's exact mean in the shape of ``draws``; where there is none, the draws."""
-    try:
-        mean = distribution.mean
-    except (AttributeError, NotImplementedError):
-        return draws
-    if mean.dtype != draws.dtype or not bool(mean.isfinite().all()):
-        return draws
-    return mean.expand(draws.shape)
+    over_units = {"activity": (spread - excess).clamp_min(0), "unit_kl": unit_kl.mean(0)}
+    return columns, {name: value.cpu().numpy() for name, value in over_units.items()}
 
 
 def _log_mixture(everyone: Sampler, particles: Particles, work: Plan) -> Tensor:

@@ -2,15 +2,17 @@
 
 import platform
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pyrovae import files, plots
 from pyrovae.compare.table import share
+from pyrovae.runs import figures
 from pyrovae.runs.page import made_by, number, write_page
-from pyrovae.runs.sweeps import figures, table
-from pyrovae.runs.sweeps.result import Sweep
-from pyrovae.runs.terminal import attempt, whole
+from pyrovae.runs.pictures import Picture
+from pyrovae.runs.sweeps import table
+from pyrovae.runs.sweeps.result import Group, Sweep
+from pyrovae.runs.terminal import attempt
 
 __all__ = ["write"]
 
@@ -20,7 +22,7 @@ def write(sweep: Sweep) -> None:
     groups, pictures = [], {}
     for place, group in enumerate(sweep.groups, 1):
         models = table.models_of(group, place)
-        shown = _figures(sweep.folder, models, place)
+        shown = _figures(sweep.folder, group, models, place)
         pictures |= shown
         groups.append(
             {
@@ -49,31 +51,34 @@ def write(sweep: Sweep) -> None:
     )
 
 
-def _figures(folder: Path, models: list[table.Model], group: int) -> dict[str, Any]:
-    """Files and captions by name; the dark one of each beside the light one."""
-    found: dict[str, Any] = {}
-    suffix = "" if group == 1 else f"-{group}"
-    for name, draw, caption in (
-        (
-            "forest",
-            figures.forest,
+def _figures(
+    folder: Path, group: Group, models: list[table.Model], place: int
+) -> dict[str, Picture]:
+    """Pictures by name, each beside its PNG in the folder."""
+    means = {m.name: [row.evidence.mean() for row in m.rows if row.evidence] for m in models}
+    times = {m.name: ([row.facts["seconds"] for row in m.rows], means[m.name]) for m in models}
+    shown = {
+        "forest": (
+            lambda figure: plots.forest(group.comparison, figure, runs=means),
             "Differences from the first model, with 95 % intervals for all such data and all "
             "training seeds. Short strokes are single runs.",
         ),
-        ("time", figures.time_figure, "log p(x) of every run against its time of training."),
-    ):
-        if name == "forest" and len(models) == 1:
-            continue
-        path = folder / f"{name}{suffix}.png"
-        dark = folder / f"{name}{suffix}-dark.png"
+        "time": (
+            lambda figure: plots.training_time(times, figure),
+            "log p(x) of every run against its time of training.",
+        ),
+    }
+    if len(models) == 1:
+        del shown["forest"]
+    found: dict[str, Picture] = {}
+    for name, (draw, caption) in shown.items():
+        name += "" if place == 1 else f"-{place}"
 
-        def make(draw: Any = draw, path: Path = path, dark: Path = dark) -> None:
-            whole(partial(draw, models), path)
-            whole(partial(draw, models, dark=True), dark)
+        def make(name: str = name, draw: Any = draw, caption: str = caption) -> None:
+            found[name] = Picture(figures.svg(draw), caption)
+            files.write(folder / f"{name}.png", figures.png(draw))
 
-        if attempt(path.name, make):
-            found[path.stem] = (path, caption)
-            found[dark.stem] = (dark, caption)
+        attempt(f"{name}.png", make)
     return found
 
 
