@@ -38,10 +38,7 @@ class LitVAE(lightning.LightningModule):
         return torch.optim.Adam(self.vae.parameters(), lr=2e-3)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", "--smoke", action="store_true", help="two epochs")
-    quick = parser.parse_args().quick
+def main(quick):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     torch.manual_seed(0)
@@ -59,4 +56,8 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
+    main(parser.parse_args().quick)

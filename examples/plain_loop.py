@@ -34,10 +34,7 @@ def train(vae, data, epochs):
         print(f"epoch {epoch + 1}: bound {-total / len(data):.2f} nats per datum")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", "--smoke", action="store_true", help="two epochs")
-    quick = parser.parse_args().quick
+def main(quick):
     torch.manual_seed(0)
     digits = pv.data.load("digits").binarize("threshold")
     vae = pv.VAE(digits.data_shape, 8, encoder=nets.MLP(64), decoder=nets.MLP(64))
@@ -47,4 +44,8 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
+    main(parser.parse_args().quick)

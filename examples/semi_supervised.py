@@ -1,7 +1,8 @@
 """Handwritten digits of which few have a label: model M2 of Kingma et al. (2014).
 
-    python examples/semi_supervised.py --quick        # scikit-learn's digits, one minute
-    python examples/semi_supervised.py                # MNIST with 100 labels, an hour
+    python examples/semi_supervised.py                # scikit-learn's digits, a minute
+    python examples/semi_supervised.py --quick
+    python examples/semi_supervised.py --data mnist   # with 100 labels, an hour
 
 A ConditionalVAE with a classifier takes labels of which most are -1. TraceEnum_ELBO sums an unknown
 label exactly. The script prints the share of wrong labels of held-out data, for the model and for
@@ -47,19 +48,12 @@ def alone(x, y, net, num_labels, steps=500):
     return classifier.eval()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="scikit-learn's digits")
-    parser.add_argument("--smoke", action="store_true", help="the same, with two epochs")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.manual_seed(given.seed)
+def main(quick, name, seed):
+    torch.manual_seed(seed)
 
-    quick = given.quick or given.smoke
-    name, net, epochs = (
-        ("digits", SMALL, 2 if given.smoke else 100) if quick else ("mnist", NET, 60)
-    )
-    splits = pv.data.load(name).binarize("threshold" if quick else "stochastic")
+    small = quick or name == "digits"
+    net, epochs = (SMALL, 100) if small else (NET, 60)
+    splits = pv.data.load(name).binarize("threshold" if small else "stochastic")
     (x, y), (test, truth) = splits.labelled("train"), splits.labelled("test")
     num_labels = int(y.max()) + 1
     labelled = few(y, 10)
@@ -68,7 +62,7 @@ def main():
 
     vae = pv.ConditionalVAE(
         splits.data_shape,
-        latent_dim=8 if quick else 50,
+        latent_dim=8 if small else 50,
         condition_dim=num_labels,
         encoder=net,
         decoder=net,
@@ -82,17 +76,24 @@ def main():
         vae.joint_guide,
         mixed(x, y, labelled, repeats),
         estimator=TraceEnum_ELBO(max_plate_nesting=1),
-        epochs=epochs,
+        epochs=2 if quick else epochs,
         batch_size=200,
-        lr=3e-3 if quick else 3e-4,
-        seed=given.seed,
+        lr=3e-3 if small else 3e-4,
+        seed=seed,
     )
     plain = alone(x[labelled], y[labelled], net, num_labels)(test).argmax(1)
     for text, found in (("labelled data alone", plain), ("all data", vae.classify(test).argmax(1))):
         print(f"{text}: {(found != truth).float().mean():.2%} of {len(test)} test labels wrong")
-    if not quick:
+    if not small:
         print("Kingma et al. (2014), M2: 11.97 %")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
+    parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    main(given.quick, given.data, given.seed)

@@ -44,11 +44,7 @@ def text(x):
     return ["".join(LETTERS[round(k)] for k in row).rstrip("_") for row in (x * LAST).tolist()]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", "--smoke", action="store_true", help="one epoch, few particles")
-    quick = parser.parse_args().quick
-
+def main(quick):
     torch.manual_seed(0)
     x = tokens(names())
     x = x[torch.randperm(len(x))]
@@ -74,4 +70,8 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
+    main(parser.parse_args().quick)

@@ -2,6 +2,6 @@
 
 from pyrovae.training.fit import fit
 from pyrovae.training.history import History, NonFiniteLoss
-from pyrovae.training.tensorboard import TensorBoard
+from pyrovae.training.trackers import MLflow, TensorBoard, Wandb
 
-__all__ = ["History", "NonFiniteLoss", "TensorBoard", "fit"]
+__all__ = ["History", "MLflow", "NonFiniteLoss", "TensorBoard", "Wandb", "fit"]

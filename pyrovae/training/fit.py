@@ -118,7 +118,10 @@ def fit(
             Weights and history equal those of an uninterrupted run, bit for bit, with the same
             arguments and data. The batches of the epoch that were taken before are drawn again and
             left out: a ``DataLoader`` reads them once more.
-        callback: Called with each epoch's row; returning True stops training.
+        callback: A function of one epoch's row, a dict of the columns of :class:`History`, that is
+            called after each epoch. If it returns True, training stops; an error in it ends
+            training, too. :class:`~pyrovae.training.TensorBoard`,
+            :class:`~pyrovae.training.MLflow` and :class:`~pyrovae.training.Wandb` are callbacks.
         capture, compile: How the training step runs, as for :class:`pyrovae.svi.Step`.
         networks: ``"bfloat16"`` rounds the products inside dense and convolutional layers of the
             training step, as for :class:`pyrovae.svi.Step`. Validation bounds stay in full
