@@ -185,12 +185,14 @@ class Step:
         return report
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self, *, flush: bool = True) -> Iterator[None]:
         """Check now, and not at each step inside, whether programs or optimiser have changed.
 
-        Learning rates and beta may go on changing.
+        Learning rates and beta may go on changing. ``flush`` says whether to free the optimiser's
+        state of denormal numbers now.
         """
-        flush_denormals(self.optimizer)
+        if flush:
+            flush_denormals(self.optimizer)
         self._prepare()
         with self.compiled.guarded():
             self._guarded = True

@@ -132,8 +132,9 @@ class Trainer:
         start, before = time.perf_counter(), -1
         while before < tally.taken:
             before = tally.taken
-            with self.step.guarded():
-                for batch in itertools.islice(batches, CHECK_EVERY):
+            since = before % CHECK_EVERY  # not zero where a run goes on that was interrupted here
+            with self.step.guarded(flush=since == 0):
+                for batch in itertools.islice(batches, CHECK_EVERY - since):
                     beta, skipped = self._set_schedules(), self.step.skipped
                     report = self._take(batch, beta)
                     if self.step.skipped > skipped:

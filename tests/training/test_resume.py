@@ -312,6 +312,27 @@ def test_how_often_a_checkpoint_is_written(tmp_path, monkeypatch):
             run("eager", tmp_path / "d.pt", checkpoint_every=wrong)
 
 
+def test_denormal_numbers_are_looked_for_at_the_same_steps(tmp_path, monkeypatch):
+    events = []
+
+    class Noted(Until):
+        def __call__(self, step):
+            events.append(step)
+            return super().__call__(step)
+
+    monkeypatch.setattr("pyrovae.training.loop.CHECK_EVERY", 3)
+    monkeypatch.setattr("pyrovae.svi.step.flush_denormals", lambda _: events.append("look"))
+    monkeypatch.setattr(sys.modules[__name__], "Until", Noted)
+    run("GECO", tmp_path / "whole.pt", capture=False)
+    whole, last = events[1:], STEPS + 4  # the first is a check of the schedule
+    assert whole[:9] == ["look", 0, 1, 2, "look", 3, 4, 5, "look"]
+    assert run("GECO", tmp_path / "cut.pt", capture=False, last=last, checkpoint_every=4) is None
+    events.clear()
+    run("GECO", tmp_path / "cut.pt", capture=False, resume=True)
+    assert len(events) > 9
+    assert events[1:] == whole[1 - len(events) :]
+
+
 def test_a_missing_folder_is_told_before_training(tmp_path):
     for files in ({"checkpoint": tmp_path / "no" / "state.pt"}, {"log": tmp_path / "no" / "log"}):
         vae = gaussian()
