@@ -100,7 +100,7 @@ def monte_carlo(one: Sequence[Evidence], two: Sequence[Evidence] = ()) -> tuple[
     if not all("batch_log_mean" in run for runs in columns for run in runs):
         squares = [sum((r["standard_error"] ** 2).sum() for r in c) / len(c) ** 2 for c in columns]
         return math.sqrt(float(sum(squares))) / num_data, math.inf
-    means = [sum(map(_leave_out, runs)) / len(runs) for runs in columns]
+    means = [np.mean([_leave_out(run) for run in runs], axis=0) for runs in columns]
     change = means[0] - means[1] if len(means) > 1 else means[0]
     num = change.shape[1]
     variances = (num - 1) / num * ((change - change.mean(1, keepdims=True)) ** 2).sum(1)

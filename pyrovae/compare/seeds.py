@@ -61,9 +61,9 @@ def of_models(one: Sequence[Evidence], two: Sequence[Evidence], prob: float, err
 
     A model with one seed does not show how much seeds matter: its differences are unknown.
     """
-    values = [np.stack([run.log_marginal.values for run in side]) for side in (one, two)]
+    first, second = (np.stack([run.log_marginal.values for run in side]) for side in (one, two))
     noise = noise_of(one, two) if error == "monte_carlo" else None
-    mean, chance, degrees = crossed(*values, noise)
+    mean, chance, degrees = crossed(first, second, noise)
     if math.isnan(chance):
         return unknown_pair(mean, chance)
     sides = [] if error == "test_set" else [list(one), list(two)]
@@ -92,7 +92,7 @@ def crossed(
     if len(one) < 2 or len(two) < 2:
         return mean, math.nan, math.nan
     num_data = one.shape[1]
-    parts = [(side.mean(1).var(ddof=1) / len(side), len(side) - 1) for side in (one, two)]
+    parts = [(float(x.mean(1).var(ddof=1)) / len(x), len(x) - 1.0) for x in (one, two)]
     seeds = sum(part for part, _ in parts)
     if noise is not None:
         other, twice, degrees = noise
