@@ -1,6 +1,7 @@
 """The difference between two evaluated models, and how far it may be from the truth."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from pyrovae.evidence.intervals import quantile, reach
 from pyrovae.evidence.result import Evidence
 
-__all__ = ["SAME", "unknown_pair", "Pair", "of_weights", "within"]
+__all__ = ["SAME", "unknown_pair", "Pair", "monte_carlo", "of_weights", "within"]
 
 
 class Pair(NamedTuple):
@@ -41,7 +42,7 @@ def of_weights(one: Evidence, two: Evidence, prob: float, error: str) -> Pair:
     """
     difference = one.log_marginal.values - two.log_marginal.values
     num_data, mean = len(difference), float(difference.mean())
-    chance, degrees = _paired_error(one, two)
+    chance, degrees = monte_carlo([one], [two])
     if error != "monte_carlo":
         spread = difference.std(ddof=1) / math.sqrt(num_data) if num_data > 1 else math.inf
         if error == "test_set" or spread > chance:
@@ -87,31 +88,36 @@ def _allowance(side: list[Evidence], prob: float) -> tuple[float, float]:
     return math.fsum(each.bias for each in found) / len(found), math.fsum(beyond) / len(found)
 
 
-def _paired_error(one: Evidence, two: Evidence) -> tuple[float, float]:
-    """Monte Carlo error of the mean difference, and its degrees of freedom, by the jackknife over
-    batches of weights.
+def monte_carlo(one: Sequence[Evidence], two: Sequence[Evidence] = ()) -> tuple[float, float]:
+    """Monte Carlo error of the difference between two sides' means over runs, and its degrees of
+    freedom, by the jackknife over batches of weights.
 
-    Evidence made by hand has no batches; its errors are taken as independent.
+    Runs may share random numbers, and what they share then counts as such. Evidence made by hand
+    has no batches; its errors are taken as independent.
     """
-    sides = [one.columns, two.columns]
-    if not all("batch_log_mean" in side for side in sides):
-        variances = sum((side["standard_error"] ** 2).sum() for side in sides)
-        return math.sqrt(float(variances)) / len(one), math.inf
-    without = []
-    for side in sides:
-        batches = side["batch_log_mean"]  # (B, 8)
-        top = batches.max(1, keepdims=True)
-        weights = np.exp(batches - top)
-        with np.errstate(divide="ignore"):
-            without.append(np.log(weights.sum(1, keepdims=True) - weights))
-    change = without[0] - without[1]
+    sides, num_data = [runs for runs in (one, two) if runs], len(one[0])
+    columns = [[run.columns for run in runs] for runs in sides]
+    if not all("batch_log_mean" in run for runs in columns for run in runs):
+        squares = [sum((r["standard_error"] ** 2).sum() for r in c) / len(c) ** 2 for c in columns]
+        return math.sqrt(float(sum(squares))) / num_data, math.inf
+    means = [np.mean([_leave_out(run) for run in runs], axis=0) for runs in columns]
+    change = means[0] - means[1] if len(means) > 1 else means[0]
     num = change.shape[1]
     variances = (num - 1) / num * ((change - change.mean(1, keepdims=True)) ** 2).sum(1)
     total = float(variances.sum())
     if not math.isfinite(total):
         return math.inf, math.inf
     degrees = (num - 1) * total**2 / float((variances**2).sum()) if total > 0 else math.inf
-    return math.sqrt(total) / len(one), degrees
+    return math.sqrt(total) / num_data, degrees
+
+
+def _leave_out(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """``(B, 8)``: each estimate without one batch of weights, but for a constant."""
+    batches = columns["batch_log_mean"]
+    top = batches.max(1, keepdims=True)
+    weights = np.exp(batches - top)
+    with np.errstate(divide="ignore"):
+        return np.log(weights.sum(1, keepdims=True) - weights)
 
 
 def _probability(mean: float, error: float, degrees: float) -> float:

@@ -6,10 +6,13 @@ All runs of both models are evaluated on the same data. Run s of model a gives d
 
 where A is the effect of the training seed, D that of the datum, and E what the two have to do with
 each other, Monte Carlo noise included. Seeds are nested in models; data are crossed with both, and
-the same for all. The difference of the grand means has the variance
+the same for all. The difference of the grand means over all such data has the variance
 
 .. math:: \frac{\sigma^2_{A_a} + \sigma^2_{E_a} / N}{S_a}
     + \frac{\sigma^2_{A_b} + \sigma^2_{E_b} / N}{S_b} + \frac{\sigma^2_{D_a - D_b}}{N}.
+
+For these very data the last term falls away. In its place stands the Monte Carlo noise that all
+runs of a model share, since they were evaluated with the same random numbers.
 
 References:
     An Approximate Distribution of Estimates of Variance Components (Satterthwaite, 1946); A Simple
@@ -20,13 +23,37 @@ References:
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from pyrovae.compare.pairs import Pair, unknown_pair, within
+from pyrovae.compare.pairs import Pair, monte_carlo, unknown_pair, within
 from pyrovae.evidence.result import Evidence
 
-__all__ = ["crossed", "of_models", "ranked", "seeds_error"]
+__all__ = ["Noise", "crossed", "noise_of", "of_models", "ranked", "seeds_error"]
+
+
+class Noise(NamedTuple):
+    """Variances of the mean difference by Monte Carlo noise alone."""
+
+    variance: float
+    independent: float  # what of it differs from run to run, and so shows in their spread
+    degrees: float  # of freedom
+
+
+def noise_of(one: Sequence[Evidence], two: Sequence[Evidence]) -> Noise:
+    r"""The noise of the difference, from all runs together and from each alone.
+
+    With S runs a side, noise of variance :math:`\sigma^2 + \tau^2`, of which they share
+    :math:`\sigma^2`, gives their mean the variance :math:`\sigma^2 + \tau^2 / S`.
+    """
+    error, degrees = monte_carlo(one, two)
+    independent = 0.0
+    for side in (one, two):
+        each = math.fsum(monte_carlo([run])[0] ** 2 for run in side) / len(side)
+        if len(side) > 1:
+            independent += (each - monte_carlo(side)[0] ** 2) / (len(side) - 1)
+    return Noise(error**2, independent, degrees)
 
 
 def of_models(one: Sequence[Evidence], two: Sequence[Evidence], prob: float, error: str) -> Pair:
@@ -34,8 +61,9 @@ def of_models(one: Sequence[Evidence], two: Sequence[Evidence], prob: float, err
 
     A model with one seed does not show how much seeds matter: its differences are unknown.
     """
-    values = [np.stack([run.log_marginal.values for run in side]) for side in (one, two)]
-    mean, chance, degrees = crossed(*values, same_data=error == "monte_carlo")
+    first, second = (np.stack([run.log_marginal.values for run in side]) for side in (one, two))
+    noise = noise_of(one, two) if error == "monte_carlo" else None
+    mean, chance, degrees = crossed(first, second, noise)
     if math.isnan(chance):
         return unknown_pair(mean, chance)
     sides = [] if error == "test_set" else [list(one), list(two)]
@@ -43,17 +71,19 @@ def of_models(one: Sequence[Evidence], two: Sequence[Evidence], prob: float, err
 
 
 def crossed(
-    one: np.ndarray, two: np.ndarray, *, same_data: bool = False
+    one: np.ndarray, two: np.ndarray, noise: Noise | None = None
 ) -> tuple[float, float, float]:
     """The mean difference, its standard error, and the degrees of freedom of that.
 
     The variance is that of run means over seeds, on each side, and that of differences over data,
-    less the interaction of both, which is in each of them. It is never less than one of its parts.
+    less the interaction of both, which is in each of them. For the same data it is that of run
+    means and the Monte Carlo noise, less what the first holds of the second. It is never less than
+    one of its parts.
 
     Args:
         one: ``(S, N)`` log p(x) of N data by S runs.
         two: ``(T, N)`` of the same data by the other model.
-        same_data: Whether the difference is that for these very data.
+        noise: Monte Carlo noise, for the difference on these very data.
 
     Returns:
         The error is NaN if either side has one run only.
@@ -62,15 +92,18 @@ def crossed(
     if len(one) < 2 or len(two) < 2:
         return mean, math.nan, math.nan
     num_data = one.shape[1]
-    parts = [(side.mean(1).var(ddof=1) / len(side), len(side) - 1) for side in (one, two)]
-    seeds = total = sum(part for part, _ in parts)
-    if not same_data:
-        if num_data < 2:
-            return mean, math.inf, math.inf
-        data = (one.mean(0) - two.mean(0)).var(ddof=1) / num_data
-        parts.append((data, num_data - 1))
+    parts = [(float(x.mean(1).var(ddof=1)) / len(x), len(x) - 1.0) for x in (one, two)]
+    seeds = sum(part for part, _ in parts)
+    if noise is not None:
+        other, twice, degrees = noise
+    elif num_data < 2:
+        return mean, math.inf, math.inf
+    else:
+        other = (one.mean(0) - two.mean(0)).var(ddof=1) / num_data
         twice = sum(_interaction(side) / side.size for side in (one, two))
-        total = max(seeds + data - twice, seeds, data)
+        degrees = num_data - 1
+    parts.append((other, degrees))
+    total = max(seeds + other - twice, seeds, other)
     spread = sum(part**2 / degrees for part, degrees in parts)
     degrees = float(total**2 / spread) if spread > 0 else math.inf
     return mean, math.sqrt(total), degrees

@@ -108,8 +108,7 @@ class _Content:
             options = [(key, self._of(value)) for key, value in thing.keywords.items()]
             return self._of(thing.func), [self._of(value) for value in thing.args], options
         if isinstance(thing, np.ndarray) and thing.dtype != object:
-            content = np.ascontiguousarray(thing)
-            return str(thing.dtype), thing.shape, hashlib.blake2b(memoryview(content)).hexdigest()
+            return str(thing.dtype), thing.shape, hashlib.blake2b(thing.tobytes()).hexdigest()
         if isinstance(thing, set | frozenset):
             return sorted(map(self._of, thing))
         if isinstance(thing, tuple) or id(thing) in self.lists:

@@ -34,15 +34,17 @@ def log_marginal(
 
     Programs run in eval mode, without gradients, and without the scale of any subsampling; their
     modes and the random state are as before afterwards. Each datum draws from its own random
-    stream, so its number depends on the seed, but not on memory or on the other data. Discrete
-    latent sites of few values are summed exactly.
+    stream, which is made of the seed and of the datum. So its estimate depends neither on memory,
+    nor on the other data, nor on their order. Where data are equal, the first of them has the
+    stream that it would have alone, the second one another, and so on: their estimates differ by
+    chance. Discrete latent sites of few values are summed exactly.
 
     Args:
         model, guide: Pyro programs whose data plate is the right-most batch dimension.
-        data: ``(B, ...)`` array or tensor, a tuple or list of them, a ``Dataset`` or a
-            ``DataLoader``: the arguments of both programs. The latter two are read batch by batch,
-            more than once, and never held as a whole beyond 256 MiB; further elements of their
-            items, such as labels, are left out.
+        data: The arguments of both programs, of any kind that :func:`pyrovae.fit` takes. A
+            ``Dataset`` or a ``DataLoader`` is read batch by batch, more than once, and never held
+            as a whole beyond 256 MiB; elements of its items beyond the model's arguments, such as
+            labels, are left out. A loader must keep the order of its data and leave none out.
         num_particles, target_standard_error, max_particles: As :class:`ImportanceSampling`.
         method: Another method, or importance sampling with other settings.
         memory_budget: Bytes that a piece of work may take; default 256 MiB, 4 GiB on a GPU.
@@ -53,14 +55,16 @@ def log_marginal(
             dimension.
         seed, progress: Seed of all random numbers; whether to show a progress bar.
         parts: A folder to keep finished parts in, so that a call that was stopped goes on where it
-            was. Processes that ``torchrun`` has started share the work where all of them make this
-            call with one folder; each gets the whole result. Without a folder each process
-            evaluates all data by itself. The files stay until you remove them.
+            was. Calls with other programs, data, methods or seeds may share it. Processes that
+            ``torchrun`` has started share the work where all of them make this call with one
+            folder; each gets the whole result. Without a folder each process evaluates all data by
+            itself. The files stay until you remove them.
 
     Raises:
         TypeError: If the data are not arrays, or a count is not an integer.
         ValueError: If data or programs are not fit for evidence, such as a guide without a density;
-            if a setting is out of range.
+            if a setting is out of range; with ``parts``, if it cannot be told what the programs
+            read.
 
     Examples:
         >>> import pyrovae as pv

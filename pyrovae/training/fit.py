@@ -79,11 +79,14 @@ def fit(
 
     Args:
         model, guide: Pyro programs; bound methods, modules or functions.
-        train: An array or tensor, a tuple of them (handed to both programs as arguments), a
-            ``Dataset`` or a ``DataLoader``. Floating arrays take the parameters' precision. Of a
-            dataset's items, elements beyond the model's arguments (such as labels) are left out.
-            Arguments with a default other than None, and those after them, are settings and get no
-            element.
+        train: A NumPy array, a tensor or nested lists of numbers; a data frame of pandas, polars or
+            pyarrow; a SciPy sparse matrix; an AnnData object, which means its ``X``; a memory map;
+            a data set of an HDF5 file; a tuple or list of these, handed to both programs as
+            arguments; or a ``Dataset`` or a ``DataLoader``. Sparse matrices and files of more than
+            256 MiB are read batch by batch, as data sets and loaders are. Floating-point numbers
+            take the parameters' precision. Of a data set's items, elements beyond the model's
+            arguments (such as labels) are left out. Arguments with a default other than None, and
+            those after them, are settings and get no element.
         valid: Validation data of the same kinds.
         estimator: One of :mod:`pyrovae.estimators` or a stock Pyro ELBO; default ``ELBO()``.
         beta: Factor on the KL term, or a schedule of it over steps.

@@ -195,4 +195,4 @@ vae.log_marginal(data(5), num_particles=5, parts={str(tmp_path)!r})
 """
     for _, errors, code_ in finish(start(["-c", code], 2)):
         assert code_ == 1
-        assert "The processes hold different weights, data, method or seed" in errors
+        assert "The processes hold different programs, weights, data, method or seed" in errors
