@@ -229,14 +229,16 @@ def sample(
         cluster: Of a clustering model: the cluster to draw from; default all.
         seed: Seed of all draws.
         out: A new .png (a grid) or .npy (an array); default the next free RUN/samples-N.png or
-            .npy.
+            .npy. Of a table whose columns were inferred, a .csv.
         trust: Use a run that names classes that are not pyrovae's own, which runs their code.
     """
     opened = Run.open(run, trust=trust)
     vae: Any = opened.load_vae("cpu")
     image = is_image(vae.data_shape)
-    default = run / ("samples.png" if image else "samples.npy")
-    with reserved(out, default, ".png", ".npy") as file:
+    table = getattr(vae.likelihood, "library", None) is not None
+    suffixes = (".csv",) if table else (".png", ".npy")
+    default = run / f"samples{suffixes[0 if image or table else 1]}"
+    with reserved(out, default, *suffixes) as file:
         if file.suffix == ".png" and not image:
             raise ValueError(
                 f"Data of shape {vae.data_shape} make no picture. Give --out FILE.npy."
@@ -252,7 +254,13 @@ def sample(
             cluster=cluster,
         )
         images = seeded(seed, shown.draw)
-        if file.suffix == ".npy":
+        if table:
+            import narwhals
+
+            frame = narwhals.from_native(images, eager_only=True)
+            with files.written_whole(file) as part:
+                frame.write_csv(part)
+        elif file.suffix == ".npy":
             import numpy
 
             with files.written_whole(file) as part:

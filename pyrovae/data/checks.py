@@ -8,8 +8,9 @@ from pyrovae.data.rows import Rows
 __all__ = ["check", "check_labels", "is_grey"]
 
 
-def check(x: Tensor | Rows, what: str) -> Tensor | Rows:
-    """``x``, if it is a non-empty, finite, floating-point tensor of data.
+def check(x: Tensor | Rows, what: str, *, missing: bool = False) -> Tensor | Rows:
+    """``x``, if it is a non-empty, finite, floating-point tensor of data; with ``missing``, NaN is
+    a missing cell.
 
     Values of rows are checked later, when they are read.
 
@@ -26,7 +27,7 @@ def check(x: Tensor | Rows, what: str) -> Tensor | Rows:
         raise ValueError(f"Data must be floating point, found {x.dtype} in {what}. Use x.float().")
     if isinstance(x, Rows):
         return x
-    check_finite(x, f"Data in {what} hold")
+    check_finite(x, f"Data in {what} hold", missing=missing)
     return x
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def load(
     labels: str | None = None,
     covariates: Sequence[str] | None = None,
     layer: str | None = None,
+    reading: Callable[[Any], Any] | None = None,
 ) -> Splits:
     """A data set in three parts: grey levels scaled to [0, 1], anything else as it is.
 
@@ -67,6 +68,8 @@ def load(
         covariates: Likewise, columns that a conditional model is given: numbers as they are, and a
             column for each class of the others.
         layer: Of an ``.h5ad`` file: the layer that is the data; default ``X``.
+        reading: Of a table: what makes numbers of its frame, with NaN in missing cells, such as
+            :meth:`Columns.read <pyrovae.likelihoods.Columns.read>`.
 
     Raises:
         TypeError: If a column of the data holds no numbers.
@@ -78,7 +81,8 @@ def load(
     """
     options: dict[str, Any] = {"valid_size": valid_size, "test_size": test_size, "seed": seed}
     given: dict[str, Any] = {"columns": columns, "labels": labels, "covariates": covariates}
-    given = {k: v for k, v in {**given, "layer": layer}.items() if v is not None}
+    given |= {"layer": layer, "reading": reading}
+    given = {k: v for k, v in given.items() if v is not None}
     text = str(name)
     if text in NAMES:
         _check_options(given, (), text)
@@ -88,6 +92,7 @@ def load(
         return _parts(_named(text, _root(text, root), download, size), text, options)
     path = Path(name).expanduser()
     if path.exists():
+        options["missing"] = reading is not None
         return _parts(_read(path, size, given), path.resolve().stem, options)
     raise _not_found(text, path)
 
@@ -113,7 +118,7 @@ def _read(path: Path, size: int | None, given: dict[str, Any]) -> dict[str, Any]
     """The arrays of a file or folder, by the reader of its kind."""
     suffix = path.suffix.lower()
     if path.is_file() and suffix in SUFFIXES:
-        _check_options(given, ("columns", "labels", "covariates"), path)
+        _check_options(given, ("columns", "labels", "covariates", "reading"), path)
         return read_table(path, **given)
     if path.is_file() and suffix == ".h5ad":
         _check_options(given, ("layer", "labels", "covariates"), path)
@@ -156,7 +161,8 @@ def _parts(arrays: dict[str, Any], name: str, options: dict[str, Any]) -> Splits
         k.removesuffix("_labels"): _conditions(a) for k, a in arrays.items() if k.endswith("labels")
     }
     levels = _grey_levels(list(raw.values()))
-    x = {k: _scaled(a, levels) if levels else _floating(a, k, name) for k, a in raw.items()}
+    gaps = options.get("missing", False)
+    x = {k: _scaled(a, levels) if levels else _floating(a, k, name, gaps) for k, a in raw.items()}
     first = "train" if "train" in x else "x"
     if first not in x:
         raise ValueError(
@@ -211,12 +217,11 @@ def _scaled(x: Tensor | Rows, levels: int) -> Tensor | Rows:
     return _in_memory(x.map(scale, torch.float32)) if isinstance(x, Rows) else scale(x)
 
 
-def _floating(x: Tensor | Rows, part: str, name: str) -> Tensor | Rows:
+def _floating(x: Tensor | Rows, part: str, name: str, missing: bool) -> Tensor | Rows:
     if isinstance(x, Rows):
         x = _in_memory(x)
-    return check(
-        x if x.dtype == torch.float64 else x.to(torch.float32), f"the {part} part of {name}"
-    )
+    x = x if x.dtype == torch.float64 else x.to(torch.float32)
+    return check(x, f"the {part} part of {name}", missing=missing)
 
 
 def _in_memory(rows: Rows) -> Tensor | Rows:

@@ -35,6 +35,7 @@ class Splits:
         dequantized: Whether noise turns the levels into real numbers, as :meth:`dequantize` makes
             it.
         classes: Names of the classes that the labels count, where they are known.
+        missing: Whether NaN is a missing cell, for likelihoods that take such.
 
     Raises:
         ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels
@@ -50,10 +51,12 @@ class Splits:
     transform: Any = None
     dequantized: bool = False
     classes: tuple[str, ...] = ()
+    missing: bool = False
 
     def __post_init__(self) -> None:
         for part in PARTS:
-            check(getattr(self, part), f"the {part} part of {self.name}")
+            what = f"the {part} part of {self.name}"
+            check(getattr(self, part), what, missing=self.missing)
         shapes = {part: tuple(getattr(self, part).shape[1:]) for part in PARTS}
         if len(set(shapes.values())) > 1:
             raise ValueError(
@@ -217,6 +220,7 @@ def split(
     name: str = "data",
     levels: int | None = None,
     classes: tuple[str, ...] = (),
+    missing: bool = False,
 ) -> Splits:
     """Cut data into training, validation and test parts, at random with a fixed seed.
 
@@ -231,7 +235,7 @@ def split(
             default one in six of what is not test data, as in MNIST's usual 50,000 and 10,000.
         test_size: Likewise, by default one in six.
         seed: Of the shuffle.
-        name, levels, classes: As in :class:`Splits`.
+        name, levels, classes, missing: As in :class:`Splits`.
 
     Raises:
         ValueError: If a size leaves a part empty.
@@ -239,7 +243,8 @@ def split(
     >>> split(torch.randn(100, 3), valid_size=10, test_size=0.2)
     Splits(data: train 70, valid 10, test 20; each (3,))
     """
-    x, test = _floating(x, name), None if test is None else _floating(test, name)
+    x = _floating(x, name, missing)
+    test = None if test is None else _floating(test, name, missing)
     labels = None if y is None else as_tensor(y, "The labels")
     if labels is not None and labels.shape[0] != x.shape[0]:
         raise ValueError(f"{name} has {x.shape[0]} data but {labels.shape[0]} labels.")
@@ -255,12 +260,12 @@ def split(
     if labels is not None and test_labels is not None:
         parts = labels[train_index], labels[valid_index], as_tensor(test_labels, "The test labels")
     train, valid = _chosen(x, train_index), _chosen(x, valid_index)
-    return Splits(train, valid, test, name, levels, parts, classes=classes)
+    return Splits(train, valid, test, name, levels, parts, classes=classes, missing=missing)
 
 
-def _floating(x: Any, name: str) -> Tensor | Rows:
-    (found,) = as_arguments((x,), name=name)
-    return check(found, name)
+def _floating(x: Any, name: str, missing: bool) -> Tensor | Rows:
+    (found,) = as_arguments((x,), name=name, missing=missing)
+    return check(found, name, missing=missing)
 
 
 def _chosen(x: Tensor | Rows, index: Tensor) -> Tensor | Rows:

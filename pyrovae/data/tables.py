@@ -1,6 +1,6 @@
 """Files with named columns: tables and AnnData objects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from pyrovae.data.arguments import as_arguments
 from pyrovae.data.frames import classes_of, covariates_of, read_frame
 from pyrovae.data.rows import is_small
 
-__all__ = ["SUFFIXES", "read_annotated", "read_table"]
+__all__ = ["SUFFIXES", "frame_of", "read_annotated", "read_table"]
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -21,6 +21,7 @@ def read_table(
     columns: Sequence[str] | None = None,
     labels: str | None = None,
     covariates: Sequence[str] | None = None,
+    reading: Callable[[Any], Any] | None = None,
 ) -> dict[str, Any]:
     """The data ``x``, and ``x_labels`` and ``classes`` where they are asked for.
 
@@ -30,6 +31,8 @@ def read_table(
         labels: The column of the classes.
         covariates: Columns that are the condition: numbers as they are, and a column for each class
             of the others.
+        reading: What makes numbers of the frame of the data, with NaN in missing cells; by default
+            they must be numbers, and none missing.
 
     Raises:
         ImportError: If no library that reads it is installed.
@@ -37,18 +40,39 @@ def read_table(
         ValueError: If the file is damaged, a column is not there, or a cell is empty.
     """
     frame = read_frame(path)
-    if columns is None:
-        beside = {labels, *(covariates or ())}
-        columns = [name for name in frame.columns if name not in beside]
-    chosen = frame.select(_known(columns, frame.columns, path))
+    chosen = _chosen(frame, columns, labels, covariates, path)
     try:
-        (x,) = as_arguments(chosen.to_native(), name=path.name)
+        x = reading(chosen) if reading else as_arguments(chosen, name=path.name)[0]
     except TypeError as error:
         raise TypeError(
             f"{error} The data are chosen by columns= (--data_columns on the command line), or by "
             "naming the others in labels= or covariates=."
         ) from error
     return {"x": x, **_condition(frame, labels, covariates, path)}
+
+
+def frame_of(
+    path: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    labels: str | None = None,
+    covariates: Sequence[str] | None = None,
+) -> Any:
+    """The frame of the columns that are the data, as :func:`read_table` chooses them."""
+    return _chosen(read_frame(path), columns, labels, covariates, path)
+
+
+def _chosen(
+    frame: Any,
+    columns: Sequence[str] | None,
+    labels: str | None,
+    covariates: Sequence[str] | None,
+    path: Path,
+) -> Any:
+    if columns is None:
+        beside = {labels, *(covariates or ())}
+        columns = [name for name in frame.columns if name not in beside]
+    return frame.select(_known(columns, frame.columns, path)).to_native()
 
 
 def read_annotated(

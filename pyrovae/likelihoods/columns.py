@@ -34,7 +34,8 @@ class Columns(Likelihood):
     number for each category. With ``missing=True`` it also sees which cells are missing.
 
     Args:
-        columns: The likelihood of each column, or of each block of columns, by name.
+        columns: The likelihood of each column, or of each block of columns, by name. Only a run may
+            leave them out (``pyrovae train --data FILE.csv --likelihood Columns``): it infers them.
         blocks: The columns of a block, by the name of the block.
         categories: The values of a column with ``Categorical`` or ``Bernoulli``, in the order of
             their numbers, by the name of the column.
@@ -70,15 +71,20 @@ class Columns(Likelihood):
 
     def __init__(
         self,
-        columns: Mapping[str, Likelihood],
+        columns: Mapping[str, Likelihood] | None = None,
         blocks: Mapping[str, Sequence[str]] | None = None,
-        categories: Mapping[str, Sequence[Any]] | None = None,
+        categories: Mapping[str, Sequence[str | bool | int | float]] | None = None,
         units: Mapping[str, Sequence[float]] | None = None,
         dtypes: Mapping[str, str] | None = None,
         library: str | None = None,
         missing: bool = False,
     ):
         super().__init__()
+        if columns is None:
+            raise ValueError(
+                "Columns needs columns, the likelihood of each column by name. "
+                "Columns.infer(frame) proposes them."
+            )
         self.entries = entries_of(columns, blocks or {}, units or {})
         self.parts = nn.ModuleList(entry.part for entry in self.entries)
         self.names = tuple(name for entry in self.entries for name in entry.names)

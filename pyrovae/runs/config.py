@@ -21,6 +21,7 @@ from pyrovae.runs.declared import (
     arguments_of,
     class_of,
     instantiate,
+    reads_table,
     with_widths,
 )
 from pyrovae.runs.messages import one_line
@@ -249,6 +250,7 @@ def _parser() -> ArgumentParser:
 
 def load_data(config: Config) -> Splits:
     """The data that a configuration declares, binarised and limited as it says."""
+    as_columns = reads_table(config.likelihood, config.data)
     splits = load(
         config.data,
         root=config.data_root,
@@ -261,6 +263,7 @@ def load_data(config: Config) -> Splits:
         labels=config.data_labels,
         covariates=config.data_covariates,
         layer=config.data_layer,
+        reading=config.build("likelihood").read if as_columns else None,
     )
     if config.binarize not in ("none", "auto"):
         splits = splits.binarize(config.binarize, seed=config.data_seed)

@@ -3,15 +3,17 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 # Imported for their classes: a name stands for a class that is loaded.
 from pyrovae import evidence, likelihoods, models, posteriors, priors  # noqa: F401
+from pyrovae.data.tables import SUFFIXES
 from pyrovae.estimators import Estimator
 from pyrovae.evidence.methods.base import Method
-from pyrovae.likelihoods import Likelihood
+from pyrovae.likelihoods import Columns, Likelihood
 from pyrovae.models.base import Model
 from pyrovae.nets import Recipe
 from pyrovae.posteriors import Posterior
@@ -25,6 +27,7 @@ __all__ = [
     "arguments_of",
     "class_of",
     "instantiate",
+    "reads_table",
     "with_widths",
 ]
 
@@ -56,6 +59,12 @@ def class_of(declared: Namespace) -> type:
     """The class that a ``class_path`` names."""
     module, _, name = declared.class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def reads_table(likelihood: Namespace | None, data: str) -> bool:
+    """Whether the data are a table whose cells a likelihood turns into numbers."""
+    columns = likelihood is not None and class_of(likelihood) is Columns
+    return columns and Path(data).suffix.lower() in SUFFIXES
 
 
 def instantiate(value: Any) -> Any:

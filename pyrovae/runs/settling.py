@@ -5,8 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyrovae.data import NAMES, Splits
-from pyrovae.likelihoods import Bernoulli
+from pyrovae.data.tables import frame_of
+from pyrovae.likelihoods import Bernoulli, Columns
+from pyrovae.models.declaration import as_plain
 from pyrovae.runs.config import Config, load_data
+from pyrovae.runs.declared import class_of, reads_table
 
 __all__ = ["settle"]
 
@@ -16,6 +19,7 @@ def settle(config: Config) -> tuple[Config, Splits]:
     path = Path(config.data).expanduser()
     if path.exists() and config.data not in NAMES:
         config = replace(config, data=str(path.resolve()))
+    config = _with_columns(config)
     taken = inspect.signature(config.model_class).parameters
     if config.condition_dim is None and "condition_dim" in taken:
         # From all the data there are: a limited part may lack a label.
@@ -39,3 +43,23 @@ def settle(config: Config) -> tuple[Config, Splits]:
             )
         config = replace(config, binarize="threshold" if grey else "none")
     return config, load_data(config)
+
+
+def _with_columns(config: Config) -> Config:
+    """The configuration with the likelihoods of a table's columns, where ``Columns`` names none."""
+    declared = config.likelihood
+    if declared is None or class_of(declared) is not Columns or declared.init_args.columns:
+        return config
+    if not reads_table(declared, config.data):
+        raise ValueError(
+            f"The columns of Columns are inferred from a table (.csv, .tsv or .parquet), found "
+            f"{config.data}. Declare them."
+        )
+    chosen = {
+        "columns": config.data_columns,
+        "labels": config.data_labels,
+        "covariates": config.data_covariates,
+    }
+    frame = frame_of(Path(config.data).expanduser(), **chosen)
+    inferred = Columns.infer(frame, missing=declared.init_args.missing or None)
+    return replace(config, likelihood=as_plain(inferred))

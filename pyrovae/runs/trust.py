@@ -73,6 +73,8 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
     if depth > _DEPTH:
         raise ValueError("The configuration is nested too deeply to be read.")
     if isinstance(value, dict):
+        if value.get("class_path") == "pyrovae.likelihoods.Columns":
+            value = {**value, "init_args": [*_of_columns(value.get("init_args"))]}
         for key, item in value.items():
             yield from _texts(key, depth + 1)
             yield from _texts(item, depth + 1)
@@ -87,6 +89,24 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
             return
         if inner != value and not isinstance(inner, int | float):
             yield from _texts(inner, depth + 1)
+
+
+def _of_columns(given: Any) -> Iterator[Any]:
+    """What of a table's columns could lead to an import: the names and the values of columns, which
+    may well have dots in them, are read as plain texts.
+    """
+    if not isinstance(given, dict) or not isinstance(given.get("columns"), dict):
+        yield given
+        return
+    for name, item in given.items():
+        yield name
+        if name == "columns":
+            yield list(item.values())
+            item = list(item)
+        if name in ("blocks", "categories", "columns", "dtypes", "units"):
+            yield [text for text in _texts(item, 0) if file_and_name(text)]
+        else:
+            yield item
 
 
 def _is_part(text: str, bases: tuple[type, ...], folder: Path) -> bool:

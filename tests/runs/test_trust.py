@@ -27,6 +27,10 @@ class Mine(Prior):
         return dist.Normal(self.zeros, 1.0).to_event(1)
 """
 
+COLUMNS = (
+    "likelihood: {{{{class_path: pyrovae.likelihoods.Columns, init_args: {{{{columns: "
+    "{{{{{columns}}}}}, categories: {{{{x: [{values}]}}}}}}}}}}}}"
+)
 HOSTILE = {
     "a file": "prior: {folder}/spy.py:Mine",
     "a file beside the configuration": "prior: spy.py:Mine",
@@ -53,6 +57,9 @@ HOSTILE = {
     "torch": "encoder: torch.nn.Linear",
     "through the package": "prior: pyrovae.runs.run.json.JSONDecoder",
     "the package's own that is no part": "prior: pyrovae.runs.Run",
+    "a column": COLUMNS.format(columns="x: spy.Mine", values="u, v"),
+    "a category": COLUMNS.format(columns="x: Bernoulli", values="'spy.py:Mine', v"),
+    "a category that is YAML": COLUMNS.format(columns="x: Bernoulli", values="'[spy.py:Mine]', v"),
 }
 
 
