@@ -35,6 +35,7 @@ class Splits:
         dequantized: Whether noise turns the levels into real numbers, as :meth:`dequantize` makes
             it.
         classes: Names of the classes that the labels count, where they are known.
+        columns: Names of a table's columns, where they are known.
 
     Raises:
         ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels
@@ -50,6 +51,7 @@ class Splits:
     transform: Any = None
     dequantized: bool = False
     classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in PARTS:
@@ -217,6 +219,7 @@ def split(
     name: str = "data",
     levels: int | None = None,
     classes: tuple[str, ...] = (),
+    columns: tuple[str, ...] = (),
 ) -> Splits:
     """Cut data into training, validation and test parts, at random with a fixed seed.
 
@@ -231,7 +234,7 @@ def split(
             default one in six of what is not test data, as in MNIST's usual 50,000 and 10,000.
         test_size: Likewise, by default one in six.
         seed: Of the shuffle.
-        name, levels, classes: As in :class:`Splits`.
+        name, levels, classes, columns: As in :class:`Splits`.
 
     Raises:
         ValueError: If a size leaves a part empty.
@@ -255,7 +258,7 @@ def split(
     if labels is not None and test_labels is not None:
         parts = labels[train_index], labels[valid_index], as_tensor(test_labels, "The test labels")
     train, valid = _chosen(x, train_index), _chosen(x, valid_index)
-    return Splits(train, valid, test, name, levels, parts, classes=classes)
+    return Splits(train, valid, test, name, levels, parts, classes=classes, columns=columns)
 
 
 def _floating(x: Any, name: str) -> Tensor | Rows:

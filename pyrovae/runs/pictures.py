@@ -117,7 +117,7 @@ def _table(
     album: _Album, vae: Any, splits: Splits, shown: tuple[Any, Any, Any], given: str
 ) -> None:
     samples, data, seen = shown
-    names = getattr(vae.likelihood, "names", None) or album.run.config.data_columns or ()
+    names = getattr(vae.likelihood, "names", None) or splits.columns
     test = splits.test[:1000]
     album.draw(
         "samples",
