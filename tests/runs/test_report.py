@@ -1,5 +1,6 @@
-"""The page of a run in a browser: light, dark, and as wide as a phone."""
+"""The page of a run: what it holds, and in a browser, light, dark, and as wide as a phone."""
 
+import re
 import shutil
 import subprocess
 
@@ -12,7 +13,7 @@ import pyrovae as pv
 CHROMIUM = shutil.which("chromium")
 PHONE = 390  # pixels
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 def shoot(page, out, *options, width=1000, height=5200):
@@ -34,6 +35,23 @@ def page(tmp_path_factory):
     return pv.train(config, tmp_path_factory.mktemp("page") / "run").page
 
 
+def test_a_run_has_its_whole_page(page):
+    text = page.read_text(encoding="utf-8")
+    captions = re.findall(r'<img class="(svg|png)" src="data:image/[^"]+" alt="([^"]+)"', text)
+    starts = ["Bound", "Test data", "Samples", "Test data", "Codes", "Where", "What", "log p(x)"]
+    kinds = ["svg", "png", "png", "png", "svg", "svg", "svg", "svg"]
+    assert [kind for kind, _ in captions] == kinds
+    for (_, caption), start in zip(captions, starts, strict=True):
+        assert caption.startswith(start)
+    assert re.search(r'class="verdict">(No b|B|W)[a-z]+ than the same likelihood', text)
+    assert "1.44 bits" in text
+    evidence = pv.Evidence.load(page.with_name("evidence.nc"))
+    assert f"{evidence.mean():.3f}".replace("-", "\N{MINUS SIGN}") in text
+    assert ": null" not in text
+    assert "None" not in text
+
+
+@in_browser
 def test_light_and_dark(page, tmp_path):
     light = shoot(page, tmp_path / "light.png")
     dark = shoot(page, tmp_path / "dark.png", "--blink-settings=preferredColorScheme=0")
@@ -48,6 +66,7 @@ def test_light_and_dark(page, tmp_path):
         assert (np.abs(shown - colour).sum(-1) < 9).sum() > 300
 
 
+@in_browser
 def test_nothing_is_wider_than_a_phone(page, tmp_path):
     """A browser's window is not as narrow as a phone, but a frame in it is: it tells how wide its
     page has become.
@@ -61,6 +80,7 @@ def test_nothing_is_wider_than_a_phone(page, tmp_path):
     done = subprocess.run(
         [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu",
          f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files",
+         "--hide-scrollbars",
          "--dump-dom", "--virtual-time-budget=20000", frame.as_uri()],
         check=True, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
