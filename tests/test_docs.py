@@ -26,7 +26,15 @@ BLOCK = re.compile(
     r"(?P<indent>[ ]*)```(?:python|\{code-cell\} ipython3)\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-SHORTER = {"README.md": [("epochs=200", "epochs=1"), ("num_particles=1_000", "num_particles=50")]}
+SHORTER = {
+    "README.md": [("epochs=200", "epochs=1"), ("num_particles=1_000", "num_particles=50")],
+    "plots.md": [
+        ("epochs=60", "epochs=1"),
+        ("epochs=15", "epochs=1"),
+        ("=300", "=30"),
+        ("num_replicates=30", "num_replicates=3"),
+    ],
+}
 """What the quick test of a page changes; the slow one runs the page as typed."""
 
 

@@ -155,7 +155,7 @@ def _digits(options: dict[str, Any]) -> Splits:
 
 def _parts(arrays: dict[str, Any], name: str, options: dict[str, Any]) -> Splits:
     """Splits from arrays train, valid, test (with labels beside them), or from a single one, x."""
-    classes = arrays.pop("classes", ())
+    names = {kind: arrays.pop(kind, ()) for kind in ("classes", "columns")}
     raw = {k: a for k, a in arrays.items() if not k.endswith("labels")}
     y = {
         k.removesuffix("_labels"): _conditions(a) for k, a in arrays.items() if k.endswith("labels")
@@ -170,7 +170,7 @@ def _parts(arrays: dict[str, Any], name: str, options: dict[str, Any]) -> Splits
         )
     if {"valid", "test"} <= set(x):
         labels = (y[first], y["valid"], y["test"]) if {first, "valid", "test"} <= set(y) else None
-        return Splits(x[first], x["valid"], x["test"], name, levels, labels, classes=classes)
+        return Splits(x[first], x["valid"], x["test"], name, levels, labels, **names)
     if "valid" in x:
         raise ValueError(
             f"{name} has train and valid but no test array. Add one, or give a single array."
@@ -182,7 +182,7 @@ def _parts(arrays: dict[str, Any], name: str, options: dict[str, Any]) -> Splits
         test_labels=y.get("test"),
         name=name,
         levels=levels,
-        classes=classes,
+        **names,
         **options,
     )
 

@@ -36,6 +36,7 @@ class Splits:
             it.
         classes: Names of the classes that the labels count, where they are known.
         missing: Whether NaN is a missing cell, for likelihoods that take such.
+        columns: Names of a table's columns, where they are known.
 
     Raises:
         ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels
@@ -52,6 +53,7 @@ class Splits:
     dequantized: bool = False
     classes: tuple[str, ...] = ()
     missing: bool = False
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in PARTS:
@@ -221,6 +223,7 @@ def split(
     levels: int | None = None,
     classes: tuple[str, ...] = (),
     missing: bool = False,
+    columns: tuple[str, ...] = (),
 ) -> Splits:
     """Cut data into training, validation and test parts, at random with a fixed seed.
 
@@ -235,7 +238,7 @@ def split(
             default one in six of what is not test data, as in MNIST's usual 50,000 and 10,000.
         test_size: Likewise, by default one in six.
         seed: Of the shuffle.
-        name, levels, classes, missing: As in :class:`Splits`.
+        name, levels, classes, missing, columns: As in :class:`Splits`.
 
     Raises:
         ValueError: If a size leaves a part empty.
@@ -260,7 +263,8 @@ def split(
     if labels is not None and test_labels is not None:
         parts = labels[train_index], labels[valid_index], as_tensor(test_labels, "The test labels")
     train, valid = _chosen(x, train_index), _chosen(x, valid_index)
-    return Splits(train, valid, test, name, levels, parts, classes=classes, missing=missing)
+    about = {"classes": classes, "missing": missing, "columns": columns}
+    return Splits(train, valid, test, name, levels, parts, **about)
 
 
 def _floating(x: Any, name: str, missing: bool) -> Tensor | Rows:

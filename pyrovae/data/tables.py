@@ -23,7 +23,8 @@ def read_table(
     covariates: Sequence[str] | None = None,
     reading: Callable[[Any], Any] | None = None,
 ) -> dict[str, Any]:
-    """The data ``x``, and ``x_labels`` and ``classes`` where they are asked for.
+    """The data ``x`` and their ``columns``, and ``x_labels`` and ``classes`` where they are asked
+    for.
 
     Args:
         path: A ``.csv``, ``.tsv`` or ``.parquet`` file, which is read as a whole.
@@ -48,7 +49,7 @@ def read_table(
             f"{error} The data are chosen by columns= (--data_columns on the command line), or by "
             "naming the others in labels= or covariates=."
         ) from error
-    return {"x": x, **_condition(frame, labels, covariates, path)}
+    return {"x": x, "columns": tuple(columns), **_condition(frame, labels, covariates, path)}
 
 
 def frame_of(
@@ -112,7 +113,8 @@ def read_annotated(
             f"{path} has no layer {layer!r}: found {', '.join(found.layers) or 'none'}."
         )
     (x,) = as_arguments(found.X if layer is None else found.layers[layer], name=path.name)
-    return {"x": x, **_condition(found.obs, labels, covariates, path)}
+    names = tuple(map(str, found.var_names))
+    return {"x": x, "columns": names, **_condition(found.obs, labels, covariates, path)}
 
 
 def _condition(

@@ -118,7 +118,7 @@ def interpolation(vae: Any, start: Any, end: Any, axes: Any = None, *, steps: in
     >>> vae, x = pv.VAE((8, 8), latent_dim=2), torch.rand(2, 8, 8).round()
     >>> axes = interpolation(vae, x[:1], x[1:], steps=5)
     >>> axes.get_images()[0].get_array().shape
-    (135, 647, 3)
+    (144, 688, 3)
     """
     if not hasattr(vae, "interpolate"):
         raise TypeError(

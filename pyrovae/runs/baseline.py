@@ -26,7 +26,10 @@ def without_latents(vae: Any, splits: Splits) -> np.ndarray | None:
     """
     if vae.likelihood.missing or vae.pair is not None:
         return None
-    likelihood = copy.deepcopy(vae.likelihood.redeclare())
+    likelihood = vae.likelihood
+    if getattr(likelihood, "optimal", False):  # a scale that is fitted to the batch it is scored on
+        likelihood = likelihood.redeclare(scale="learned")
+    likelihood = copy.deepcopy(likelihood.redeclare())
     likelihood.bind(latent_dim=1, data_shape=splits.data_shape, decoder=nets.MLP())
     likelihood = likelihood.double()
     train, valid = (_some(part, splits.transform) for part in (splits.train, splits.valid))

@@ -11,7 +11,7 @@ from pyrovae.evidence import Evidence
 from pyrovae.plots.images import grid
 from pyrovae.plots.style import DARK
 
-__all__ = ["evidence_figure", "has_k", "image_grid", "png", "svg"]
+__all__ = ["evidence_figure", "has_k", "image_grid", "png", "svg", "svg_and_png"]
 
 
 def png(draw: Callable[[Any], Any], *, dark: bool = False) -> bytes:
@@ -20,14 +20,8 @@ def png(draw: Callable[[Any], Any], *, dark: bool = False) -> bytes:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    from matplotlib.figure import Figure
-
-    with plots.style(dark=dark):
-        # A figure of its own, not pyplot's: no backend is chosen and no state is left behind.
-        figure, file = Figure(layout="constrained"), io.BytesIO()
-        draw(figure)
-        figure.savefig(file, format="png")
-    return file.getvalue()
+    (content,) = _drawn(draw, "png", dark=dark)
+    return content
 
 
 def svg(draw: Callable[[Any], Any]) -> bytes:
@@ -36,14 +30,32 @@ def svg(draw: Callable[[Any], Any]) -> bytes:
     Raises:
         ImportError: If matplotlib is not installed.
     """
+    (content,) = _drawn(draw, "svg")
+    return _light_and_dark(content.decode()).encode()
+
+
+def svg_and_png(draw: Callable[[Any], Any]) -> tuple[bytes, bytes]:
+    """Both, drawn once."""
+    drawing, content = _drawn(draw, "svg", "png")
+    return _light_and_dark(drawing.decode()).encode(), content
+
+
+def _drawn(draw: Callable[[Any], Any], *kinds: str, dark: bool = False) -> list[bytes]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with plots.style(), matplotlib.rc_context({"svg.hashsalt": "pyrovae"}):
-        figure, file = Figure(layout="constrained"), io.StringIO()
+    found = []
+    with plots.style(dark=dark), matplotlib.rc_context({"svg.hashsalt": "pyrovae"}):
+        # A figure of its own, not pyplot's: no backend is chosen and no state is left behind.
+        figure = Figure(layout="constrained")
         draw(figure)
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return _light_and_dark(file.getvalue()).encode()
+        for kind in kinds:
+            file = io.BytesIO()
+            metadata = {"Date": None, "Creator": None} if kind == "svg" else None
+            figure.savefig(file, format=kind, metadata=metadata)
+            figure.set_layout_engine("none")  # it is laid out now
+            found.append(file.getvalue())
+    return found
 
 
 def _light_and_dark(text: str) -> str:

@@ -37,24 +37,35 @@ class _Album:
         self.run, self.made = run, dict[str, Picture]()
 
     def add(self, name: str, caption: str, make: Callable[[], bytes]) -> None:
-        attempt(f"{name}.png", lambda: self._keep(name, caption, make()))
+        def keep() -> None:
+            self.made[name] = Picture(make(), caption)
+
+        attempt(f"{name}.png", keep)
 
     def draw(
         self, name: str, caption: str, draw: Callable[[Any], Any], *, file: bool = False
     ) -> None:
         """A drawing by matplotlib; with ``file``, also as a PNG in the folder."""
-        self.add(name, caption, lambda: figures.svg(draw))
-        if file and name in self.made:
-            attempt(f"{name}.png", lambda: self._write(name, figures.png(draw)))
+
+        def make() -> bytes:
+            if not file:
+                return figures.svg(draw)
+            drawing, content = figures.svg_and_png(draw)
+            self._write(name, content)
+            return drawing
+
+        self.add(name, caption, make)
 
     def grid(self, name: str, caption: str, images: Any, *, file: bool = True, **how: Any) -> None:
         """Images in rows; with ``file``, also in the folder."""
-        self.add(name, caption, lambda: figures.image_grid(images, **how))
-        if file and name in self.made:
-            attempt(f"{name}.png", lambda: self._write(name, self.made[name].content))
 
-    def _keep(self, name: str, caption: str, content: bytes) -> None:
-        self.made[name] = Picture(content, caption)
+        def make() -> bytes:
+            content = figures.image_grid(images, **how)
+            if file:
+                self._write(name, content)
+            return content
+
+        self.add(name, caption, make)
 
     def _write(self, name: str, content: bytes) -> None:
         path = self.run.path / f"{name}.png"
@@ -117,7 +128,7 @@ def _table(
     album: _Album, vae: Any, splits: Splits, shown: tuple[Any, Any, Any], given: str
 ) -> None:
     samples, data, seen = shown
-    names = getattr(vae.likelihood, "names", None) or album.run.config.data_columns or ()
+    names = getattr(vae.likelihood, "names", None) or splits.columns
     test = splits.test[:1000]
     album.draw(
         "samples",

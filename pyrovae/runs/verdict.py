@@ -20,7 +20,11 @@ def result(evidence: Evidence, name: str, baseline: np.ndarray | None) -> dict[s
         baseline: log p(x) of the same data without latent variables, where it is known.
     """
     given = evidence.dataset.attrs.get("given")
-    facts = [] if _exact(evidence) else [("Monte Carlo error", f"± {_short(_chance(evidence))}")]
+    facts = (
+        []
+        if _exact(evidence)
+        else [("Monte Carlo error", f"± {_short(evidence.monte_carlo_error())}")]
+    )
     facts.append(("Test-set error", f"± {_short(evidence.test_set_error())}"))
     if not _exact(evidence) and math.isfinite(evidence.mean()):
         facts.append(("95 % Monte Carlo interval", _minus(ends(*evidence.interval()))))
@@ -78,19 +82,23 @@ def _goodness(evidence: Evidence, baseline: np.ndarray | None) -> str:
     if len(gain) > 1:
         error = 2 * float(gain.std(ddof=1)) / math.sqrt(len(gain))
     other = "the same likelihood without latent variables"
+    spread = f"(± {error:.2f}, two standard errors)"
+    # A poor estimate lies below log p(x), so that it can hide a good model, but not a bad one.
+    unsure = "pareto_k" in evidence.dataset and evidence.share_flagged > 0
+    perhaps = " The estimate may also be too low: read on below." * bool(unsure)
     if mean > error:
         return (
-            f"Better than {other}, by {mean:.2f} nats per datum (± {error:.2f}, two standard "
-            "errors): the latent variables have learned something of the data."
+            f"Better than {other}, by {mean:.2f} nats per datum {spread}: the latent variables "
+            "have learned something of the data."
         )
     if mean < -error:
         return (
-            f"Worse than {other}, by {-mean:.2f} nats per datum (± {error:.2f}, two standard "
-            "errors): train for longer, with more data, or with a smaller network."
+            f"Worse than {other}, by {-mean:.2f} nats per datum {spread}: train for longer, bring "
+            f"the columns of a table to one scale, or take a smaller network.{perhaps}"
         )
     return (
         f"No better than {other}: the difference is {_minus(f'{mean:.2f}')} nats per datum "
-        f"(± {error:.2f}, two standard errors), so the latent variables carry nothing that helps. Train for longer, or warm beta up."
+        f"{spread}. Train for longer, or warm beta up.{perhaps}"
     )
 
 
@@ -117,10 +125,6 @@ def _trust(evidence: Evidence) -> str:
 
 def _exact(evidence: Evidence) -> bool:
     return bool(evidence.notes.get("exact"))
-
-
-def _chance(evidence: Evidence) -> float:
-    return evidence.monte_carlo_error()
 
 
 def _short(value: float) -> str:

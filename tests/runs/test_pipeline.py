@@ -28,10 +28,10 @@ def test_figures_come_after_weights_and_evidence(tmp_path, monkeypatch, capsys):
         found.append((run / "weights.safetensors").exists() and (run / "evidence.nc").exists())
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("pyrovae.runs.figures.learning_curve", fail)
+    monkeypatch.setattr("pyrovae.training.History.plot", fail)
     monkeypatch.setattr("pyrovae.runs.figures.image_grid", fail)
     run = pv.train(pv.Config(**TINY), tmp_path / "run")
-    assert found == [True] * 3  # the curve, the samples, the reconstructions
+    assert found == [True] * 4  # the curve, and grids of data, samples and reconstructions
     warnings = capsys.readouterr().err.splitlines()
     assert "pyrovae: warning: no learning_curve.png: RuntimeError: no ink" in warnings
     assert run.page.exists()

@@ -75,8 +75,9 @@ def _figures(
         name += "" if place == 1 else f"-{place}"
 
         def make(name: str = name, draw: Any = draw, caption: str = caption) -> None:
-            found[name] = Picture(figures.svg(draw), caption)
-            files.write(folder / f"{name}.png", figures.png(draw))
+            drawing, content = figures.svg_and_png(draw)
+            found[name] = Picture(drawing, caption)
+            files.write(folder / f"{name}.png", content)
 
         attempt(f"{name}.png", make)
     return found
