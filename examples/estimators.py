@@ -39,11 +39,11 @@ def main(quick):
     table = pv.compare_estimators(
         vae.model,
         vae.guide,
-        test[:5] if quick else test[:50],
+        test[:5] if quick else test[:30],
         ESTIMATORS,
         num_particles=(2, 8) if quick else (2, 8, 64),
-        num_replicates=4 if quick else 200,
-        reference_particles=50 if quick else 5_000,
+        num_replicates=4 if quick else 100,
+        reference_particles=50 if quick else 2_000,
     )
     print(table)
     print("\nSlopes of log SNR against log K (1/2 is what independent draws would give):")

@@ -22,24 +22,26 @@ from pyrovae import likelihoods, nets
 
 
 def tables(seed=0):
-    """The wines to train on with empty cells, and the held-out ones whole and with empty cells."""
+    """Training, validation and test wines with empty cells, and the test wines whole."""
     wine = load_wine(as_frame=True)
-    frame = wine.data.astype({"magnesium": int, "proline": int})
+    frame = wine.data.astype({"magnesium": int})
     frame["grower"] = wine.target.map({0: "first", 1: "second", 2: "third"})
     frame = frame.sample(frac=1, random_state=seed, ignore_index=True)
     empty = np.random.default_rng(seed).random(frame.shape) < 0.2
-    return frame.mask(empty)[:120], frame[120:], frame.mask(empty)[120:]
+    gappy = frame.mask(empty)
+    return gappy[:90], gappy[90:120], gappy[120:], frame[120:]
 
 
-def fill_in(epochs=200, num_particles=1_000, seed=0):
+def fill_in(epochs=300, num_particles=1_000, seed=0):
     """Evidence of the held-out rows, and of each column the error of imputations and guesses."""
-    train, whole, gappy = tables(seed)
+    train, valid, gappy, whole = tables(seed)
     likelihood = likelihoods.Columns.infer(train)
     torch.manual_seed(seed)
     vae = pv.VAE(
-        likelihood.data_shape, 4, likelihood=likelihood, encoder=nets.MLP(50), decoder=nets.MLP(50)
+        likelihood.data_shape, 3, likelihood=likelihood, encoder=nets.MLP(50), decoder=nets.MLP(50)
     )
-    vae.fit(train, epochs=epochs, lr=3e-3, batch_size=30, seed=seed)
+    vae.initialize_from(train)  # counts start at their mean
+    vae.fit(train, valid=valid, epochs=epochs, lr=3e-3, batch_size=30, patience=50, seed=seed)
     evidence = vae.log_marginal(gappy, num_particles=num_particles)
     draws = vae.impute(gappy, num_draws=50, num_particles=num_particles).draws
     rows = {}

@@ -24,7 +24,7 @@ PRIORS = {
 }
 
 
-def evaluate(prior, seed, epochs=150, num_particles=1_000):
+def evaluate(prior, seed, epochs=100, num_particles=1_000):
     """Held-out evidence of a VAE with this prior, trained with this seed."""
     digits = pv.data.load("digits").binarize("threshold")
     torch.manual_seed(seed)

@@ -38,7 +38,7 @@ def trained(epochs, seed=0):
 
 def main(quick):
     vae, test = trained(2 if quick else 60)
-    num = 4 if quick else 50
+    num = 4 if quick else 30
     print(f"Means over {num} data, in nats per datum:\n")
     print(f"{'':<38}{'below':>9}{'above':>9}{'gap':>17}{'real digits':>13}")
     for name in QUICK if quick else METHODS:

@@ -59,6 +59,7 @@ def test_autoencoder_reconstructs_better_and_samples_worse():
     assert abs(vae["code scale"] - 1) < 0.15
 
 
+@pytest.mark.slow
 def test_beta_trades_rate_for_distortion():
     found = load("beta_vae").curve((0.5, 1.0, 4.0), epochs=30)
     rates = [nats.mean("kl") for nats in found.values()]
@@ -68,6 +69,7 @@ def test_beta_trades_rate_for_distortion():
     assert distortions[0] + 0.5 < distortions[1] < distortions[2] - 2
 
 
+@pytest.mark.slow
 def test_counting_observed_pixels_alone_beats_zeros_in_the_gaps():
     found = load("missing_pixels").compare(epochs=30, num_particles=100)
     (observed, right), (zeros, fewer) = found["observed pixels"], found["zeros in the gaps"]
@@ -76,12 +78,14 @@ def test_counting_observed_pixels_alone_beats_zeros_in_the_gaps():
     assert right > fewer + 0.05
 
 
+@pytest.mark.slow
 def test_labels_follow_from_evidence_by_bayes_rule():
     given, labels, _ = load("conditional").train(epochs=40, num_test=100, num_particles=50)
     # One in ten is chance. A standard error is 5 % at one half.
     assert (given.argmax(0) == labels).double().mean() > 0.6
 
 
+@pytest.mark.slow
 def test_imputation_of_a_mixed_table_beats_the_mean():
     _, errors = load("mixed_table").fill_in(epochs=60, num_particles=200)
     numbers = errors.drop("grower").mean()
