@@ -43,13 +43,14 @@ def read_table(
     frame = read_frame(path)
     chosen = _chosen(frame, columns, labels, covariates, path)
     try:
-        x = reading(chosen) if reading else as_arguments(chosen, name=path.name)[0]
+        native = chosen.to_native()
+        x = reading(native) if reading else as_arguments(native, name=path.name)[0]
     except TypeError as error:
         raise TypeError(
             f"{error} The data are chosen by columns= (--data_columns on the command line), or by "
             "naming the others in labels= or covariates=."
         ) from error
-    return {"x": x, "columns": tuple(columns), **_condition(frame, labels, covariates, path)}
+    return {"x": x, "columns": tuple(chosen.columns), **_condition(frame, labels, covariates, path)}
 
 
 def frame_of(
@@ -60,7 +61,7 @@ def frame_of(
     covariates: Sequence[str] | None = None,
 ) -> Any:
     """The frame of the columns that are the data, as :func:`read_table` chooses them."""
-    return _chosen(read_frame(path), columns, labels, covariates, path)
+    return _chosen(read_frame(path), columns, labels, covariates, path).to_native()
 
 
 def _chosen(
@@ -73,7 +74,7 @@ def _chosen(
     if columns is None:
         beside = {labels, *(covariates or ())}
         columns = [name for name in frame.columns if name not in beside]
-    return frame.select(_known(columns, frame.columns, path)).to_native()
+    return frame.select(_known(columns, frame.columns, path))
 
 
 def read_annotated(
