@@ -15,7 +15,11 @@ def in_a_line(error: Exception) -> str:
     'beta must be positive, found -1.'
     >>> in_a_line(KeyError("z"))
     "KeyError: 'z'"
+    >>> in_a_line(FileNotFoundError(2, "No such file or directory", "runs/a"))
+    'No such file or directory: runs/a'
     """
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
     text = first_paragraph(str(error))
     return text if text and isinstance(error, _PLAIN) else f"{type(error).__name__}: {text}"
 

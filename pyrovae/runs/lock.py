@@ -1,5 +1,6 @@
 """One owner a run: a file that names the process at work in the folder."""
 
+import errno
 import json
 import os
 import uuid
@@ -26,6 +27,7 @@ class Lock:
     Raises:
         BlockingIOError: If another process, or another part of this one, owns the folder. The
             message names it.
+        PermissionError: If the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, name: str = "lock"):
@@ -38,7 +40,15 @@ class Lock:
     def _created(self) -> bool:
         """Whether there was no such file, and it is ours now, with its content from the start."""
         part = self.path.with_name(f".lock.{uuid.uuid4().hex}")
-        part.write_text(self.content)
+        try:
+            part.write_text(self.content)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise PermissionError(
+                f"{part.parent} cannot be written to: {os.strerror(error.errno)}. Copy the folder "
+                "to a place of yours, or name a file elsewhere with --out."
+            ) from error
         try:
             os.link(part, self.path)
         except FileExistsError:

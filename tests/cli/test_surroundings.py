@@ -1,13 +1,21 @@
 """What surrounds a run costs no run: terminals, homes, disks."""
 
 import os
+import shutil
+import stat
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+import torch
 from helpers.runs import FILES, TINY, call
 
 import pyrovae as pv
+from pyrovae import nets
+from pyrovae.compilation import inductor
 
 
 def shell(text, **environment):
@@ -52,6 +60,63 @@ def test_a_full_disk(run, tmp_path):
     assert code == 1
     assert "File too large" in errors.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+@contextmanager
+def read_only(folder):
+    """A folder in which nobody may write; root, who may always, is another user meanwhile."""
+    mode, root = stat.S_IMODE(folder.stat().st_mode), os.geteuid() == 0
+    folder.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(mode)
+
+
+def test_a_folder_that_is_read_only(run, monkeypatch, capsys):
+    """Commands that write there say so in one line, before they work; nothing of it changes."""
+    monkeypatch.chdir("/")  # where the other user may be
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o777)  # pytest's own folders are closed to others
+        copy = Path(parent) / "run"
+        shutil.copytree(run, copy)
+        before = {p: p.read_bytes() for p in copy.iterdir() if p.is_file()}
+        assert call("sample", copy, "--num", 2, "--out", f"{parent}/first.npy") == 0
+        capsys.readouterr()
+        with read_only(copy):
+            for words, said in (
+                (["train", TINY, "--out", copy / "new"], f"Permission denied: {copy}/new"),
+                (["train", "--resume", copy], "it is finished"),
+                (["evaluate", copy, "--method.num_particles", 9], "with --out"),
+                (["estimators", copy], f"{copy} cannot be written to: Permission denied. Copy"),
+                (["sample", copy], "with --out"),
+            ):
+                assert call(*words) == 1
+                (line,) = capsys.readouterr().err.splitlines()
+                assert line.startswith("pyrovae: "), words
+                assert said in line
+            out = f"{parent}/second.npy"
+            assert call("sample", copy, "--num", 2, "--out", out) == 0
+        assert {p: p.read_bytes() for p in copy.iterdir() if p.is_file()} == before
+
+
+def test_no_compiler(tmp_path, monkeypatch, capsys):
+    """The captured graph runs, with a warning only where a compiled one was asked for."""
+    monkeypatch.setattr("pyrovae.compilation.inductor.shutil.which", lambda _: None)
+    monkeypatch.setattr("pyrovae.compilation.inductor.worth_compiling", lambda *_: True)
+    inductor.has_compiler.cache_clear()
+    try:
+        assert call("train", TINY, "--out", tmp_path / "auto") == 0
+        assert "compiler" not in capsys.readouterr().err
+        with pytest.warns(UserWarning, match="not compiled: no compiler for cpu is installed"):
+            vae = pv.VAE(4, 1, encoder=nets.MLP(2), decoder=nets.MLP(2))
+            vae.fit(torch.rand(8, 4).round(), epochs=1, compile=True, progress=False)
+    finally:
+        inductor.has_compiler.cache_clear()
 
 
 def test_a_disk_that_fills_after_some_epochs(tmp_path, monkeypatch, capsys):
