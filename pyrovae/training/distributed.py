@@ -166,13 +166,13 @@ class Processes:
         buffers = [b for module in modules for b in module.buffers()]
         self.take_over([*parameters, *buffers])
 
-    def _decided(self, decide: Callable[..., Any] | None) -> Callable[..., bool] | None:
-        """A function that only the first process runs, and whose truth all processes are told."""
-        if decide is None:
-            return None
+    def _decided(self, decide: Callable[..., Any] | None) -> Callable[..., bool]:
+        """A function that only the first process runs, if it has one, and whose truth all processes
+        are told.
+        """
 
         def agreed(*args: Any) -> bool:
-            answer = bool(decide(*args)) if self.first else False
+            answer = bool(decide(*args)) if self.first and decide is not None else False
             flag = torch.tensor(float(answer), device=self.device)
             return bool(self.sum(flag) > 0)
 

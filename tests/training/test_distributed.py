@@ -42,6 +42,7 @@ def compare(name, folder, options):
 QUICK = [
     "elbo",
     "one datum in the last batch",
+    "stopped by the first",
     "captured",
     "binarised anew",
     "dropout under particles",
