@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 import pyrovae
 from pyrovae import files
