@@ -101,13 +101,14 @@ def _side_by_side(axes: Any, label: str, values: Any, errors: Any, names: list[s
 
 def _log_scale(axes: Any, which: str, values: Any) -> None:
     """A log scale with few ticks, as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")
     shown = np.asarray(values)[np.isfinite(values) & (np.asarray(values) > 0)]
-    if len(shown) and shown.max() < 10 * shown.min():
-        axis.set_major_locator(MaxNLocator(4))
+    if len(shown) and shown.max() < 100 * shown.min():
+        narrow = shown.max() < 5 * shown.min()
+        axis.set_major_locator(MaxNLocator(4) if narrow else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
