@@ -89,11 +89,13 @@ def _side_by_side(axes: Any, label: str, values: Any, errors: Any, names: list[s
     place = np.arange(len(names))
     if errors is None:
         shown = values.where((values > 0) & np.isfinite(values))
-        axes.plot(shown, place, "o", color=palette(1)[0])
+        axes.plot(shown.values, place, "o", color=palette(1)[0])
         _log_scale(axes, "x", values)
     else:
         axes.axvline(0, color=GREY, lw=1)
-        axes.errorbar(values, place, xerr=2 * errors, fmt="o", capsize=2, color=palette(1)[0])
+        axes.errorbar(
+            values.values, place, xerr=2 * errors.values, fmt="o", capsize=2, color=palette(1)[0]
+        )
     axes.set_yticks(place, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(label)
