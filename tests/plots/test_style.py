@@ -34,8 +34,8 @@ def test_settings_are_those_of_before():
 
 
 def test_what_a_backend_sets_at_the_first_figure_stays():
-    """As in a notebook, whose backend switches the interactive mode on: without it, figures of later
-    cells are not shown.
+    """As in a notebook, whose backend switches the interactive mode on: without it, later figures
+    are not shown.
     """
     assert not matplotlib.is_interactive()
     try:
