@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
 
 import pyrovae as pv
 from pyrovae import estimators, likelihoods, nets
@@ -47,16 +46,15 @@ def train() -> dict[str, Tensor]:
 
 def draw(panels: dict[str, Tensor], path: Path) -> None:
     """The images of each panel in rows, with the caption above them."""
-    figure = Figure(figsize=(9, 4.6), dpi=100, layout="constrained")
-    for axes, (caption, images) in zip(
-        figure.subplots(len(panels), 1), panels.items(), strict=True
-    ):
-        grid = make_grid(images[:, None].clamp(0, 1), nrow=COLUMNS, padding=1, pad_value=0.0)
-        axes.imshow(1 - grid[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(caption, loc="left", fontsize=13)
-        axes.set_axis_off()
-    FIGURES.mkdir(exist_ok=True)
-    figure.savefig(path)
+    with pv.plots.style():
+        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+        for axes, (caption, images) in zip(
+            figure.subplots(len(panels), 1), panels.items(), strict=True
+        ):
+            pv.plots.samples(1 - images, axes, columns=COLUMNS, low=0.0, high=1.0)
+            axes.set_title(caption)
+        FIGURES.mkdir(exist_ok=True)
+        figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ SHORTER = {
         ("epochs=60", "epochs=1"),
         ("epochs=15", "epochs=1"),
         ("=300", "=30"),
-        ("num_replicates=30", "num_replicates=3"),
+        ("num_replicates=30", "num_replicates=4"),
     ],
 }
 """What the quick test of a page changes; the slow one runs the page as typed."""

@@ -104,7 +104,8 @@ class EstimatorComparison:
         tables = []
         for title, part in self._parts():
             head, rows = _cells(part)
-            tables.append(html_table(title or self._title(), rows, head))
+            caption = "; ".join(filter(None, (self._title(), title)))
+            tables.append(html_table(caption, rows, head))
         return "".join(tables)
 
     def save(self, path: "str | PathLike[str]") -> None:

@@ -244,7 +244,7 @@ def in_pieces(
 
     All work on data goes through this loop: a piece is done when the next one is asked for.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     with tqdm(total=num_data, desc=label, unit="datum", disable=not progress) as bar:
         for first in range(0, num_data, size):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from pyrovae import files
 from pyrovae.evidence.identity import identity

@@ -89,11 +89,13 @@ def _side_by_side(axes: Any, label: str, values: Any, errors: Any, names: list[s
     place = np.arange(len(names))
     if errors is None:
         shown = values.where((values > 0) & np.isfinite(values))
-        axes.plot(shown, place, "o", color=palette(1)[0])
+        axes.plot(shown.values, place, "o", color=palette(1)[0])
         _log_scale(axes, "x", values)
     else:
         axes.axvline(0, color=GREY, lw=1)
-        axes.errorbar(values, place, xerr=2 * errors, fmt="o", capsize=2, color=palette(1)[0])
+        axes.errorbar(
+            values.values, place, xerr=2 * errors.values, fmt="o", capsize=2, color=palette(1)[0]
+        )
     axes.set_yticks(place, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(label)
@@ -101,13 +103,14 @@ def _side_by_side(axes: Any, label: str, values: Any, errors: Any, names: list[s
 
 def _log_scale(axes: Any, which: str, values: Any) -> None:
     """A log scale with few ticks, as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")
     shown = np.asarray(values)[np.isfinite(values) & (np.asarray(values) > 0)]
-    if len(shown) and shown.max() < 10 * shown.min():
-        axis.set_major_locator(MaxNLocator(4))
+    if len(shown) and shown.max() < 100 * shown.min():
+        narrow = shown.max() < 5 * shown.min()
+        axis.set_major_locator(MaxNLocator(4) if narrow else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

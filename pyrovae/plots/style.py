@@ -69,6 +69,7 @@ _COMMON = {
     "lines.markersize": 5,
     "image.cmap": "cividis",
     "image.interpolation": "nearest",
+    "svg.hashsalt": "pyrovae",
 }
 DARK = {**_COLOURS, "#ffffff": "#14171a"}
 """What each colour becomes on dark ground."""
@@ -100,6 +101,7 @@ def style(*, dark: bool = False) -> Iterator[None]:
     True
     """
     import matplotlib
+    from cycler import cycler
 
     cycle = [*(DARK.values() if dark else DARK)]
     text, ground = cycle[7], cycle.pop()
@@ -109,13 +111,18 @@ def style(*, dark: bool = False) -> Iterator[None]:
         "axes.edgecolor": GREY,
         "grid.color": GREY,
         **{f"{name}.facecolor": ground for name in ("figure", "axes", "savefig")},
-        "axes.prop_cycle": matplotlib.cycler(color=cycle),
+        "axes.prop_cycle": cycler(color=cycle),
     }
+    settings = {**_COMMON, **colours}
+    before = {name: matplotlib.rcParams[name] for name in settings}
     token = _ACTIVE.set(True)
     try:
-        with matplotlib.rc_context({**_COMMON, **colours}):
-            yield
+        matplotlib.rcParams.update(settings)
+        yield
     finally:
+        # These alone: the first figure of a notebook switches pyplot's interactive mode on, which
+        # matplotlib.rc_context would undo, so that no later figure would be shown.
+        matplotlib.rcParams.update(before)
         _ACTIVE.reset(token)
 
 

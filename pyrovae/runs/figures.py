@@ -41,11 +41,10 @@ def svg_and_png(draw: Callable[[Any], Any]) -> tuple[bytes, bytes]:
 
 
 def _drawn(draw: Callable[[Any], Any], *kinds: str, dark: bool = False) -> list[bytes]:
-    import matplotlib
     from matplotlib.figure import Figure
 
     found = []
-    with plots.style(dark=dark), matplotlib.rc_context({"svg.hashsalt": "pyrovae"}):
+    with plots.style(dark=dark):
         # A figure of its own, not pyplot's: no backend is chosen and no state is left behind.
         figure = Figure(layout="constrained")
         draw(figure)

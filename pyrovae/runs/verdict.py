@@ -82,6 +82,8 @@ def _goodness(evidence: Evidence, baseline: np.ndarray | None) -> str:
     if len(gain) > 1:
         error = 2 * float(gain.std(ddof=1)) / math.sqrt(len(gain))
     other = "the same likelihood without latent variables"
+    if evidence.dataset.attrs.get("given"):
+        other += " that knows nothing of y"
     spread = f"(± {error:.2f}, two standard errors)"
     # A poor estimate lies below log p(x), so that it can hide a good model, but not a bad one.
     unsure = "pareto_k" in evidence.dataset and evidence.share_flagged > 0

@@ -1,7 +1,7 @@
 """One finished run for the tests of what comes after training."""
 
 import pytest
-from helpers.runs import TINY, call, plain_report
+from helpers.runs import TINY, call
 
 
 @pytest.fixture(scope="session")
@@ -10,8 +10,3 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "digits"
     assert call("train", TINY, "--seed 5 --out", path) == 0
     return path
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    plain_report(monkeypatch)

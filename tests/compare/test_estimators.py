@@ -215,6 +215,15 @@ def test_repr_shows_a_row_for_each(spoilt, sweep):
     assert repr(sweep).count("DReG") == 3
 
 
+def test_a_notebook_shows_a_table_for_each_number_of_particles(spoilt, sweep):
+    row = spoilt[2].dataset.sel(estimator="DReG")
+    html = spoilt[2]._repr_html_()
+    assert f"<td>{float(row['bound']):.4f}</td>" in html
+    assert "<th>SNR guide</th>" in html
+    assert sweep._repr_html_().count("<caption>") == 3
+    assert "; 4 particles</caption>" in sweep._repr_html_()
+
+
 def test_figure_draws_every_estimator(spoilt, sweep):
     plt = pytest.importorskip("matplotlib.pyplot")
     axes = sweep.plot()

@@ -74,9 +74,3 @@ def declaration_of(vae):
         if isinstance(part, Declared) and part is not vae
     }
     return type(vae), parts, {name: tuple(t.shape) for name, t in vae.state_dict().items()}
-
-
-def plain_report(patch):
-    """Leave out of reports what takes time and is on the page alone."""
-    for name in ("pictures._codes", "pictures._nats", "page.without_latents"):
-        patch.setattr(f"pyrovae.runs.{name}", lambda *_: None)

@@ -33,6 +33,19 @@ def test_settings_are_those_of_before():
     assert dict(matplotlib.rcParams) == before
 
 
+def test_what_a_backend_sets_at_the_first_figure_stays():
+    """As in a notebook, whose backend switches the interactive mode on: without it, later figures
+    are not shown.
+    """
+    assert not matplotlib.is_interactive()
+    try:
+        with pv.plots.style():
+            matplotlib.interactive(True)
+        assert matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(False)
+
+
 def test_savefig_after_a_figure_is_not_blank():
     pv.plots.codes(Z)
     assert saved().std() > 1

@@ -8,6 +8,7 @@ import optuna
 import pytest
 from helpers.runs import assert_same_run, call
 from helpers.sweeps import TINY, VAMP
+from matplotlib import pyplot
 
 import pyrovae as pv
 from pyrovae.runs import Sweep, pipeline
@@ -102,6 +103,20 @@ def test_page_holds_its_figures_and_names_the_result(swept):
         "forest.png",
         "time.png",
     }
+
+
+def test_a_notebook_shows_tables_and_a_figure(swept):
+    (group,) = swept.groups
+    row = group.comparison.dataset.isel(model=1, reference=0)
+    html = swept._repr_html_()
+    assert f"<td>{float(row['difference']):.3f}</td>" in html
+    assert html.count("<td>failed. ") == 2
+    axes = swept.plot()
+    assert [text.get_text() for text in axes.texts] == group.comparison.names
+    strokes = axes.get_lines()[1].get_xdata()
+    best = group.means[group.comparison.best]
+    np.testing.assert_allclose(strokes, np.array(best) - np.mean(best))
+    pyplot.close("all")
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -94,6 +94,8 @@ def test_the_verdict_is_that_of_the_paired_difference(shift, word):
     unsure = result(evidence_of(VALUES, 0.9), "digits", baseline)
     assert ("too low" in unsure["verdict"][0]) == (word != "Better than")
     assert "1.44 bits" in found["meaning"]
+    given = result(evidence_of(VALUES, 0.1, given="y"), "digits", baseline)
+    assert "that knows nothing of y" in given["verdict"][0]
 
 
 def test_the_diagnosis_says_what_to_do_next():

@@ -55,7 +55,7 @@ def _figures(
     folder: Path, group: Group, models: list[table.Model], place: int
 ) -> dict[str, Picture]:
     """Pictures by name, each beside its PNG in the folder."""
-    means = {m.name: [row.evidence.mean() for row in m.rows if row.evidence] for m in models}
+    means = group.means
     times = {m.name: ([row.facts["seconds"] for row in m.rows], means[m.name]) for m in models}
     shown = {
         "forest": (

@@ -25,7 +25,7 @@ class Screen:
     """
 
     def __init__(self, study: Any, declaration: Declaration, *, bars: bool | None = None):
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
         self.study, self.declaration = study, declaration
         self.stream, self.bars = sys.stderr, {}

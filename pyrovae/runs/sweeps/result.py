@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from pyrovae import plots
 from pyrovae.compare.checks import effort_of
 from pyrovae.compare.models import ModelComparison, tabulate
 from pyrovae.evidence import Evidence
@@ -56,6 +57,14 @@ class Group:
     about: Mapping[str, Any]
     models: Mapping[str, list[Row]]
     comparison: ModelComparison
+
+    @property
+    def means(self) -> dict[str, list[float]]:
+        """Means of log p(x) of the runs of each model."""
+        return {
+            name: [row.evidence.mean() for row in rows if row.evidence is not None]
+            for name, rows in self.models.items()
+        }
 
 
 class Sweep:
@@ -137,6 +146,22 @@ class Sweep:
         from pyrovae.runs.sweeps.table import text
 
         return text(self)
+
+    def _repr_html_(self) -> str:
+        from pyrovae.runs.sweeps.table import html
+
+        return html(self)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Differences from the best model of the largest group, and single runs:
+        :func:`pyrovae.plots.forest`.
+
+        Raises:
+            ValueError: If no run has evidence yet.
+        """
+        if not self.groups:
+            raise ValueError(f"No run of {self.folder} has evidence yet: there is nothing to draw.")
+        return plots.forest(self.groups[0].comparison, axes, runs=self.groups[0].means)
 
     def save(self) -> None:
         """Write ``sweep.csv``, the figures and ``sweep.html``, in place of those of before."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyrovae.compare.checks import effort_of
 from pyrovae.compare.table import share
+from pyrovae.declare import html_table
 from pyrovae.files import written_whole
 from pyrovae.runs.sweeps.result import Group, Row, Sweep
 
@@ -86,6 +87,35 @@ def text(sweep: Sweep) -> str:
     if sweep.apart():
         lines += ["", separate(sweep)]
     return "\n".join([*lines, "", *_runs(sweep)])
+
+
+def html(sweep: Sweep) -> str:
+    """The tables of the groups, and that of the runs, as a notebook shows them."""
+    tables = [
+        html_table(
+            " ".join([f"{heading(sweep, group, number)}.", *remarks(group)]), *_cells(group, number)
+        )
+        for number, group in enumerate(sweep.groups, 1)
+    ]
+    rows = [
+        (row.model, row.seed, what_became(row))
+        if row.evidence is None
+        else (row.model, row.seed, f"{row.evidence.mean():.3f}")
+        for row in sweep.rows
+    ]
+    return "".join([*tables, html_table(summary(sweep), rows, ("model", "seed", "log p(x)"))])
+
+
+def _cells(group: Group, number: int) -> tuple[list[list[str]], list[str]]:
+    """A row for each model, and the heads of the columns."""
+    head = ["model", "rank", "log p(x)", "± seeds", "seeds", "difference", "interval"]
+    rows = []
+    for i, model in enumerate(models_of(group, number)):
+        row = model.numbers
+        beside = [f"{row['difference']:.3f}", ends(row)] if i else ["", ""]
+        shown = [model.name, model.rank, f"{row['mean']:.3f}", known(row["seeds_error"])]
+        rows.append([*shown, str(row["num_seeds"]), *beside])
+    return rows, head
 
 
 def heading(sweep: Sweep, group: Group, number: int) -> str:
