@@ -241,6 +241,15 @@ def objective(
 ) -> Objective:
     """The objective for one of our estimators, or for an ELBO of Pyro's own; options as
     :class:`Objective`.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()  # its guide is the exact posterior
+        >>> x = oracle.sample(4)
+        >>> loss = objective(oracle.model, oracle.guide, pv.estimators.ELBO(), [oracle.bias])
+        >>> found = loss(None, x)
+        >>> bool(found.loss.allclose(-oracle.log_prob(x).mean())), found.gradients[0].shape
+        (True, torch.Size([5]))
     """
     kind = Objective if isinstance(estimator, Estimator) else StockObjective
     return kind(model, guide, estimator, parameters, **options)
