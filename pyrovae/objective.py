@@ -22,7 +22,11 @@ __all__ = ["Evaluation", "Objective", "Report", "StockObjective", "objective"]
 
 
 class Report(NamedTuple):
-    """What one evaluation saw, in nats summed over the batch: scalars on the device, detached."""
+    """What one evaluation saw, in nats summed over the batch: scalars on the device, detached.
+
+    Example:
+        See :class:`pyrovae.svi.Step`, whose calls return it.
+    """
 
     bound: Tensor
     """The bound that the estimator reports, under the evaluation's beta."""
