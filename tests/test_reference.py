@@ -1,4 +1,4 @@
-"""Every public name on the pages of docs/api shows how it is used."""
+"""Public names of docs/api show how they are used, and every estimator has its reason."""
 
 import inspect
 import re
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PAGES = Path(__file__).parents[1] / "docs" / "api"
+from pyrovae import estimators
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 WITHOUT_EXAMPLE = {
     "errors: their messages explain them": {
@@ -62,7 +64,7 @@ EXCEPTIONS = set().union(*WITHOUT_EXAMPLE.values())
 def public():
     """Classes and functions by ``module.name``, as the pages list them."""
     found = {}
-    for page in PAGES.glob("*.md"):
+    for page in (DOCS / "api").glob("*.md"):
         text = page.read_text(encoding="utf-8")
         for module in re.findall(r"automodule:: pyrovae\.(\S+)", text):
             loaded = import_module(f"pyrovae.{module}")
@@ -100,3 +102,9 @@ def test_whatever_an_example_refers_to_has_code():
             meant = {names[key] for key in names if key.rpartition(".")[2] == last}
             assert meant, f"{name} refers to {found[1]}, which is not public"
             assert all(isinstance(example(thing), str) for thing in meant), found[1]
+
+
+def test_the_mathematics_says_why_each_estimator_exists():
+    text = (DOCS / "mathematics.md").read_text(encoding="utf-8")
+    names = set(estimators.__all__) - {"Estimator", "Terms"}
+    assert [n for n in sorted(names) if f"{{class}}`~pyrovae.estimators.{n}`" not in text] == []
