@@ -18,6 +18,7 @@ from pyrovae.runs.declared import (
     class_of,
     instantiate,
     with_widths,
+    without_object,
 )
 from pyrovae.runs.messages import one_line
 from pyrovae.runs.own_classes import MODE, resolved
@@ -26,7 +27,8 @@ from pyrovae.runs.trust import check_trusted
 __all__ = ["Config", "check_options"]
 
 Declared = Any
-"""A class with its arguments: ``"Vamp"``, or ``{"class_path": "Vamp", "init_args": {...}}``."""
+"""A class with its arguments: ``"Vamp"``, ``{"class_path": "Vamp", "init_args": {...}}``, or an
+object."""
 
 
 def _declared(class_path: str) -> Callable[[], dict[str, Any]]:
@@ -37,8 +39,9 @@ def _declared(class_path: str) -> Callable[[], dict[str, Any]]:
 class Config:
     """Everything that a run declares; :func:`pyrovae.train` takes it from there.
 
-    The fields are the options of ``pyrovae train``. Those that declare a class take its name, or a
-    mapping with ``class_path`` and ``init_args``, as in the file. A class of your own is
+    The fields are the options of ``pyrovae train``. Those that declare a class take its name, a
+    mapping with ``class_path`` and ``init_args``, as in the file, or an object, such as
+    ``priors.Vamp(50)``. A class of your own is
     ``"mymodule.Mine"`` or ``"path/to/mine.py:Mine"``. Each field is checked when the object is
     made.
 
@@ -87,6 +90,7 @@ class Config:
         device: cpu, cuda, ...; default CUDA where there is any.
 
     Raises:
+        TypeError: If an object has an argument that cannot be written to a file, such as a tensor.
         ValueError: If a name is unknown, a value has the wrong type, or the model does not take one
             of the parts.
 
@@ -134,7 +138,7 @@ class Config:
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        given |= {name: resolved(given[name]) for name in CLASSES}
+        given |= {name: resolved(without_object(given[name], name)) for name in CLASSES}
         try:
             known = _parser().parse_object(given, defaults=False)
             filled = {name: with_widths(value) for name, value in vars(known).items()}
