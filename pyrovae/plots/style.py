@@ -100,6 +100,7 @@ def style(*, dark: bool = False) -> Iterator[None]:
     True
     """
     import matplotlib
+    from matplotlib.rcsetup import cycler
 
     cycle = [*(DARK.values() if dark else DARK)]
     text, ground = cycle[7], cycle.pop()
@@ -109,7 +110,7 @@ def style(*, dark: bool = False) -> Iterator[None]:
         "axes.edgecolor": GREY,
         "grid.color": GREY,
         **{f"{name}.facecolor": ground for name in ("figure", "axes", "savefig")},
-        "axes.prop_cycle": matplotlib.cycler(color=cycle),
+        "axes.prop_cycle": cycler(color=cycle),
     }
     token = _ACTIVE.set(True)
     try:

@@ -166,7 +166,8 @@ def _nats(album: _Album, vae: Any, splits: Splits, evidence: Evidence) -> None:
     given = _first(vae, splits, _MOST_FOR_NATS)
     data = vae.read(given[0] if len(given) == 1 else tuple(given))
     settings: Any = {"num_particles": _PARTICLES, "seed": album.run.config.seed}
-    nats = where_the_nats_go(*vae.programs, data, **settings)
+    model, guide = vae.programs
+    nats = where_the_nats_go(model, guide, data, **settings)
     level = evidence.log_marginal.values[: len(given[0])]
     nats.dataset["log_marginal"] = ("datum", level)
     nats.dataset["inference_gap"] = ("datum", level - nats.elbo.values)
