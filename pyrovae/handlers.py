@@ -50,6 +50,14 @@ class KLScale(Declared, Messenger):
     References:
         beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework
         (Higgins et al., 2017), equation 4.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> from pyro import poutine
+        >>> oracle = pv.testing.LinearGaussian()
+        >>> trace = poutine.trace(KLScale(0.5)(oracle.model)).get_trace(oracle.sample(4))
+        >>> trace.nodes["z"]["scale"], trace.nodes["x"]["scale"]  # latent, observed
+        (0.5, 1.0)
     """
 
     def __init__(self, beta: float | Tensor):

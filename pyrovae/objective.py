@@ -22,7 +22,11 @@ __all__ = ["Evaluation", "Objective", "Report", "StockObjective", "objective"]
 
 
 class Report(NamedTuple):
-    """What one evaluation saw, in nats summed over the batch: scalars on the device, detached."""
+    """What one evaluation saw, in nats summed over the batch: scalars on the device, detached.
+
+    Example:
+        See :class:`pyrovae.svi.Step`, whose calls return it.
+    """
 
     bound: Tensor
     """The bound that the estimator reports, under the evaluation's beta."""
@@ -241,6 +245,15 @@ def objective(
 ) -> Objective:
     """The objective for one of our estimators, or for an ELBO of Pyro's own; options as
     :class:`Objective`.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()  # its guide is the exact posterior
+        >>> x = oracle.sample(4)
+        >>> loss = objective(oracle.model, oracle.guide, pv.estimators.ELBO(), [oracle.bias])
+        >>> found = loss(None, x)
+        >>> bool(found.loss.allclose(-oracle.log_prob(x).mean())), found.gradients[0].shape
+        (True, torch.Size([5]))
     """
     kind = Objective if isinstance(estimator, Estimator) else StockObjective
     return kind(model, guide, estimator, parameters, **options)

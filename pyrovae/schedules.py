@@ -27,6 +27,13 @@ class Schedule(Declared, ABC):
             improvement.
         feedback: Whether :meth:`update` is called. If so, every step has to wait for its numbers,
             which is slower.
+
+    Example:
+        >>> class Halving(Schedule):
+        ...     def __call__(self, step):
+        ...         return 0.5**step
+        >>> Halving()(step=2)
+        0.25
     """
 
     warmup_steps: int = 0

@@ -112,7 +112,10 @@ TABLES: dict[str, tuple[tuple[str, ...], list[Row]]] = {
 
 FIGURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ais": (("seed", "method", "effort"), ("nll", "monte_carlo_error", "gap", "gap_error")),
-    "beta_vae": (("data", "seed", "codes", "beta"), ("rate", "distortion", "information", "active")),
+    "beta_vae": (
+        ("data", "seed", "codes", "beta"),
+        ("rate", "distortion", "information", "active"),
+    ),
     "snr": (
         ("trained_with", "seed", "estimator", "particles"),
         ("guide_snr", "model_snr", "slope_guide", "slope_model"),

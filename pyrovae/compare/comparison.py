@@ -41,6 +41,9 @@ class EstimatorComparison:
       model's groups, estimated with many particles.
     - ``snr_equal_cost``: SNR of as many gradients averaged as the slowest estimator's time allows;
       ``bound_error_equal_cost``, likewise, has no group.
+
+    Example:
+        See :func:`compare_estimators`, which makes it.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):

@@ -72,6 +72,19 @@ def compare_estimators(
     Raises:
         TypeError: If an estimator is none.
         ValueError: If there are none, too few replicates, or programs and data do not fit.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> from pyrovae.estimators import ELBO, IWAE
+        >>> oracle = pv.testing.LinearGaussian(shift=0.5)
+        >>> x = oracle.sample(10)
+        >>> found = compare_estimators(
+        ...     oracle.model, oracle.guide, x, {"ELBO": ELBO(), "IWAE": IWAE(50)},
+        ...     num_replicates=20, reference=oracle.log_prob(x), gradient_reference=False,
+        ... )
+        >>> bias = found.dataset["bias"]
+        >>> bool(bias.sel(estimator="ELBO") < bias.sel(estimator="IWAE") < 0.1)
+        True
     """
     _check(estimators, num_replicates, num_particles)
     with alone(), store_as_found(model, guide):

@@ -48,6 +48,9 @@ class ModelComparison:
     better than the reference, all pairs taken together. Of M models, ``first_rank`` is 1 plus the
     number of those that are better, and ``last_rank`` is M less the number of those that are worse.
     Between the two the model is tied with others. Models with a single seed have no ranks (0).
+
+    Example:
+        See :func:`compare_models`, which makes it.
     """
 
     def __init__(self, dataset: "xarray.Dataset"):

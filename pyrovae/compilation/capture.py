@@ -95,6 +95,11 @@ def capture(
         Uncapturable: If the function reads the value of a tensor (data-dependent control flow,
             ``.item()``), draws from Python's or numpy's generator, or stores what it computed in an
             attribute.
+
+    Example:
+        >>> graph = capture(lambda x: (x.sin() + x,), [torch.ones(3)])
+        >>> torch.equal(graph(torch.zeros(3))[0], torch.zeros(3))
+        True
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -270,9 +275,8 @@ def _written(graph: fx.Graph) -> list[str]:
         schema = getattr(node.target, "_schema", None)
         if schema is None:
             continue
-        silent = (
-            "batch_norm" in schema.name
-        )  # changes running statistics, and its schema does not say so
+        # Changes running statistics, and its schema does not say so.
+        silent = "batch_norm" in schema.name
         for target, argument in zip(node.args, schema.arguments, strict=False):
             if not (silent or _is_written(argument)):
                 continue
@@ -291,9 +295,4 @@ def layout_of(tensor: Tensor) -> tuple[Any, ...]:
 
 def _same_layout(left: fx.Node, right: fx.Node) -> bool:
     a, b = left.meta.get("val"), right.meta.get("val")
-    return (
-        isinstance(a, Tensor)
-        and isinstance(b, Tensor)
-        and a.shape == b.shape
-        and a.stride() == b.stride()
-    )
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and layout_of(a) == layout_of(b)

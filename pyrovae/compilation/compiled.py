@@ -60,7 +60,6 @@ class Compiled:
         function: From tensors, and hashable values, to tensors in any nest of tuples and lists. It
             may change tensors that it closes over in place; it keeps nothing else.
         settings: Programs, modules, handlers and other objects whose attributes the function reads.
-            A graph freezes them; it is captured anew when one changes.
         passes: Changes of the captured graph, in place, before it is compiled.
         decompositions: For Inductor, what to trace in place of an operator.
         random: False refuses a graph that draws random numbers; the function then runs itself.
@@ -80,6 +79,11 @@ class Compiled:
         reason: Why the function runs itself, or None.
         compile_seconds: Time that calls waited for Inductor.
         calls_made: Calls of its graphs so far.
+
+    Example:
+        >>> double = Compiled(lambda x: 2 * x)
+        >>> double(torch.ones(2)), double.reason
+        (tensor([2., 2.]), None)
     """
 
     def __init__(
@@ -156,18 +160,14 @@ class Compiled:
         """
         self._check_settings()
         self._guarded, before = True, torch.get_num_threads()
-        self._use_threads()
+        if self._entries and all(entry.small for entry in self._entries.values()):
+            torch.set_num_threads(1)
         try:
             yield
         finally:
             self._guarded = False
             if torch.get_num_threads() != before:
                 torch.set_num_threads(before)
-
-    def _use_threads(self) -> None:
-        """Go on with one thread if every graph is small; before a graph is compiled for some."""
-        if self._guarded and self._entries and all(e.small for e in self._entries.values()):
-            torch.set_num_threads(1)
 
     def clear(self) -> None:
         """Forget all graphs. The next call captures anew."""

@@ -41,6 +41,14 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: If the file is of another kind, damaged, or holds no such arrays.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "data.npz"
+        ...     np.savez(path, x_train=np.zeros((8, 3)), y_train=np.arange(8))
+        ...     sorted(read_file(path))
+        ['train', 'train_labels']
     """
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".npz", ".pt", ".pth"):

@@ -122,6 +122,15 @@ def read_folder(path: Path, size: int | None = None) -> dict[str, Any]:
 
     Raises:
         ValueError: If there are no images, one is damaged, or they differ in size or depth.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in "ab":
+        ...         Image.new("L", (4, 3), color=200).save(f"{folder}/{name}.png")
+        ...     read_folder(Path(folder))["x"].shape  # height before width
+        (2, 3, 4)
     """
     parts = [part for part in PARTS if (path / part).is_dir()]
     folders = {part: path / part for part in parts} if "train" in parts else {"x": path}

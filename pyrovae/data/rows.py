@@ -34,6 +34,12 @@ class Rows(ABC):
     Attributes:
         shape: ``(N, *data_shape)``.
         dtype: Of the tensors that are read.
+
+    Example:
+        >>> import scipy.sparse
+        >>> rows = rows_of(scipy.sparse.eye_array(5, format="csr"), "The data")
+        >>> rows.take([1, 3]).shape, rows[2]  # only the second reads
+        ((2, 5), tensor([0., 0., 1., 0., 0.], dtype=torch.float64))
     """
 
     shape: tuple[int, ...]

@@ -41,6 +41,9 @@ class Splits:
     Raises:
         ValueError: If a part is empty or not finite, shapes differ, or there are not as many labels
             as data.
+
+    Example:
+        See :func:`split`, which makes it.
     """
 
     train: Tensor | Rows

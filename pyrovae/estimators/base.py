@@ -26,7 +26,11 @@ from pyrovae.programs import Program, modules_of
 
 
 class Terms(NamedTuple):
-    """The result of an estimator for a batch, in nats for each datum (higher is better)."""
+    """The result of an estimator for a batch, in nats for each datum (higher is better).
+
+    Example:
+        See :class:`Estimator`, whose subclasses return it.
+    """
 
     bound: Tensor
     """``(B,)``: the value that is reported."""
@@ -37,14 +41,7 @@ class Terms(NamedTuple):
 
 
 class Estimator(Declared, pyro.infer.ELBO):
-    """Base class of the estimators. A subclass has to define :meth:`terms` only::
-
-        class IWAE(Estimator):
-            importance_weighted = True
-
-            def terms(self, particles):
-                bound = log_mean_exp(particles.log_weights)      # (B,)
-                return Terms(bound, bound)                       # reported, differentiated
+    """Base class of the estimators. A subclass has to define :meth:`terms` only.
 
     ``loss``, ``loss_and_grads``, ``differentiable_loss``, ``bound`` and ``estimator(model, guide)``
     follow, so it works in :class:`pyro.infer.SVI`, in Lightning, and in a training loop that you
@@ -71,6 +68,20 @@ class Estimator(Declared, pyro.infer.ELBO):
 
     Raises:
         ValueError: If K or ``max_plate_nesting`` is too small.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> from pyrovae.weights import log_mean_exp
+        >>> class Mine(Estimator):
+        ...     importance_weighted = True
+        ...
+        ...     def terms(self, particles):
+        ...         bound = log_mean_exp(particles.log_weights)  # (B,)
+        ...         return Terms(bound, bound)  # reported, differentiated
+        >>> oracle = pv.testing.LinearGaussian()  # its guide is exact, so that every bound is tight
+        >>> x = oracle.sample(4)
+        >>> bool(Mine(3).bound(oracle.model, oracle.guide, x).allclose(oracle.log_prob(x)))
+        True
     """
 
     importance_weighted = False

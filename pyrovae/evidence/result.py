@@ -48,6 +48,15 @@ class Evidence(WithDataset):
     - ``degrees_of_freedom`` of the standard error; ``log_weight_variance``, in nats squared;
       ``batch_log_mean``, ``(B, 8)``, the log mean of every eighth weight: what :meth:`interval`
       needs besides.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian(shift=0.3)
+        >>> x = oracle.sample(50)
+        >>> evidence = pv.log_marginal(oracle.model, oracle.guide, x, num_particles=500)
+        >>> low, high = evidence.interval()
+        >>> bool(low < oracle.log_prob(x).mean() < high)
+        True
     """
 
     @classmethod

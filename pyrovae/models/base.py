@@ -36,6 +36,12 @@ class Model(Shipping, Forms, Registered, ABC):
 
     Args:
         data_shape: Shape of one datum.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE(data_shape=3, latent_dim=2)
+        >>> vae.encode(torch.ones(5, 3)).batch_shape, vae.sample(4).shape
+        (torch.Size([5]), torch.Size([4, 3]))
     """
 
     prior: Any

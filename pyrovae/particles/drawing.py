@@ -50,6 +50,16 @@ def draw(
     Raises:
         ValueError: If a site lies outside the data plate, is latent in one program only, is scaled
             in one program only, or if the programs nest more plates than ``max_plate_nesting``.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()  # its guide is the exact posterior
+        >>> x = oracle.sample(4)
+        >>> particles = draw(oracle.model, oracle.guide, 10, (x,))
+        >>> particles.log_weights.shape
+        torch.Size([10, 4])
+        >>> bool(particles.log_weights.allclose(oracle.log_prob(x)))  # p(x, z) / q(z | x) = p(x)
+        True
     """
     kwargs = kwargs or {}
     plate = plate and not runs_separately(model)
@@ -105,6 +115,14 @@ def encode(guide: Program, args: tuple = (), kwargs: dict[str, Any] | None = Non
 
     ``None`` if the guide has not exactly one latent site: its later distributions depend on earlier
     draws, so each particle needs a run of its own, as :func:`draw` does it.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()  # its guide is the exact posterior
+        >>> x = oracle.sample(4)
+        >>> name, z, log_q = draw_latent(encode(oracle.guide, (x,)), num_particles=10)
+        >>> name, z.shape, bool(log_q.allclose(oracle.posterior(x).log_prob(z)))
+        ('z', torch.Size([10, 4, 2]), True)
     """
     trace = poutine.trace(guide).get_trace(*args, **(kwargs or {}))
     return trace if len(sites_of(trace, observed=False)) == 1 else None
@@ -196,6 +214,15 @@ def score_values(
 
     Raises:
         ValueError: If the guide computes one of these values from auxiliary draws.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()  # its guide is the exact posterior
+        >>> x = oracle.sample(4)
+        >>> values = {"z": torch.zeros(1, 4, 2, dtype=x.dtype)}
+        >>> particles = score_values(oracle.model, oracle.guide, values, (x,))
+        >>> bool(particles.log_weights.allclose(oracle.log_prob(x)))
+        True
     """
     kwargs = kwargs or {}
     num_particles = next(iter(values.values())).shape[0]

@@ -66,6 +66,9 @@ class Particles:
             ``log_density`` of each point mass the volume of its map. Otherwise all densities are
             those given the auxiliary draws u: the weights p(x, z) / q(z | u, x) average to p(x)
             whatever the distribution of u is.
+
+    Example:
+        See :func:`draw`, which makes them.
     """
 
     latents: dict[str, LatentSite]

@@ -34,7 +34,18 @@ def score(
     model_trace: Any = None,
     complete: bool = False,
 ) -> Particles:
-    """Replay the model against a guide trace of K particles (if not done yet), and score both."""
+    """Replay the model against a guide trace of K particles (if not done yet), and score both.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()  # its guide is the exact posterior
+        >>> x = oracle.sample(4)
+        >>> from pyro import poutine
+        >>> trace = poutine.trace(oracle.guide).get_trace(x)
+        >>> particles = score(oracle.model, trace, 1, (x,), {})
+        >>> bool(particles.log_weights.allclose(oracle.log_prob(x)))
+        True
+    """
     if model_trace is None:
         nesting = max_plate_nesting
         model_trace = replay(model, guide_trace, num_particles, args, kwargs, nesting)

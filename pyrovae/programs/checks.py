@@ -16,6 +16,14 @@ def check_data(programs: Sequence[Program], *data: Tensor) -> None:
 
     A module that takes fewer arguments than the programs, as one behind ``observe_part``, gets the
     first of them.
+
+    Example:
+        >>> import torch, pyrovae as pv
+        >>> vae = pv.VAE(data_shape=3, latent_dim=2)
+        >>> check_data([vae.model, vae.guide], torch.zeros(4, 5))
+        Traceback (most recent call last):
+            ...
+        ValueError: Data must have shape (B, 3), found (4, 5).
     """
     for module in modules_of(*programs):
         check = getattr(module, "check", None)

@@ -49,7 +49,15 @@ def meet(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Met:
 
 
 def parameters_of(model: Program, guide: Program, *args: Any, **kwargs: Any) -> list[Tensor]:
-    """The parameters that :func:`meet` finds."""
+    """The parameters that :func:`meet` finds.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()
+        >>> found = parameters_of(oracle.model, oracle.guide, oracle.sample(4))
+        >>> {id(p) for p in found} == {id(p) for p in oracle.parameters()}
+        True
+    """
     return meet(model, guide, *args, **kwargs).parameters
 
 
@@ -79,6 +87,15 @@ def evaluation_mode(*programs: Program) -> Iterator[None]:
 
     Every module that this thread calls inside the context is put in eval mode as well, however the
     programs hold it.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE(data_shape=3, latent_dim=2)
+        >>> with evaluation_mode(vae.model, vae.guide):
+        ...     print(vae.training)
+        False
+        >>> vae.training
+        True
     """
     modes: dict[int, tuple[nn.Module, bool]] = {}
 

@@ -19,6 +19,12 @@ Program = Callable[..., Any]
 def modules_of(*programs: Program) -> list[nn.Module]:
     """Modules behind programs: a program itself, the owner of a bound method, and those that a
     function refers to.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> vae = pv.VAE(data_shape=3, latent_dim=2)
+        >>> modules_of(vae.model, vae.guide) == [vae]
+        True
     """
     found: dict[int, nn.Module] = {}
     for program in programs:

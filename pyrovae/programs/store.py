@@ -35,6 +35,12 @@ def register_parameters(module: nn.Module, prefix: str) -> None:
 
     Unlike :func:`pyro.module`, an older entry of the same name in Pyro's global store is replaced
     by the module's parameter, so two programs never share one by accident.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> trace = poutine.trace(lambda: register_parameters(net, "net")).get_trace()
+        >>> trace.param_nodes
+        ['net.weight', 'net.bias']
     """
     if not poutine.runtime.am_i_wrapped():
         return

@@ -7,32 +7,28 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 
 from pyrovae import files
-from pyrovae.data import Splits, load
-from pyrovae.models.base import Model
 from pyrovae.runs.declared import (
     CLASSES,
     PARTS,
     add_arguments,
-    arguments_of,
     class_of,
     instantiate,
-    reads_table,
     with_widths,
+    without_object,
 )
 from pyrovae.runs.messages import one_line
-from pyrovae.runs.noise import add_noise
 from pyrovae.runs.own_classes import MODE, resolved
 from pyrovae.runs.trust import check_trusted
 
-__all__ = ["Config", "check_options", "declare", "load_data"]
+__all__ = ["Config", "check_options"]
 
 Declared = Any
-"""A class with its arguments: ``"Vamp"``, or ``{"class_path": "Vamp", "init_args": {...}}``."""
+"""A class with its arguments: ``"Vamp"``, ``{"class_path": "Vamp", "init_args": {...}}``, or an
+object."""
 
 
 def _declared(class_path: str) -> Callable[[], dict[str, Any]]:
@@ -43,8 +39,9 @@ def _declared(class_path: str) -> Callable[[], dict[str, Any]]:
 class Config:
     """Everything that a run declares; :func:`pyrovae.train` takes it from there.
 
-    The fields are the options of ``pyrovae train``. Those that declare a class take its name, or a
-    mapping with ``class_path`` and ``init_args``, as in the file. A class of your own is
+    The fields are the options of ``pyrovae train``. Those that declare a class take its name, a
+    mapping with ``class_path`` and ``init_args``, as in the file, or an object, such as
+    ``priors.Vamp(50)``. A class of your own is
     ``"mymodule.Mine"`` or ``"path/to/mine.py:Mine"``. Each field is checked when the object is
     made.
 
@@ -93,6 +90,7 @@ class Config:
         device: cpu, cuda, ...; default CUDA where there is any.
 
     Raises:
+        TypeError: If an object has an argument that cannot be written to a file, such as a tensor.
         ValueError: If a name is unknown, a value has the wrong type, or the model does not take one
             of the parts.
 
@@ -140,7 +138,7 @@ class Config:
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        given |= {name: resolved(given[name]) for name in CLASSES}
+        given |= {name: resolved(without_object(given[name], name)) for name in CLASSES}
         try:
             known = _parser().parse_object(given, defaults=False)
             filled = {name: with_widths(value) for name, value in vars(known).items()}
@@ -246,53 +244,3 @@ def _parser() -> ArgumentParser:
     plain = {f.name: f.default for f in fields(Config) if f.name not in CLASSES}
     add_arguments(parser, Config, CLASSES, plain)
     return parser
-
-
-def load_data(config: Config) -> Splits:
-    """The data that a configuration declares, binarised and limited as it says."""
-    as_columns = reads_table(config.likelihood, config.data)
-    splits = load(
-        config.data,
-        root=config.data_root,
-        download=config.download,
-        size=config.data_size,
-        valid_size=config.valid_size,
-        test_size=config.test_size,
-        seed=config.data_seed,
-        columns=config.data_columns,
-        labels=config.data_labels,
-        covariates=config.data_covariates,
-        layer=config.data_layer,
-        reading=config.build("likelihood").read if as_columns else None,
-    )
-    if config.binarize not in ("none", "auto"):
-        splits = splits.binarize(config.binarize, seed=config.data_seed)
-    if config.dequantize in (True, "uniform"):
-        splits = splits.dequantize(seed=config.data_seed)
-    # After binarisation: a few test images have the bits that they have among all.
-    return splits if config.limit is None else splits.take(config.limit, seed=config.data_seed)
-
-
-def declare(config: Config, data_shape: tuple[int, ...]) -> Model:
-    """The model that a configuration declares, with the initial weights of its seed.
-
-    Raises:
-        Exception: What the model and its parts raise for their arguments.
-    """
-    cls = config.model_class
-    sizes = {
-        "data_shape": data_shape,
-        "latent_dim": config.latent_dim,
-        "latent_dims": config.latent_dim,
-        "condition_dim": config.condition_dim,
-    }
-    taken = inspect.signature(cls).parameters
-    arguments = {name: size for name, size in sizes.items() if name in taken}
-    arguments |= {part: config.build(part) for part in PARTS if part in taken}
-    arguments |= arguments_of(config.model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        vae = cls(**arguments)
-        if config.dequantize == "variational":
-            add_noise(vae)
-        return vae

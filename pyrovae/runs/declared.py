@@ -11,10 +11,12 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 # Imported for their classes: a name stands for a class that is loaded.
 from pyrovae import evidence, likelihoods, models, posteriors, priors  # noqa: F401
 from pyrovae.data.tables import SUFFIXES
+from pyrovae.declare import Declared
 from pyrovae.estimators import Estimator
 from pyrovae.evidence.methods.base import Method
 from pyrovae.likelihoods import Columns, Likelihood
 from pyrovae.models.base import Model
+from pyrovae.models.declaration import as_plain
 from pyrovae.nets import Recipe
 from pyrovae.posteriors import Posterior
 from pyrovae.priors import Prior
@@ -28,6 +30,7 @@ __all__ = [
     "class_of",
     "instantiate",
     "reads_table",
+    "without_object",
     "with_widths",
 ]
 
@@ -53,6 +56,35 @@ _WIDTHS = {
     "pyrovae.nets.Conv": {"channels": [32, 64]},
     "pyrovae.nets.Residual": {"channels": [32, 64]},
 }
+
+
+def without_object(value: Any, name: str) -> Any:
+    """An object, such as ``priors.Vamp(50)``, as the mapping that declares it; anything else as it
+    is.
+
+    Raises:
+        TypeError: If an argument of the object cannot be written to a file.
+    """
+    return _joined(as_plain(value, name)) if isinstance(value, Declared) else value
+
+
+def _joined(value: Any) -> Any:
+    """With further positional values in one list with the first, ``MLP([300, 100])``, since options
+    have names.
+    """
+    if isinstance(value, list):
+        return [_joined(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _joined(item) for key, item in value.items()}
+    if "class_path" in found:
+        parameters = inspect.signature(class_of(Namespace(found))).parameters
+        given = found["init_args"]
+        further = [n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL and n in given]
+        for name in further:
+            first = next(iter(parameters))
+            given[first] = [given[first], *given.pop(name)]
+    return found
 
 
 def class_of(declared: Namespace) -> type:

@@ -11,8 +11,9 @@ from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
 from pyrovae.models.base import Model
 from pyrovae.runs import together
+from pyrovae.runs.building import declare, load_data
 from pyrovae.runs.conditions import arguments, condition_of, is_conditional
-from pyrovae.runs.config import Config, declare, load_data
+from pyrovae.runs.config import Config
 from pyrovae.runs.noise import set_levels
 from pyrovae.runs.page import report
 from pyrovae.runs.run import Run
@@ -51,6 +52,12 @@ def train(
         FileExistsError: If there is something in the folder already.
         Exception: What data, parts, training and evidence raise; a run without a single finished
             epoch is removed again.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> run = pv.train(pv.Config(data="digits", epochs=20), "runs/first")  # doctest: +SKIP
+        >>> pv.Evidence.load(run.evidence).interval()  # doctest: +SKIP
+        >>> vae = pv.load_run("runs/first")  # doctest: +SKIP
     """
     if tensorboard:
         TensorBoard("")  # where it is missing it says so before there is a folder
@@ -89,6 +96,10 @@ def resume(
     Raises:
         BlockingIOError: If another process is at work in the folder.
         ValueError: If the run is finished, has no checkpoint, or its data have changed.
+
+    Example:
+        >>> from pyrovae.runs import resume
+        >>> run = resume("runs/first")  # after an interruption  # doctest: +SKIP
     """
     run = Run.open(path, unfinished=True, trust=trust)
     _check_unfinished(run)
@@ -126,6 +137,14 @@ def evaluate(
     """The evidence of a model on one part of the data, ``"train"``, ``"valid"`` or ``"test"``.
 
     ``parts`` is a folder for what is finished, as of :func:`~pyrovae.log_marginal`.
+
+    Example:
+        >>> import torch, pyrovae as pv
+        >>> vae = pv.VAE(data_shape=4, latent_dim=2)
+        >>> splits = pv.data.split(torch.rand(60, 4).round())
+        >>> evidence = evaluate(vae, splits, "test", pv.ImportanceSampling(50))
+        >>> len(evidence) == len(splits.test)
+        True
     """
     density = not vae.likelihood.discrete
     evidence = vae.log_marginal(

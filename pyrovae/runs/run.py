@@ -20,7 +20,8 @@ from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
 from pyrovae.evidence.parts import remove_parts
 from pyrovae.models.base import Model
-from pyrovae.runs.config import Config, declare
+from pyrovae.runs.building import declare
+from pyrovae.runs.config import Config
 from pyrovae.runs.lock import Lock
 from pyrovae.runs.manifest import Manifest
 from pyrovae.runs.trust import names_code
@@ -35,6 +36,14 @@ class Run:
     Args:
         path: The folder.
         config: What the run declares.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = Run.create(Config(epochs=3), Path(folder) / "run")
+        ...     run.release()
+        ...     Run.open(run.path, unfinished=True).config.epochs
+        3
     """
 
     def __init__(self, path: Path, config: Config):
@@ -242,6 +251,16 @@ def load_run(path: str | PathLike, *, device: str | None = None, trust: bool = F
         PermissionError: If a file of it may not be read.
         ValueError: If the run is not finished, was changed or damaged since it was written, is of
             a newer version of pyrovae, or names classes of others without ``trust``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = Run.create(Config(latent_dim=2), Path(folder) / "run")
+        ...     run.metrics.touch()  # train writes a line for each epoch
+        ...     run.save_weights(declare(run.config, (8, 8)), {})
+        ...     run.release()
+        ...     load_run(run.path, device="cpu").sample(10).shape
+        torch.Size([10, 8, 8])
     """
     return Run.open(path, trust=trust).load_vae(device)
 

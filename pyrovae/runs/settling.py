@@ -8,7 +8,8 @@ from pyrovae.data import NAMES, Splits
 from pyrovae.data.tables import frame_of
 from pyrovae.likelihoods import Bernoulli, Columns
 from pyrovae.models.declaration import as_plain
-from pyrovae.runs.config import Config, load_data
+from pyrovae.runs.building import load_data
+from pyrovae.runs.config import Config
 from pyrovae.runs.declared import class_of, reads_table
 
 __all__ = ["settle"]

@@ -29,6 +29,15 @@ class SVI(pyro.infer.SVI):
         loss: One of :mod:`pyrovae.estimators`; a stock Pyro ELBO runs eagerly, since it reads
             values on the host at every step.
         capture, compile, steps: As for :class:`Step`.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian(shift=2.0)
+        >>> optim = pyro.optim.Adam({"lr": 0.05})
+        >>> svi = pv.SVI(oracle.model, oracle.guide, optim, pv.estimators.ELBO())
+        >>> losses = [svi.step(oracle.sample(64)) for _ in range(20)]
+        >>> losses[-1] < losses[0]
+        True
     """
 
     def __init__(

@@ -80,6 +80,16 @@ class Step:
 
     Raises:
         TypeError: If the optimiser evaluates the loss itself, as ``LBFGS`` does.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian(shift=2.0)
+        >>> trained = list(oracle.parameters())
+        >>> optimizer = torch.optim.Adam(trained, lr=0.05)
+        >>> step = Step(oracle.model, oracle.guide, pv.estimators.ELBO(), optimizer, trained)
+        >>> bounds = [step(oracle.sample(64)).bound.item() for _ in range(20)]
+        >>> bounds[-1] > bounds[0]
+        True
     """
 
     def __init__(

@@ -140,6 +140,13 @@ def fit(
         KeyboardInterrupt: After a signal, once the checkpoint is saved.
         NonFiniteLoss: If the loss stops being finite. The last good weights are restored; the
             message names the batch, and the site and the data in it where that can be told.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian(shift=2.0)
+        >>> history = pv.fit(oracle.model, oracle.guide, oracle.sample(64), epochs=20, lr=0.05)
+        >>> len(history), bool(history["train_bound"][-1] > history["train_bound"][0])
+        (20, True)
     """
     epochs, batch_size, patience, seed = map(plain, (epochs, batch_size, patience, seed))
     clip_norm, clip_value, lr, beta = map(plain, (clip_norm, clip_value, lr, beta))

@@ -38,6 +38,9 @@ class History:
     Attributes:
         best_epoch: The epoch whose weights were kept; the last one without validation data.
         stopped_early: Whether patience ran out.
+
+    Example:
+        See :func:`pyrovae.fit`, which returns it.
     """
 
     def __init__(self) -> None:
@@ -100,6 +103,15 @@ class NonFiniteLoss(ArithmeticError):
         term: ``"reconstruction"``, ``"kl"``, ``"bound"`` or ``"weights"``; ``"parameters"`` if a
             distribution of the programs refused its parameters; ``"valid_bound"`` in validation.
         history: The epochs completed before.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.LinearGaussian()
+        >>> try:
+        ...     pv.fit(oracle.model, oracle.guide, oracle.sample(8), lr=1e300)
+        ... except pv.NonFiniteLoss as error:
+        ...     print(error.step, len(error.history), oracle.bias.isfinite().all().item())
+        2 1 True
     """
 
     def __init__(self, message: str, *, step: int, epoch: int, term: str, history: History):

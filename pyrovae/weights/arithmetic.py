@@ -7,7 +7,12 @@ from torch import Tensor
 
 
 def log_mean_exp(log_w: Tensor, dim: int = 0) -> Tensor:
-    r"""Stable :math:`\log \frac1K \sum_k e^{\log w_k}` along ``dim``."""
+    r"""Stable :math:`\log \frac1K \sum_k e^{\log w_k}` along ``dim``.
+
+    Example:
+        >>> round(log_mean_exp(torch.tensor([1.0, 3.0]).log()).exp().item(), 4)
+        2.0
+    """
     return torch.logsumexp(log_w, dim) - math.log(log_w.shape[dim])
 
 
@@ -17,6 +22,11 @@ def ess(log_w: Tensor, dim: int = 0) -> Tensor:
 
     References:
         Kong, *A note on importance sampling using standardized weights* (1992).
+
+    Example:
+        >>> weights = torch.tensor([1.0, 1.0, 0.0])
+        >>> round(ess(weights.log()).item(), 4)
+        2.0
     """
     return torch.exp(2 * torch.logsumexp(log_w, dim) - torch.logsumexp(2 * log_w, dim))
 
@@ -27,6 +37,11 @@ def standard_error(log_w: Tensor, dim: int = 0) -> Tensor:
 
     The sample variance uses K - 1; with one particle there is no estimate and the result is
     infinite.
+
+    Example:
+        >>> weights = torch.tensor([1.0, 3.0])  # their sd is sqrt(2), their mean 2
+        >>> round(standard_error(weights.log()).item(), 4)
+        0.5
     """
     num = log_w.shape[dim]
     if num == 1:
@@ -40,6 +55,11 @@ def leave_one_out(log_w: Tensor) -> Tensor:
     in O(K).
 
     Running sums from both ends leave k out, so that a dominant weight is never subtracted again.
+
+    Example:
+        >>> weights = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> leave_one_out(weights.log()).exp().round().flatten().tolist()
+        [5.0, 4.0, 3.0]
     """
     edge = torch.full_like(log_w[:1], -math.inf)
     before = torch.cat([edge, log_w.logcumsumexp(0)[:-1]])

@@ -26,6 +26,14 @@ class RunningWeights:
         max_particles: The most weights that a datum will get; fixes how many of the largest are
             kept.
         device: Of the sums.
+
+    Example:
+        >>> log_w = torch.linspace(-3, 0, 600).reshape(200, 3)
+        >>> running = RunningWeights(num_data=3, max_particles=200)
+        >>> for few in log_w.split(50):
+        ...     running.update(few)
+        >>> bool(running.log_mean_exp.allclose(log_w.double().logsumexp(0) - math.log(200)))
+        True
     """
 
     def __init__(self, num_data: int, max_particles: int, device: torch.device | str | None = None):
@@ -188,7 +196,14 @@ class RunningWeights:
 
 
 def jackknife(log_w: Tensor, order: int = 1) -> Tensor:
-    """``(B,)``: as :meth:`RunningWeights.jackknife`, of weights ``(K, B)`` that are all there."""
+    """``(B,)``: as :meth:`RunningWeights.jackknife`, of weights ``(K, B)`` that are all there.
+
+    Example:
+        >>> log_w = torch.tensor([[1.0], [3.0]]).log()
+        >>> exact = 2 * math.log(2) - math.log(3) / 2  # K = 2, and the mean of leaving one out
+        >>> abs(jackknife(log_w).item() - exact) < 1e-6
+        True
+    """
     running = RunningWeights(log_w.shape[1], log_w.shape[0], log_w.device)
     running.update(log_w)
     return running.jackknife(order)

@@ -20,17 +20,31 @@ def tail_size(num_particles: int) -> int:
     References:
         Pareto Smoothed Importance Sampling (Vehtari et al., 2024), section 3,
         `arXiv:1507.02646 <https://arxiv.org/abs/1507.02646>`_.
+
+    Example:
+        >>> tail_size(100), tail_size(10_000)
+        (20, 300)
     """
     return int(3 * math.sqrt(num_particles)) if num_particles > 225 else num_particles // 5
 
 
 def prior_share(size: int) -> float:
-    """How much of k comes from the prior, where the tail has ``size`` weights."""
+    """How much of k comes from the prior, where the tail has ``size`` weights.
+
+    Example:
+        >>> prior_share(90)
+        0.1
+    """
     return _PRIOR / (size + _PRIOR)
 
 
 def shrunk_k(k: Any, size: int) -> Any:
-    """k from ``size`` weights, shrunk towards 1/2 (Vehtari et al., 2024)."""
+    """k from ``size`` weights, shrunk towards 1/2 (Vehtari et al., 2024).
+
+    Example:
+        >>> shrunk_k(1.0, size=10)
+        0.75
+    """
     return (size * k + _PRIOR * 0.5) / (size + _PRIOR)
 
 
@@ -52,6 +66,12 @@ def pareto_k(log_w: Tensor, num_particles: int | None = None) -> Tensor:
         Pareto Smoothed Importance Sampling (Vehtari et al., 2024),
         `arXiv:1507.02646 <https://arxiv.org/abs/1507.02646>`_; A New and Efficient Estimation
         Method for the Generalized Pareto Distribution (Zhang and Stephens, 2009).
+
+    Example:
+        >>> u = (torch.arange(10_000) + 0.5) / 10_000
+        >>> log_w = -0.8 * u.log()[:, None]  # the quantiles of a Pareto distribution with k = 0.8
+        >>> round(pareto_k(log_w).item(), 1)
+        0.8
     """
     return pareto_tail(log_w, num_particles)[0]
 
@@ -77,6 +97,12 @@ def pareto_tail(
 
     References:
         Estimating Tails of Probability Distributions (Smith, 1987).
+
+    Example:
+        >>> u = (torch.arange(10_000) + 0.5) / 10_000
+        >>> _, unseen = pareto_tail(torch.stack([-0.8 * u.log(), u.log()], 1))
+        >>> (unseen > 0).tolist()  # a heavy tail, and weights that end at one
+        [True, False]
     """
     num = num_particles or log_w.shape[0]
     size = tail_size(num)

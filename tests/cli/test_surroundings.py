@@ -112,8 +112,8 @@ def test_no_compiler(tmp_path, monkeypatch, capsys):
     try:
         assert call("train", TINY, "--out", tmp_path / "auto") == 0
         assert "compiler" not in capsys.readouterr().err
+        vae = pv.VAE(4, 1, encoder=nets.MLP(2), decoder=nets.MLP(2))
         with pytest.warns(UserWarning, match="not compiled: no compiler for cpu is installed"):
-            vae = pv.VAE(4, 1, encoder=nets.MLP(2), decoder=nets.MLP(2))
             vae.fit(torch.rand(8, 4).round(), epochs=1, compile=True, progress=False)
     finally:
         inductor.has_compiler.cache_clear()

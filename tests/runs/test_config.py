@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.runs import declaration_of
 
 import pyrovae as pv
@@ -84,6 +85,29 @@ def test_written_and_read_again(tmp_path):
     assert again.data_root == Path(tmp_path)
     assert repr(again.build("encoder")) == repr(nets.Log1p(nets.Conv(32, 64)))
     assert replace(again, seed=3).build("beta").steps == 9
+
+
+def test_objects_are_written_as_they_are_declared(tmp_path):
+    config = pv.Config(
+        prior=priors.Vamp(5),
+        encoder=nets.Log1p(nets.MLP(8, 4)),
+        decoder=nets.MLP(8),
+        estimator=pv.estimators.IWAE(3),
+        beta=pv.schedules.Linear(steps=9),
+        method=pv.ImportanceSampling(20),
+    )
+    config.save(tmp_path / "c.yaml")
+    again = pv.Config.load(tmp_path / "c.yaml")
+    assert again == config
+    assert repr(again.build("prior")) == "Vamp(num_components=5)"
+    assert repr(again.build("encoder")) == repr(nets.Log1p(nets.MLP(8, 4)))
+    assert repr(again.build("method")) == repr(pv.ImportanceSampling(20))
+    assert again.build("beta").steps == 9
+
+
+def test_an_object_that_no_file_can_hold_is_refused():
+    with pytest.raises(TypeError, match="value of Constant cannot be written"):
+        pv.Config(beta=pv.schedules.Constant(torch.tensor(0.5)))
 
 
 def test_a_file_may_hold_few_lines(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.runs.config import Config, load_data
+from pyrovae.runs.building import load_data
+from pyrovae.runs.config import Config
 from pyrovae.runs.pipeline import settle
 
 

@@ -32,7 +32,7 @@ def test_evidence_is_of_levels_and_comes_again_from_the_saved_weights(run):
 
 def test_the_noise_was_trained(run):
     vae = pv.load_run(run, device="cpu")
-    fresh = pv.runs.config.declare(pv.Config.load(run / "config.yaml"), (8, 8))
+    fresh = pv.runs.declare(pv.Config.load(run / "config.yaml"), (8, 8))
     pairs = zip(vae.dequantization.parameters(), fresh.dequantization.parameters(), strict=True)
     assert not any(torch.equal(a, b) for a, b in pairs)
 

@@ -63,3 +63,11 @@ def test_page_without_evidence_says_so(tmp_path):
     content = {**CONTENT, "result": None, "diagnosis": None}
     write_page(tmp_path / "report.html", figures={}, **content)
     assert "no held-out log-likelihood" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_page_of_a_good_estimate_gives_no_command(tmp_path):
+    content = {**CONTENT, "diagnosis": {"text": ["There is nothing to be done."]}}
+    write_page(tmp_path / "report.html", figures={}, **content)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "There is nothing to be done." in text
+    assert "pyrovae evaluate run" not in text

@@ -32,6 +32,9 @@ class Sandwich:
           `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
         - On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017),
           `arXiv:1611.04273 <https://arxiv.org/abs/1611.04273>`_.
+
+    Example:
+        See :func:`bdmc`, which makes it.
     """
 
     def __init__(self, below: Evidence, above: Evidence, data: tuple[Tensor, ...]):

@@ -35,6 +35,9 @@ class Calibration(WithDataset):
       values are too low, and less for one whose values are too high.
     - ``spread``: the variance of the ranks in units of that of uniform ones. It is 1 for the
       posterior, more for a guide that is too narrow, and less for one that is too wide.
+
+    Example:
+        See :func:`calibration`, which makes it.
     """
 
     @property

@@ -78,6 +78,9 @@ class Sweep:
     Raises:
         FileNotFoundError: If the folder holds no sweep.
         ValueError: If it names such classes without ``trust``.
+
+    Example:
+        See :func:`sweep`, which makes it.
     """
 
     def __init__(self, folder: str | PathLike, storage: str | None = None, *, trust: bool = False):

@@ -10,7 +10,7 @@ import yaml
 
 from pyrovae import files
 from pyrovae.declare import is_count
-from pyrovae.runs.config import load_data
+from pyrovae.runs.building import load_data
 from pyrovae.runs.sweeps.declaration import Declaration
 from pyrovae.runs.sweeps.progress import Screen
 from pyrovae.runs.sweeps.queue import Queue
@@ -63,6 +63,12 @@ def sweep(
         ValueError: If the file declares no sweep, some value is refused whatever else is chosen, or
             the folder holds something else.
         KeyboardInterrupt: If interrupted, with the advice how to go on.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> options = {"data": "digits", "epochs": 20, "latent_dim": [2, 8], "seed": 3}
+        >>> found = pv.sweep(options, "sweeps/digits")  # trains 2 x 3 models  # doctest: +SKIP
+        >>> found.groups[0].comparison.best  # doctest: +SKIP
     """
     optuna()
     if not is_count(jobs):

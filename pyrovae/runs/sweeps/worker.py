@@ -19,7 +19,7 @@ from typing import Any
 from pyrovae.errors import in_a_line
 from pyrovae.evidence import Evidence
 from pyrovae.runs import pipeline
-from pyrovae.runs.config import load_data
+from pyrovae.runs.building import load_data
 from pyrovae.runs.run import Run
 from pyrovae.runs.sweeps.declaration import Declaration
 from pyrovae.runs.sweeps.queue import Queue
