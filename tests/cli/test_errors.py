@@ -6,7 +6,8 @@ import pytest
 import yaml
 from helpers.runs import call
 
-from pyrovae.cli import _first_paragraph, main
+from pyrovae.cli import main
+from pyrovae.errors import first_paragraph
 
 TRAIN = {
     "--data mnits": (1, "Unknown data set 'mnits'.*Did you mean 'mnist'"),
@@ -147,4 +148,4 @@ def test_a_crash_of_our_own_is_one_line(run, capsys, monkeypatch):
 
 def test_pyros_trace_tables_are_not_shown():
     error = "Shape mismatch inside plate('data')\n at site z.\nTrace Shapes:\n Param Sites:\n z 3"
-    assert _first_paragraph(error) == "Shape mismatch inside plate('data') at site z."
+    assert first_paragraph(error) == "Shape mismatch inside plate('data') at site z."

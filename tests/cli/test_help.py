@@ -108,7 +108,7 @@ def test_classes_build_with_their_defaults(field):
             for p in inspect.signature(cls).parameters.values()
             if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ]
-        if field == "model" or required:
+        if field == "model" or required or name == "Columns":  # its columns are those of the data
             continue
         config = Config(**{field: f"{module}.{name}"})
         assert class_of(getattr(config, field)) is cls
