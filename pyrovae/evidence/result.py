@@ -13,7 +13,8 @@ from pyrovae.evidence import files
 from pyrovae.evidence.columns import WithDataset, dataset_of
 from pyrovae.evidence.combine import combine
 from pyrovae.evidence.intervals import quantile, reach, unknown
-from pyrovae.evidence.summary import BAD_K, summarize
+from pyrovae.evidence.summary import summarize
+from pyrovae.weights import BAD_K
 
 if TYPE_CHECKING:
     import xarray

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyrovae.evidence.intervals import LEAST_WEIGHTS
+from pyrovae.weights import BAD_K
 
-__all__ = ["BAD_K", "advice", "better_method", "ends", "summarize", "tail"]
+__all__ = ["advice", "better_method", "ends", "summarize", "tail"]
 
 if TYPE_CHECKING:
     from pyrovae.evidence.result import Evidence
 
-BAD_K = 0.7
 _MUCH = 3.0  # variance of annealed log weights beyond which few chains show little
 
 

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from pyrovae.plots.style import GREY, ink, one, palette, styled
+from pyrovae.weights import BAD_K
 
 __all__ = ["convergence", "evidence", "pareto_k", "ranks", "sandwich"]
-
-BAD_K = 0.7
 
 
 @styled
@@ -90,8 +89,7 @@ def pareto_k(found: Any, axes: Any = None) -> Any:
         if left >= BAD_K - 1e-9:
             bar.set(facecolor=bad, hatch="///", edgecolor=axes.get_facecolor(), lw=0)
     axes.axvline(BAD_K, color=ink(), lw=1, ls=":")
-    share = float((found.pareto_k.values > BAD_K).mean())
-    axes.set_title(f"{share:.1%} of the data have k above 0.7")
+    axes.set_title(f"{found.share_flagged:.1%} of the data have k above 0.7")
     axes.set(xlabel="Pareto k of a datum's weights", ylabel="data", ylim=(0, 1.08 * counts.max()))
     axes.yaxis.get_major_locator().set_params(integer=True)
     return axes

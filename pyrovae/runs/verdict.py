@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from pyrovae.evidence import Evidence
-from pyrovae.evidence.summary import BAD_K, better_method, ends, tail
+from pyrovae.evidence.summary import better_method, ends, tail
+from pyrovae.weights import BAD_K
 
 __all__ = ["diagnosis", "number", "result"]
 

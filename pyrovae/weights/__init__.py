@@ -7,9 +7,10 @@ time.
 
 from pyrovae.weights.arithmetic import ess, leave_one_out, log_mean_exp, standard_error
 from pyrovae.weights.running import BATCHES, RunningWeights, jackknife
-from pyrovae.weights.tail import pareto_k, pareto_tail, prior_share, shrunk_k, tail_size
+from pyrovae.weights.tail import BAD_K, pareto_k, pareto_tail, prior_share, shrunk_k, tail_size
 
 __all__ = [
+    "BAD_K",
     "BATCHES",
     "RunningWeights",
     "ess",

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BAD_K = 0.7
+"""Pareto k above which the mean of the weights is not to be trusted."""
+
 _FLAT = 1e-4  # nats between the largest weight and the threshold below which there is no tail
 _LEAST = 5  # weights that a fit needs
 _PRIOR = 10  # observations that a shape of 1/2 counts for, against the weights in the tail
