@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["Declared", "html_table", "is_count", "is_loaded", "plain"]
+__all__ = ["Declared", "html_table", "is_count", "is_loaded", "number", "plain", "with_minus"]
 
 WIDTH = 100
 
@@ -20,6 +20,20 @@ def is_count(value: Any, least: int = 1) -> bool:
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return whole and bool(value >= least)
+
+
+def number(value: float, places: int = 3) -> str:
+    """A number as figures and pages show it.
+
+    >>> number(-17.1951)
+    '\N{MINUS SIGN}17.195'
+    """
+    return with_minus(f"{value:.{places}f}")
+
+
+def with_minus(text: str) -> str:
+    """Numbers in a text, with the sign of print in place of the hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def is_loaded(path: str, bases: type | tuple[type, ...]) -> bool:

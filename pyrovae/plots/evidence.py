@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from pyrovae.declare import number
 from pyrovae.plots.style import GREY, ink, one, palette, styled
 from pyrovae.weights import BAD_K
 
@@ -45,7 +46,7 @@ def evidence(found: Any, axes: Any = None) -> Any:
             axes.errorbar(place[some], values[some], errors[some], marker=mark, **marks)
     mean = found.mean()
     if np.isfinite(mean):
-        axes.axhline(mean, color=ink(), lw=1, ls=":", label=f"mean {_number(mean)}")
+        axes.axhline(mean, color=ink(), lw=1, ls=":", label=f"mean {number(mean, 2)}")
     given = "y" if found.dataset.attrs.get("given") else ""
     what = "log p(x | y)" if given else "log p(x)"
     axes.set(xlabel=f"data, sorted by {what}", ylabel=f"{what}, nats")
@@ -205,7 +206,3 @@ def ranks(found: Any, axes: Any = None) -> Any:
     axes.set(xlim=(0, 1), ylim=(0, None))
     axes.legend()
     return axes
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pyrovae.plots import tables
-from pyrovae.plots.style import array, ink, one, panels, styled
+from pyrovae.plots.style import WIDTH, array, ink, one, panels, styled
 
 __all__ = ["grid", "is_image", "pairs", "reconstructions", "samples", "show", "span"]
 
@@ -125,7 +125,7 @@ def samples(
         return show(one(axes, _height(picture)), picture)
     shown = (like[: len(x)], x[: len(like)])
     pictures = [grid(part, columns=columns, **ends) for part in shown]
-    both = panels(axes, 1, 2, _height(pictures[0], 2.5) + 0.3)[0]
+    both = panels(axes, 1, 2, _height(pictures[0], WIDTH / 2) + 0.3)[0]
     for place, picture, title in zip(both, pictures, ("data", "samples"), strict=True):
         show(place, picture).set_title(title)
     return both
@@ -192,6 +192,6 @@ def _checked(x: Any, what: str) -> np.ndarray:
     return found
 
 
-def _height(picture: np.ndarray, width: float = 5.2) -> float:
+def _height(picture: np.ndarray, width: float = WIDTH) -> float:
     """Inches, at which the picture has the whole width."""
     return min(7.0, width * picture.shape[0] / picture.shape[1])

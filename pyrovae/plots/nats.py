@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from pyrovae.declare import number
 from pyrovae.plots.style import GREY, ink, one, palette, styled
 
 __all__ = ["nats", "rate_distortion", "units"]
@@ -43,7 +44,7 @@ def nats(found: Any, axes: Any = None) -> Any:
         names = ["kl"]
     axes = one(axes, 2.3)
     end = right = found.mean("reconstruction")
-    axes.axvline(end, color=GREY, lw=1, label=f"reconstruction {_number(end)}")
+    axes.axvline(end, color=GREY, lw=1, label=f"reconstruction {number(end, 2)}")
     hatches = ("", "////")
     for name, colour, hatch in zip(names, palette(2), hatches, strict=False):
         # A part estimated below zero has no width; the number says so.
@@ -55,11 +56,11 @@ def nats(found: Any, axes: Any = None) -> Any:
     marks = [("ELBO", found.mean("elbo"))]
     if "log_marginal" in found.dataset:
         gap = found.mean("inference_gap")
-        label = f"log p(x) {_number(found.mean('log_marginal'))}: inference gap {gap:.2f}"
+        label = f"log p(x) {number(found.mean('log_marginal'), 2)}: inference gap {gap:.2f}"
         axes.plot([found.mean("log_marginal")] * 2, [-0.42, 0.42], color=ink(), lw=2, label=label)
     for name, value in [*marks, ("reconstruction", end)]:
         side = "right" if name == "reconstruction" else "left"
-        axes.text(value, 0.45, f"{name} {_number(value)}", ha=side, va="bottom", fontsize=9)
+        axes.text(value, 0.45, f"{name} {number(value, 2)}", ha=side, va="bottom", fontsize=9)
     handles = [
         (handle, label)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
@@ -152,7 +153,3 @@ def rate_distortion(dataset: Any, axes: Any = None) -> Any:
     axes.set(xlabel="rate: KL, nats per datum", ylabel="distortion, nats per datum")
     axes.legend()
     return axes
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")

@@ -14,13 +14,13 @@ from pyrovae.plots.style import DARK
 __all__ = ["evidence_figure", "has_k", "image_grid", "png", "svg", "svg_and_png"]
 
 
-def png(draw: Callable[[Any], Any], *, dark: bool = False) -> bytes:
+def png(draw: Callable[[Any], Any]) -> bytes:
     """What a function draws on the figure that it is given.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    (content,) = _drawn(draw, "png", dark=dark)
+    (content,) = _drawn(draw, "png")
     return content
 
 
@@ -40,11 +40,11 @@ def svg_and_png(draw: Callable[[Any], Any]) -> tuple[bytes, bytes]:
     return _light_and_dark(drawing.decode()).encode(), content
 
 
-def _drawn(draw: Callable[[Any], Any], *kinds: str, dark: bool = False) -> list[bytes]:
+def _drawn(draw: Callable[[Any], Any], *kinds: str) -> list[bytes]:
     from matplotlib.figure import Figure
 
     found = []
-    with plots.style(dark=dark):
+    with plots.style():
         # A figure of its own, not pyplot's: no backend is chosen and no state is left behind.
         figure = Figure(layout="constrained")
         draw(figure)

@@ -18,7 +18,7 @@ from pyrovae.runs.trust import names_code
 from pyrovae.runs.verdict import diagnosis, result
 from pyrovae.training.history import History
 
-__all__ = ["made_by", "number", "report", "write_page"]
+__all__ = ["made_by", "report", "write_page"]
 
 
 def report(
@@ -81,11 +81,6 @@ def made_by(where: object) -> str:
     """The versions that made a page, and where."""
     known = versions()
     return f"pyrovae {known['pyrovae']}, torch {known['torch']}, Python {known['python']}, {where}"
-
-
-def number(value: float) -> str:
-    """A number as pages show it."""
-    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def write_page(path: Path, template: str = "page.html.jinja", **content: Any) -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from pyrovae.declare import number, with_minus
 from pyrovae.evidence import Evidence
 from pyrovae.evidence.summary import better_method, ends, tail
 from pyrovae.weights import BAD_K
 
-__all__ = ["diagnosis", "number", "result"]
+__all__ = ["diagnosis", "result"]
 
 
 def result(evidence: Evidence, name: str, baseline: np.ndarray | None) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def result(evidence: Evidence, name: str, baseline: np.ndarray | None) -> dict[s
     )
     facts.append(("Test-set error", f"± {_short(evidence.test_set_error())}"))
     if not _exact(evidence) and math.isfinite(evidence.mean()):
-        facts.append(("95 % Monte Carlo interval", _minus(ends(*evidence.interval()))))
+        facts.append(("95 % Monte Carlo interval", with_minus(ends(*evidence.interval()))))
     if baseline is not None:
         facts.append(("Without latent variables", number(float(baseline.mean()))))
     if int(evidence.dataset.attrs["num_dims"]):
@@ -100,7 +101,7 @@ def _goodness(evidence: Evidence, baseline: np.ndarray | None) -> str:
             f"the columns of a table to one scale, or take a smaller network.{perhaps}"
         )
     return (
-        f"No better than {other}: the difference is {_minus(f'{mean:.2f}')} nats per datum "
+        f"No better than {other}: the difference is {number(mean, 2)} nats per datum "
         f"{spread}. Train for longer, or warm beta up.{perhaps}"
     )
 
@@ -132,12 +133,3 @@ def _exact(evidence: Evidence) -> bool:
 
 def _short(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "unknown"
-
-
-def number(value: float) -> str:
-    """A number with three places."""
-    return _minus(f"{value:.3f}")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")

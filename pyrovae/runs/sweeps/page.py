@@ -7,8 +7,9 @@ from typing import Any
 
 from pyrovae import files, plots
 from pyrovae.compare.table import share
+from pyrovae.declare import number, with_minus
 from pyrovae.runs import figures
-from pyrovae.runs.page import made_by, number, write_page
+from pyrovae.runs.page import made_by, write_page
 from pyrovae.runs.pictures import Picture
 from pyrovae.runs.sweeps import table
 from pyrovae.runs.sweeps.result import Group, Sweep
@@ -109,7 +110,7 @@ def _model(model: table.Model, place: int) -> dict[str, Any]:
         ],
         "seeds": row["num_seeds"],
         "difference": number(row["difference"]) if place else "",
-        "interval": table.ends(row).replace("-", "\N{MINUS SIGN}") if place else "",
+        "interval": with_minus(table.ends(row)) if place else "",
         "flagged": share(row["flagged"]),
         "parameters": f"{model.parameters:,}",
         "seconds": f"{model.seconds:,.1f}",
