@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from pyrovae.evidence.intervals import quantile, reach
 from pyrovae.evidence.result import Evidence
+from pyrovae.weights import leave_one_out
 
 __all__ = ["SAME", "unknown_pair", "Pair", "monte_carlo", "of_weights", "within"]
 
@@ -113,11 +115,7 @@ def monte_carlo(one: Sequence[Evidence], two: Sequence[Evidence] = ()) -> tuple[
 
 def _leave_out(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """``(B, 8)``: each estimate without one batch of weights, but for a constant."""
-    batches = columns["batch_log_mean"]
-    top = batches.max(1, keepdims=True)
-    weights = np.exp(batches - top)
-    with np.errstate(divide="ignore"):
-        return np.log(weights.sum(1, keepdims=True) - weights)
+    return leave_one_out(torch.from_numpy(columns["batch_log_mean"].T)).T.numpy()
 
 
 def _probability(mean: float, error: float, degrees: float) -> float:
