@@ -167,10 +167,8 @@ def _nats(album: _Album, vae: Any, splits: Splits, evidence: Evidence) -> None:
     data = vae.read(given[0] if len(given) == 1 else tuple(given))
     settings: Any = {"num_particles": _PARTICLES, "seed": album.run.config.seed}
     model, guide = vae.programs
-    nats = where_the_nats_go(model, guide, data, **settings)
     level = evidence.log_marginal.values[: len(given[0])]
-    nats.dataset["log_marginal"] = ("datum", level)
-    nats.dataset["inference_gap"] = ("datum", level - nats.elbo.values)
+    nats = where_the_nats_go(model, guide, data, **settings).beside(level)
     album.draw(
         "nats",
         f"Where the nats go, over {len(level):,} test data. The right end is the reconstruction. "

@@ -80,18 +80,22 @@ class Sandwich:
         """The gap of each datum: :func:`pyrovae.plots.sandwich`."""
         return plots.sandwich(self, axes)
 
-    def _repr_html_(self) -> str:
-        title, mean, gap = f"{self!r}".splitlines()
-        return html_table(title, [("log p(x)", mean.strip()), ("gap", gap.strip()[4:])])
+    def _rows(self) -> tuple[str, list[tuple[str, str]]]:
+        """Title, and names with what is found."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.below.settings.items())
+        bounds = f"{self.below.mean():.6g} <= log p(x) <= {self.above.mean():.6g}"
+        gap = f"{float(self.gap.mean()):.3g} ± {self.gap_error():.2g}"
+        return f"Sandwich of {len(self)} simulated data by {self.below.method}({settings})", [
+            ("bounds", f"{bounds} nats per datum, on average"),
+            ("gap", f"{gap}, largest {float(self.gap.max()):.3g}"),
+        ]
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self.below.settings.items())
-        return (
-            f"Sandwich of {len(self)} simulated data by {self.below.method}({settings})\n"
-            f"  {self.below.mean():.6g} <= log p(x) <= {self.above.mean():.6g} nats per datum, on "
-            f"average\n  gap {float(self.gap.mean()):.3g} ± {self.gap_error():.2g}, largest "
-            f"{float(self.gap.max()):.3g}"
-        )
+        title, ((_, bounds), (name, gap)) = self._rows()
+        return f"{title}\n  {bounds}\n  {name} {gap}"
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._rows())
 
 
 def bdmc(

@@ -53,25 +53,27 @@ class Calibration(WithDataset):
         """
         return min(1.0, float(self.p_value.min()) * self.p_value.size)
 
-    def __repr__(self) -> str:
+    def _rows(self) -> tuple[str, list[tuple[str, str]]]:
+        """Title, and names with what is found."""
         ranks, p_value = self.dataset["rank"], self.p_value
-        lines = [
-            f"Calibration on {ranks.sizes['datum']} simulated data, {self.num_draws} draws of the "
-            "guide each",
-            f"  ranks not uniform   {int((p_value < LEVEL / p_value.size).sum())} of "
-            f"{p_value.size} latent elements",
-            f"  smallest P          {self.smallest_p:.2g}, for that many tests",
+        uneven = int((p_value < LEVEL / p_value.size).sum())
+        rows = [
+            ("ranks not uniform", f"{uneven} of {p_value.size} latent elements"),
+            ("smallest P", f"{self.smallest_p:.2g}, for that many tests"),
         ]
         for name, values, ideal, fault in (
             ("mean rank", self.mean_rank, 0.5, "the guide's values are too low"),
             ("spread of ranks", self.spread, 1.0, "the guide is too narrow"),
         ):
             furthest = float(values[int(np.abs(values.values - ideal).argmax())])
-            lines.append(
-                f"  {name:<19} {float(values.mean()):.3f}, furthest {furthest:.3f} "
-                f"({ideal:g} for the posterior; more if {fault})"
-            )
-        return "\n".join(lines)
+            text = f"{float(values.mean()):.3f}, furthest {furthest:.3f} "
+            rows.append((name, f"{text}({ideal:g} for the posterior; more if {fault})"))
+        title = f"Calibration on {ranks.sizes['datum']} simulated data"
+        return f"{title}, {self.num_draws} draws of the guide each", rows
+
+    def __repr__(self) -> str:
+        title, rows = self._rows()
+        return "\n".join([title, *(f"  {name:<19} {found}" for name, found in rows)])
 
     def histogram(self) -> tuple[np.ndarray, np.ndarray]:
         """``(bins, D)`` counts of the ranks, and ``(bins,)`` the share of each bin if the ranks are
@@ -84,8 +86,7 @@ class Calibration(WithDataset):
         return plots.ranks(self, axes)
 
     def _repr_html_(self) -> str:
-        title, *lines = f"{self!r}".splitlines()
-        return html_table(title, [(line[2:22].strip(), line[22:]) for line in lines])
+        return html_table(*self._rows())
 
 
 def calibration(

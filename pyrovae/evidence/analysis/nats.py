@@ -71,6 +71,13 @@ class Nats(WithDataset):
         """``(D,)``: whether the activity of each latent element is above 0.01."""
         return self.dataset["activity"].values > ACTIVE
 
+    def beside(self, log_marginal: np.ndarray) -> "Nats":
+        """These parts, and the inference gap to log p(x) of the same data, ``(B,)``, which was
+        estimated before.
+        """
+        gaps = _gaps(self.elbo.values, {"log_marginal": np.asarray(log_marginal)})
+        return Nats(self.dataset.assign({name: ("datum", gap) for name, gap in gaps.items()}))
+
     def plot(self, axes: Any = None) -> Any:
         """The parts as one bar: :func:`pyrovae.plots.nats`."""
         return plots.nats(self, axes)
@@ -78,16 +85,20 @@ class Nats(WithDataset):
     def _lines(self) -> tuple[str, list[tuple[str, str]], str]:
         """Title, names with their numbers, and the last line."""
         names = [str(name) for name in self.dataset if "datum" in self.dataset[name].dims]
-        rows = [(name, f"{self.mean(name):.4f} ± {self.error(name):.2g}") for name in names]
+        means = [f"{self.mean(name):.4f}" for name in names]
+        long = max(10, *map(len, means))
+        rows = [
+            (name, f"{mean:>{long}} ± {self.error(name):.2g}")
+            for name, mean in zip(names, means, strict=True)
+        ]
         units = self.dataset.sizes["unit"]
         title = f"Where the nats go, means over {self.dataset.sizes['datum']} data"
         return title, rows, f"{self.active_units} of {units} latent elements active"
 
     def __repr__(self) -> str:
         title, rows, last = self._lines()
-        width, long = (max(len(row[i].partition(" ")[0]) for row in rows) for i in (0, 1))
-        lines = [f"  {n:<{width}}  {v.rjust(len(v) + long - v.index(' '))}" for n, v in rows]
-        return "\n".join([title, *lines, f"  {last}"])
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([title, *(f"  {n:<{width}}  {value}" for n, value in rows), f"  {last}"])
 
     def _repr_html_(self) -> str:
         title, rows, last = self._lines()
