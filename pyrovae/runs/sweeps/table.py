@@ -3,6 +3,7 @@
 import csv
 import math
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,11 @@ def text(sweep: Sweep) -> str:
 
 
 def html(sweep: Sweep) -> str:
-    """The tables of the groups, and that of the runs, as a notebook shows them."""
-    tables = [
-        html_table(
-            " ".join([f"{heading(sweep, group, number)}.", *remarks(group)]), *_cells(group, number)
-        )
-        for number, group in enumerate(sweep.groups, 1)
-    ]
+    """The comparisons of the groups, and the table of the runs, as a notebook shows them."""
+    tables = []
+    for number, group in enumerate(sweep.groups, 1):
+        tables += [f"<p>{escape(heading(sweep, group, number))}</p>"]
+        tables += [group.comparison._repr_html_()]
     rows = [
         (row.model, row.seed, what_became(row))
         if row.evidence is None
@@ -104,18 +103,6 @@ def html(sweep: Sweep) -> str:
         for row in sweep.rows
     ]
     return "".join([*tables, html_table(summary(sweep), rows, ("model", "seed", "log p(x)"))])
-
-
-def _cells(group: Group, number: int) -> tuple[list[list[str]], list[str]]:
-    """A row for each model, and the heads of the columns."""
-    head = ["model", "rank", "log p(x)", "± seeds", "seeds", "difference", "interval"]
-    rows = []
-    for i, model in enumerate(models_of(group, number)):
-        row = model.numbers
-        beside = [f"{row['difference']:.3f}", ends(row)] if i else ["", ""]
-        shown = [model.name, model.rank, f"{row['mean']:.3f}", known(row["seeds_error"])]
-        rows.append([*shown, str(row["num_seeds"]), *beside])
-    return rows, head
 
 
 def heading(sweep: Sweep, group: Group, number: int) -> str:
