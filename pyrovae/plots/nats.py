@@ -9,6 +9,8 @@ from pyrovae.plots.style import GREY, ink, one, palette, styled
 
 __all__ = ["nats", "rate_distortion", "units"]
 
+_MOST_POINTS = 8
+
 _NAMES = {
     "mutual_information": "KL: information on which datum it is",
     "marginal_kl": "KL: all codes together, against the prior",
@@ -122,12 +124,14 @@ def units(found: Any, axes: Any = None) -> Any:
 
 @styled
 def rate_distortion(dataset: Any, axes: Any = None) -> Any:
-    """Rate and distortion of models that were trained at several beta.
+    """Rate and distortion against each other, at several beta.
 
-    A dotted line holds the points of equal ELBO, -rate - distortion.
+    A dotted line holds the points of equal ELBO, -rate - distortion. Of more than eight points,
+    some have a mark.
 
     Args:
-        dataset: What :func:`pyrovae.evidence.rate_distortion` gives.
+        dataset: What :func:`pyrovae.evidence.rate_distortion` or
+            :func:`pyrovae.evidence.annealed_rate_distortion` gives.
         axes: Axes, or a figure; by default a new figure of pyplot.
 
     Raises:
@@ -141,15 +145,25 @@ def rate_distortion(dataset: Any, axes: Any = None) -> Any:
     """
     rate, distortion = dataset["rate"].values, dataset["distortion"].values
     axes = one(axes, 3.6)
-    axes.plot(rate, distortion, "o-", color=palette(1)[0])
+    shown = _spread_out(rate, distortion)
+    axes.plot(rate, distortion, "o-", color=palette(1)[0], markevery=shown.tolist())
     axes.margins(0.12)
     limits = axes.get_xlim(), axes.get_ylim()
-    for i, (x, y) in enumerate(zip(rate, distortion, strict=True)):
-        label = "equal ELBO" if i == 0 else None
+    for i in shown:
+        x, y, label = rate[i], distortion[i], "equal ELBO" if i == 0 else None
         axes.axline((x, y), slope=-1, color=GREY, lw=0.8, ls=":", label=label)
-        text = f"β = {float(dataset['beta'][i]):g}"
+        text = f"β = {float(dataset['beta'][i]):.3g}"
         axes.annotate(text, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9)
     axes.set(xlim=limits[0], ylim=limits[1])
     axes.set(xlabel="rate: KL, nats per datum", ylabel="distortion, nats per datum")
     axes.legend()
     return axes
+
+
+def _spread_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Numbers of at most eight points of a curve, about equally far from each other along it."""
+    if len(x) <= _MOST_POINTS:
+        return np.arange(len(x))
+    # From the first point, not step by step, which noise would make longer.
+    place = sum(np.abs(each - each[0]) / max(float(np.ptp(each)), 1e-12) for each in (x, y))
+    return np.unique(np.abs(np.asarray(place)[:, None] - np.linspace(0, 2, _MOST_POINTS)).argmin(0))

@@ -167,6 +167,13 @@ def test_rate_distortion_and_time():
     columns = {"rate": ("beta", [9.0, 5.0]), "distortion": ("beta", [20.0, 26.0])}
     axes = plots.rate_distortion(xarray.Dataset(columns, coords={"beta": [0.5, 2.0]}))
     np.testing.assert_array_equal(axes.get_lines()[0].get_xydata(), [[9, 20], [5, 26]])
+    beta = np.linspace(0, 1, 101)
+    columns = {"rate": ("beta", beta), "distortion": ("beta", 9 - beta)}
+    axes = plots.rate_distortion(xarray.Dataset(columns, coords={"beta": beta}))
+    assert len(axes.get_lines()[0].get_xdata()) == 101
+    labels = [text.get_text() for text in axes.texts]
+    assert len(labels) == 8
+    assert (labels[0], labels[-1]) == ("β = 0", "β = 1")
     axes = plots.training_time({"small": ([1.0, 1.2], [-30.0, -31.0]), "large": ([9.0], [-25.0])})
     small, large = axes.get_lines()
     np.testing.assert_array_equal(small.get_xydata(), [[1, -30], [1.2, -31]])
