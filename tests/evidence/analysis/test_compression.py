@@ -39,8 +39,8 @@ def test_the_curve_of_a_linear_decoder(largest_beta):
     assert len(curve["beta"]) == 61
     assert curve["beta"][-1] == largest_beta
     expected = np.array([exact(oracle, x, float(beta)) for beta in curve["beta"]])
-    # 20 data of 500 chains, some hundred of them independent: errors of 2 % of a spread that is
-    # half of the distortion.
+    # With three seeds each the largest errors along the path were 0.04 to 0.11 nats of rate, which
+    # is overestimated, and 1.2 to 2.2 % of the distortion. Twice that is allowed.
     np.testing.assert_allclose(curve["rate"][10:], expected[10:, 0], atol=0.2)
     np.testing.assert_allclose(curve["distortion"][10:], expected[10:, 1], rtol=0.04)
     assert curve["rate"][0] == 0
