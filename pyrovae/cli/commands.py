@@ -10,9 +10,9 @@ from pyrovae import evidence, files, runs
 from pyrovae.estimators import Estimator
 from pyrovae.evidence.methods.base import Method
 from pyrovae.evidence.parts import remove_parts
-from pyrovae.plots.images import is_image, span
 from pyrovae.runs import Run, figures
 from pyrovae.runs.conditions import arguments, drawing, is_conditional
+from pyrovae.runs.draws import kinds_of, save_draws
 from pyrovae.runs.evidence_files import check_alike, common_evidence
 from pyrovae.runs.new_files import check_new, reserved
 from pyrovae.runs.terminal import attempt, headline, say, seeded, show
@@ -234,15 +234,12 @@ def sample(
     """
     opened = Run.open(run, trust=trust)
     vae: Any = opened.load_vae("cpu")
-    image = is_image(vae.data_shape)
-    table = getattr(vae.likelihood, "library", None) is not None
-    suffixes = (".csv",) if table else (".png", ".npy")
-    default = run / f"samples{suffixes[0 if image or table else 1]}"
-    with reserved(out, default, *suffixes) as file:
-        if file.suffix == ".png" and not image:
-            raise ValueError(
-                f"Data of shape {vae.data_shape} make no picture. Give --out FILE.npy."
-            )
+    kinds = kinds_of(vae)
+    if out is not None and out.suffix == ".png" and ".png" not in kinds:
+        raise ValueError(
+            f"Data of shape {vae.data_shape} make no picture. Give --out FILE{kinds[0]}."
+        )
+    with reserved(out, run / f"samples{kinds[0]}", *kinds) as file:
         shown = drawing(
             vae,
             num,
@@ -253,22 +250,7 @@ def sample(
             covariates=covariates,
             cluster=cluster,
         )
-        images = seeded(seed, shown.draw)
-        if table:
-            import narwhals
-
-            frame = narwhals.from_native(images, eager_only=True)
-            with files.written_whole(file) as part:
-                frame.write_csv(part)
-        elif file.suffix == ".npy":
-            import numpy
-
-            with files.written_whole(file) as part:
-                numpy.save(part, images.numpy())
-        else:
-            low, high = span(images)
-            grid = {"columns": shown.columns, "low": low, "high": high}
-            files.write(file, figures.image_grid(images, **grid))
+        save_draws(seeded(seed, shown.draw), file, columns=shown.columns)
     say("saved", str(file))
 
 
