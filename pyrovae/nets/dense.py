@@ -64,7 +64,7 @@ class GatedMLP(Recipe):
         hidden: Widths of the hidden layers, from input to output, one by one or as one sequence.
         more: Further widths.
         init: Initial weights: ``"he"`` (as in the paper), ``"default"`` (torch's own) or
-            ``"glorot"``.
+            ``"glorot"``, whose fan-out counts value and gate.
 
     Raises:
         ValueError: If a width is not a positive integer, or the initialisation is unknown.
@@ -87,7 +87,8 @@ class GatedMLP(Recipe):
 
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
         def layer(fan_in: int, fan_out: int) -> list[nn.Module]:
-            return [_Gated(fan_in, fan_out)]
+            # Ah + a and Bh + b by one product.
+            return [nn.Linear(fan_in, 2 * fan_out), nn.GLU()]
 
         return initialise(_dense(in_shape, out_shape, self.hidden, layer), self.init)
 
@@ -131,15 +132,6 @@ def _dense(
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += layer(fan_in, fan_out)
     return nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(out_shape)))
-
-
-class _Gated(nn.Module):
-    def __init__(self, fan_in: int, fan_out: int):
-        super().__init__()
-        self.value, self.gate = nn.Linear(fan_in, fan_out), nn.Linear(fan_in, fan_out)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.value(inputs) * torch.sigmoid(self.gate(inputs))
 
 
 class _Log1pInput(nn.Module):

@@ -81,7 +81,7 @@ class HandWritten(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         loc, scale = self.encode(x)
         K = self.case.particles
-        z = loc + scale * torch.randn(K, *loc.shape)
+        z = loc + scale * torch.randn(K, *loc.shape, device=x.device)
         logits = self.decoder(z.reshape(-1, self.case.latent)).reshape(K, len(x), -1)
         target = x.reshape(len(x), -1).expand_as(logits)
         log_x = -F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
@@ -103,7 +103,9 @@ def hand_written(
 ):
     model = HandWritten(case, vae)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
-    loss_of = torch.compile(model) if compiled else model
+    # On a GPU, this mode replays CUDA graphs.
+    mode = "reduce-overhead" if data.is_cuda else "default"
+    loss_of = torch.compile(model, mode=mode) if compiled else model
 
     def step() -> None:
         optimizer.zero_grad()

@@ -58,7 +58,7 @@ class Networks:
         for i, width in enumerate(self.widths):
             at = f"{name}{i}"
             if self.net == "gated":
-                x = dense(f"{at}.h", x, width) * jax.nn.sigmoid(dense(f"{at}.g", x, width))
+                x = jax.nn.glu(dense(at, x, 2 * width))
             else:
                 x = jax.nn.relu(dense(at, x, width))
         return x
