@@ -3,5 +3,6 @@
 from pyrovae.compilation.capture import Graph, Uncapturable, capture
 from pyrovae.compilation.compiled import Compiled, compile
 from pyrovae.compilation.inductor import pays_back
+from pyrovae.compilation.threads import one_thread
 
-__all__ = ["Compiled", "Graph", "Uncapturable", "capture", "compile", "pays_back"]
+__all__ = ["Compiled", "Graph", "Uncapturable", "capture", "compile", "one_thread", "pays_back"]

@@ -13,6 +13,7 @@ from pyrovae.compilation.capture import Graph, Uncapturable, capture, decomposed
 from pyrovae.compilation.frozen import Frozen
 from pyrovae.compilation.libraries import Library
 from pyrovae.compilation.nests import filled, leaves_of, rebuilder, taken_apart
+from pyrovae.compilation.threads import one_thread
 
 __all__ = ["MOST_GRAPHS", "Compiled", "compile"]
 
@@ -121,6 +122,11 @@ class Compiled:
         """The graphs captured so far."""
         return [entry.graph for entry in self._entries.values()]
 
+    @property
+    def small(self) -> bool:
+        """Whether there are graphs, and one thread does for all of them."""
+        return bool(self._entries) and all(entry.small for entry in self._entries.values())
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._guarded:
             self._check_settings()
@@ -153,21 +159,16 @@ class Compiled:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Check the settings now, and not at each call inside.
-
-        Graphs that do little work run on one thread inside. A second one would gain nothing, and
-        where other processes want the cores, each of its many short turns would be waited for.
+        """Check the settings now, and not at each call inside, which runs on one thread if
+        :attr:`small`.
         """
         self._check_settings()
-        self._guarded, before = True, torch.get_num_threads()
-        if self._entries and all(entry.small for entry in self._entries.values()):
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            self._guarded = False
-            if torch.get_num_threads() != before:
-                torch.set_num_threads(before)
+        with one_thread(self.small):
+            self._guarded = True
+            try:
+                yield
+            finally:
+                self._guarded = False
 
     def clear(self) -> None:
         """Forget all graphs. The next call captures anew."""

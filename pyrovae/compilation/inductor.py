@@ -34,7 +34,7 @@ BACKGROUND_SECONDS = 15.0  # the same while a training run keeps the cores busy
 SECONDS_PER_NODE = 5e-6  # dispatch of one ATen call from Python
 BYTES_PER_SECOND = 10e9  # of intermediate results that fused kernels never write
 FLOPS_PER_SECOND = 2e11  # of products, which a compiler leaves as they are
-ONE_THREAD = 2e-3
+ONE_THREAD = 3e-3
 """Estimated seconds of arithmetic on one thread up to which a graph runs on one."""
 
 

@@ -3,6 +3,7 @@ for.
 """
 
 import functools
+import gc
 import hashlib
 import logging
 import math
@@ -21,6 +22,8 @@ import torch
 from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
+from pyrovae.compilation.compiler_runs import quick_compiler_runs
+
 __all__ = ["build", "is_complete", "main", "without_cuda_warning"]
 
 _OPTIONS = {
@@ -34,9 +37,6 @@ _OPTIONS = {
 
 _NICE = 5
 """How far a process that builds stands back behind the one that goes on training."""
-
-_TRUSTING = {"cpp.vec_isa_ok": True}
-"""Take the processor's word for its instructions. Trying each set of them out takes seconds."""
 
 
 def build(path: Path, code: str, layouts: Sequence[Any], threads: int) -> None:
@@ -62,12 +62,12 @@ def build(path: Path, code: str, layouts: Sequence[Any], threads: int) -> None:
             work = Path(temporary) / "library"
             work.mkdir()
             try:
-                _compile(work, code, layouts, threads, _OPTIONS | _TRUSTING)
+                with quick_compiler_runs():
+                    _compile(work, code, layouts, threads)
             except Exception:
-                # The compiler may be older than the processor, or a process that was killed may
-                # have left half a file in the compiler's own cache.
+                # A process that was killed may have left half a file in the compiler's own cache.
                 with _fresh_cache(temporary):
-                    _compile(work, code, layouts, threads, _OPTIONS)
+                    _compile(work, code, layouts, threads)
             for operators in work.glob(
                 "*.wrapper.json"
             ):  # calls of operators without a C interface
@@ -93,6 +93,7 @@ def main() -> None:
     """Build what the standard input describes; the last line on stderr says what went wrong."""
     if hasattr(os, "nice"):
         os.nice(_NICE)
+    gc.disable()  # such a short process needs no collection
     try:
         build(*pickle.load(sys.stdin.buffer))
     except Exception as error:
@@ -100,9 +101,7 @@ def main() -> None:
         sys.exit(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
 
 
-def _compile(
-    work: Path, code: str, layouts: Sequence[Any], threads: int, options: dict[str, Any]
-) -> None:
+def _compile(work: Path, code: str, layouts: Sequence[Any], threads: int) -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     from pyrovae.compilation.products import register
@@ -113,7 +112,7 @@ def _compile(
         from torch._inductor import aot_compile, config
 
         known = config.get_config_copy()
-        options = {key: value for key, value in options.items() if key in known}
+        options = {key: value for key, value in _OPTIONS.items() if key in known}
         options |= {"cpp.threads": threads, "aot_inductor.output_path": str(work / "graph.so")}
         module = make_fx(_function(code), tracing_mode="fake")(*examples)
         found = aot_compile(module, tuple(examples), options=options)

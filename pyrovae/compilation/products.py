@@ -21,7 +21,8 @@ FEWEST_ROWS = 64
 
 
 def use_onednn(module: fx.GraphModule) -> int:
-    """Let oneDNN compute the large float32 products of a batch and a weight on CPU, in place.
+    """Let oneDNN compute the large float32 products of a batch and a weight on CPU, in place, and
+    the ReLU that follows one.
 
     A product counts where its left operand is stored row by row and has at least ``FEWEST_ROWS``
     rows; the gradient of a weight, whose left operand is a transpose, stays as it is.
@@ -37,19 +38,29 @@ def use_onednn(module: fx.GraphModule) -> int:
 
 def _rewrite(module: fx.GraphModule) -> int:
     changed = 0
-    for node in module.graph.nodes:
+    for node in list(module.graph.nodes):
         if node.op != "call_function" or node.kwargs:
             continue
         if node.target is aten.mm.default and _fits(*node.args):
             node.target = _operators().onednn_mm.default
         elif node.target is aten.addmm.default and _fits(*node.args[1:], bias=node.args[0]):
             node.target = _operators().onednn_addmm.default
+            _take_in_relu(node)
         else:
             continue
         changed += 1
     if changed:
         module.recompile()
     return changed
+
+
+def _take_in_relu(node: fx.Node) -> None:
+    """Let the product end with the ReLU that alone reads it: the same values, written once."""
+    users = list(node.users)
+    if len(users) == 1 and users[0].target is aten.relu.default:
+        node.target = _operators().onednn_addmm_relu.default
+        users[0].replace_all_uses_with(node)
+        node.graph.erase_node(users[0])
 
 
 def _fits(left: Any, right: Any, bias: Any = None) -> bool:
@@ -88,10 +99,13 @@ def _operators() -> Any:
     library = torch.library.Library("pyrovae", "FRAGMENT")
     library.define("onednn_mm(Tensor a, Tensor b) -> Tensor")
     library.define("onednn_addmm(Tensor bias, Tensor a, Tensor b) -> Tensor")
+    library.define("onednn_addmm_relu(Tensor bias, Tensor a, Tensor b) -> Tensor")
     library.impl("onednn_mm", lambda a, b: _multiply(None, a, b), "CPU")
     library.impl("onednn_addmm", _multiply, "CPU")
+    library.impl("onednn_addmm_relu", functools.partial(_multiply, then="relu"), "CPU")
     library.impl("onednn_mm", lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
-    library.impl("onednn_addmm", lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
+    for name in ("onednn_addmm", "onednn_addmm_relu"):
+        library.impl(name, lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
     _libraries.append(library)
     return torch.ops.pyrovae
 
@@ -101,8 +115,8 @@ def register() -> None:
     _operators()
 
 
-def _multiply(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+def _multiply(bias: Tensor | None, a: Tensor, b: Tensor, then: str = "none") -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, then, [], "")
 
 
 _libraries: list[Any] = []  # an operator exists as long as its library's object

@@ -125,7 +125,7 @@ class Batches:
     def gather(self, index: Tensor) -> tuple[Tensor, ...]:
         """The batch of these rows, transformed."""
         assert not isinstance(self.source, DataLoader)
-        return self._transformed(tuple(column[index] for column in self.source))
+        return self._transformed(_rows(self.source, index))
 
     def indices(self) -> Iterator[tuple[Tensor]]:
         """The rows of each batch, in place of the data."""
@@ -161,7 +161,7 @@ class Batches:
             )
         elif self._in_memory:
             for (index,) in self.indices():
-                yield tuple(column[index] for column in self.source)
+                yield _rows(self.source, index)
         else:
             yield from self._read_ahead()
 
@@ -189,6 +189,11 @@ class Batches:
             return batch
         changed = self.transform(*batch)
         return tuple(changed) if isinstance(changed, list | tuple) else (changed,)
+
+
+def _rows(columns: tuple[Any, ...], index: Tensor) -> tuple[Tensor, ...]:
+    """These rows of tensors; ``column[index]`` would take several times as long."""
+    return tuple(torch.index_select(column, 0, index) for column in columns)
 
 
 def as_batches(

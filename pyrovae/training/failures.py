@@ -1,6 +1,7 @@
 """The ends of training at a number that is not finite, with the last good weights in place."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +32,7 @@ def check(trainer: "Trainer") -> None:
     if not trainer.ours:
         values = values[:, :1]  # an ELBO of Pyro's own reports its loss alone
     bad = ~torch.isfinite(values).all(1)
-    if not bad.any() and all(torch.isfinite(p).all() for p in trainer.step.parameters):
+    if not bad.any() and _are_finite(trainer.step.parameters):
         trainer.good = trainer.weights.copy()
         tally.checked = len(tally.reports)
         trainer.recent.clear()
@@ -54,6 +55,13 @@ def check(trainer: "Trainer") -> None:
     batch = trainer.train.gather(*rows)
     why = f"{why}, which holds the data {some}{more}. {fault(trainer.programs, batch)}"
     raise stopped(trainer, trainer.count - back + 1, term, why, batch)
+
+
+def _are_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all elements are. ``isfinite`` of each would take ten times as long."""
+    real = (torch.view_as_real(t) if t.is_complex() else t for t in tensors if t.numel())
+    ends = [end for t in real for end in torch.aminmax(t.detach())]
+    return all(map(math.isfinite, torch.stack(ends).tolist()))
 
 
 def stopped(

@@ -113,9 +113,11 @@ def fit(
             others.
         progress: Show a progress bar; default only on a terminal.
         log: A file to append a JSON line to after each epoch.
-        checkpoint: A file to save the whole training state to after each epoch, and when SIGINT or
+        checkpoint: A file to save the whole training state to after epochs, and when SIGINT or
             SIGTERM asks to stop; the first one is followed after the step at hand, a second one at
-            once.
+            once. An epoch that ends too soon after the last save is not followed by one, so that
+            saving takes about a hundredth of the time at most; the first and the last epoch always
+            are.
         checkpoint_every: Save it within an epoch too, after so many steps or so much time.
         resume: Go on from ``checkpoint`` if it exists, within the epoch where it was saved so.
             Weights and history equal those of an uninterrupted run, bit for bit, with the same

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.compilation import compile as compiled
+from pyrovae.compilation import one_thread
 from pyrovae.data.batches import Batches
 from pyrovae.estimators import Estimator
 from pyrovae.objective import Report, objective
@@ -104,23 +105,30 @@ class Trainer:
             for epoch in range(len(self.history), epochs):
                 if self.history.stopped_early:
                     break
-                self._epoch(epoch)
-                row = {**self._row(epoch), "valid_bound": self._validate(epoch)}
-                row = {name: row[name] for name in COLUMNS}
-                self.history.rows.append(row)
-                self.tally = None
-                self._judge(row, patience)
+                with one_thread(self.step.compiled.small):
+                    row = self._pass(epoch)
+                    self._judge(row, patience)
                 self.history.stopped_early |= bool(outputs.callback and outputs.callback(row))
-                self._save()
                 outputs.append(row)
                 self.bar.row(row, self.valid is not None)
                 if self.stop.received is not None:
                     self._stop()
+                if outputs.affordable() or self.history.stopped_early or epoch + 1 == epochs:
+                    self._save()
         if self.valid is not None:
             self.weights.restore(self.best)
         else:
             self.history.best_epoch = len(self.history) or None
         return self.history
+
+    def _pass(self, epoch: int) -> dict[str, float]:
+        """One epoch and its validation, as a row of the history."""
+        self._epoch(epoch)
+        row = {**self._row(epoch), "valid_bound": self._validate(epoch)}
+        row = {name: row[name] for name in COLUMNS}
+        self.history.rows.append(row)
+        self.tally = None
+        return row
 
     def _epoch(self, epoch: int) -> None:
         """Take the steps of an epoch, or those that are left of it."""
@@ -129,8 +137,8 @@ class Trainer:
         batches = self._batches()
         tally = self.tally
         assert tally is not None
-        start, before = time.perf_counter(), -1
-        while before < tally.taken:
+        start, ended = time.perf_counter(), False
+        while not ended:
             before = tally.taken
             since = before % CHECK_EVERY  # not zero where a run goes on that was interrupted here
             with self.step.guarded(flush=since == 0):
@@ -147,10 +155,11 @@ class Trainer:
                         tally.seconds += time.perf_counter() - start
                         start = time.perf_counter()
                         failures.check(self)
-                        self._save()
                         if self.stop.received is not None:
                             self._stop()
+                        self._save()
             failures.check(self)
+            ended = tally.taken - before < CHECK_EVERY - since
         if self.processes is not None:
             self.processes.settle(self.modules, self.step.parameters)
         tally.seconds += time.perf_counter() - start
@@ -242,9 +251,8 @@ class Trainer:
                     raise failures.of_validation(self, bound, epoch, count, count + len(batch[0]))
                 total += bound
                 count += len(batch[0])
-        if self.stop.received is not None:  # with the random state of training again
-            self._save()
-            self._stop()
+        if self.stop.received is not None:
+            self._stop()  # with the random state of training again
         return total / count
 
     def _judge(self, row: dict[str, float], patience: int | None) -> None:
@@ -262,12 +270,14 @@ class Trainer:
         """Write the checkpoint, if there is to be one, by the first of the processes."""
         if self.outputs.checkpoint is None:
             return
+        start = time.monotonic()
         if self.processes is None or self.processes.first:
             state.save(self, self.outputs.checkpoint)
-        self.outputs.saved()  # the others count steps and time, too
+        self.outputs.saved(time.monotonic() - start)  # the others count steps and time, too
 
     def _stop(self) -> NoReturn:
-        """End training after a signal; everything is saved."""
+        """Save everything, and end training after a signal."""
+        self._save()
         self.stop.answer(
             f"training was stopped at step {self.count} and saved; resume=True goes on from "
             f"{self.outputs.checkpoint}"

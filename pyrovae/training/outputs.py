@@ -14,6 +14,9 @@ from pyrovae.declare import is_count
 
 __all__ = ["Outputs"]
 
+_SHARE = 0.01
+"""The part of the time that checkpoints after epochs may take."""
+
 
 class Outputs:
     """Progress bar, file of JSON lines, checkpoint, and a function to call after each epoch.
@@ -57,11 +60,17 @@ class Outputs:
                 "checkpoint_every must be a positive number of steps or a positive timedelta, "
                 f"found {checkpoint_every!r}."
             )
-        self.saved()
+        self.saved(0.0)
 
-    def saved(self) -> None:
-        """Begin to count steps and time anew."""
-        self._steps, self._since = 0, time.monotonic()
+    def saved(self, seconds: float) -> None:
+        """Begin to count steps and time anew, after a checkpoint that took so long to write."""
+        self._steps, self._since, self._seconds = 0, time.monotonic(), seconds
+
+    def affordable(self) -> bool:
+        """Whether the checkpoint is to be written after this epoch: not so soon after the last one
+        that writing takes a notable part of the time.
+        """
+        return _SHARE * (time.monotonic() - self._since) >= self._seconds
 
     def due(self) -> bool:
         """Whether the checkpoint is to be written after this step of an epoch."""

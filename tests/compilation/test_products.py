@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from pyrovae.compilation import capture
 from pyrovae.compilation.products import FEWEST_ROWS, _available, _rewrite
@@ -43,3 +44,22 @@ def test_only_large_float32_products_of_a_batch_are_changed():
     assert (
         changed(torch.ones(200, FEWEST_ROWS).t(), torch.ones(200, 30)) == 0
     )  # a weight's gradient
+
+
+def test_a_relu_that_alone_reads_a_product_is_part_of_it():
+    if not _available():
+        pytest.skip("this torch has no oneDNN")
+    x, weight, bias = torch.randn(FEWEST_ROWS, 30), torch.randn(20, 30), torch.randn(20)
+
+    def layers(x, weight, bias):
+        alone = F.linear(x, weight, bias).relu()
+        twice = F.linear(x + 1, weight, bias)
+        return alone, twice.relu(), twice
+
+    graph = capture(layers, (x, weight, bias))
+    expected = graph(x, weight, bias)
+    assert _rewrite(graph.module) == 2
+    graph.module.graph.lint()
+    left = [node for node in graph.module.graph.nodes if node.target is torch.ops.aten.relu.default]
+    assert len(left) == 1
+    torch.testing.assert_close(graph(x, weight, bias), expected)

@@ -20,7 +20,8 @@ from pyrovae import VAE, estimators, likelihoods, nets, schedules
 from pyrovae.data import resample
 from pyrovae.schedules import Schedule
 from pyrovae.signals import Terminated
-from pyrovae.training import checkpoint, fit
+from pyrovae.testing import LinearGaussian
+from pyrovae.training import checkpoint, fit, outputs
 
 X = torch.rand(67, 6, generator=torch.Generator().manual_seed(2))  # a last batch of seven
 STEPS = 7  # of an epoch
@@ -299,6 +300,7 @@ def test_how_often_a_checkpoint_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(
         checkpoint, "save", lambda state, path: (written.append(state["count"]), save(state, path))
     )
+    monkeypatch.setattr(outputs.Outputs, "affordable", lambda self: True)
     run("eager", tmp_path / "a.pt", checkpoint_every=3)
     assert written == [3, 6, 7, 10, 13, 14, 17, 20, 21]
     written.clear()
@@ -310,6 +312,44 @@ def test_how_often_a_checkpoint_is_written(tmp_path, monkeypatch):
     for wrong in (0, -3, True, 1.5, timedelta(0), "10 minutes"):
         with pytest.raises(ValueError, match="checkpoint_every must be"):
             run("eager", tmp_path / "d.pt", checkpoint_every=wrong)
+
+
+def test_epochs_that_are_short_beside_a_checkpoint_are_not_each_followed_by_one(
+    tmp_path, monkeypatch
+):
+    now = 0.0
+    monkeypatch.setattr(outputs.time, "monotonic", lambda: now)
+    kept = outputs.Outputs(checkpoint=tmp_path / "a.pt")
+    assert kept.affordable()  # nothing has been saved
+    kept.saved(0.2)
+    assert not kept.affordable()
+    now = 19.9  # 0.2 s are more than a hundredth of it
+    assert not kept.affordable()
+    now = 20.1
+    assert kept.affordable()
+
+
+@pytest.mark.parametrize("last", [5, None])
+def test_the_first_and_the_last_epoch_are_always_saved(tmp_path, monkeypatch, last):
+    written = []
+    save = checkpoint.save
+    monkeypatch.setattr(
+        checkpoint, "save", lambda state, path: (written.append(state["count"]), save(state, path))
+    )
+    monkeypatch.setattr(outputs, "_SHARE", 0.0)  # no time for others
+    oracle = LinearGaussian(shift=2.0)
+    history = fit(
+        oracle.model,
+        oracle.guide,
+        oracle.sample(20),
+        epochs=9,
+        batch_size=10,
+        capture=False,
+        checkpoint=tmp_path / "a.pt",
+        callback=lambda row: row["epoch"] == last,  # stops early
+    )
+    assert written == [2, 2 * (last or 9)]
+    assert len(checkpoint.load(tmp_path / "a.pt")[0]["rows"]) == len(history) == (last or 9)
 
 
 def test_denormal_numbers_are_looked_for_at_the_same_steps(tmp_path, monkeypatch):
