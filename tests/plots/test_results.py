@@ -158,8 +158,8 @@ def test_forest(table):
 def test_tables_of_comparisons(table):
     html = table._repr_html_()
     row = table.dataset.sel(model="two", reference="one")
-    assert f"<td>{float(row['difference']):.3f}</td>" in html
-    assert "<th>P(better)</th>" in html
+    assert f">{float(row['difference']):.3f}</td>" in html
+    assert ">P(better)</th>" in html
     assert html.count("<tr>") == 3
 
 
