@@ -9,6 +9,7 @@ import pyrovae as pv
 from pyrovae import likelihoods, nets
 from pyrovae.data import Splits
 from pyrovae.runs.baseline import without_latents
+from pyrovae.runs.noise import add_noise
 from pyrovae.runs.verdict import diagnosis, result
 
 
@@ -48,7 +49,7 @@ def test_without_latents_leaves_the_model_alone():
     part = likelihoods.Gaussian("optimal")
     vae = small(3, part)
     before = {name: value.clone() for name, value in vae.state_dict().items()}
-    assert without_latents(vae, splits_of(torch.randn(600, 3))) is not None
+    assert len(without_latents(vae, splits_of(torch.randn(600, 3)))) == 100
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
 
 
@@ -66,6 +67,19 @@ def test_without_latents_of_counts(likelihood):
     found = without_latents(small(2, likelihood), splits)
     exact = torch.distributions.Poisson(3.0).log_prob(splits.test).sum(1)
     assert found.mean() == pytest.approx(float(exact.mean()), abs=0.1)
+
+
+def test_where_there_is_no_comparison_the_verdict_says_why():
+    torch.manual_seed(0)
+    splits = splits_of(torch.randn(600, 1))
+    missing = small(1, likelihoods.Columns({"a": likelihoods.Gaussian()}, missing=True))
+    noisy = small(1, likelihoods.Gaussian())
+    add_noise(noisy)
+    for vae, word in ((missing, "missing cells"), (noisy, "noise of the grey levels")):
+        found = result(evidence_of(VALUES, 0.1), "digits", without_latents(vae, splits))
+        assert found["verdict"][0].startswith("How the same likelihood does without")
+        assert word in found["verdict"][0]
+        assert "Without latent variables" not in dict(found["facts"])
 
 
 def evidence_of(values, k=None, **attributes):
@@ -116,4 +130,4 @@ def test_the_diagnosis_says_what_to_do_next():
     assert "no diagnosis" in diagnosis(few, "runs/a", "")["text"][0]
     exact = evidence_of(VALUES, notes={"exact": True})
     assert "exact" in diagnosis(exact, "runs/a", "")["text"][0]
-    assert "exact" in result(exact, "digits", None)["verdict"][0]
+    assert "exact" in result(exact, "digits", VALUES - 3)["verdict"][1]
