@@ -1,4 +1,4 @@
-"""Measure the two tables of docs/choosing_an_estimator.md, and print them in Markdown.
+"""Measure the two tables of docs/choosing_an_estimator.md, and print them: about four minutes.
 
 python docs/estimators.py
 python docs/estimators.py --quick
@@ -74,7 +74,7 @@ def show_growing(found: EstimatorComparison) -> None:
         slope = slopes.sel(estimator=name)
         shown = [f"{float(slope.sel(group=group)):.2f}" for group in ("model", "guide")]
         snr = float(last.sel(estimator=name, group="guide"))
-        rows.append([name, *shown, f"{snr:.2g}"])
+        rows.append([name, *shown, f"{float(f'{snr:.2g}'):g}"])
     show(["", "slope, model", "slope, guide", f"SNR of the guide, K = {last_count}"], rows)
 
 
