@@ -6,6 +6,7 @@ import re
 import numpy as np
 import optuna
 import pytest
+from helpers.browser import PHONE, in_browser, width_on_a_phone
 from helpers.runs import assert_same_run, call
 from helpers.sweeps import TINY, VAMP
 from matplotlib import pyplot
@@ -103,6 +104,17 @@ def test_page_holds_its_figures_and_names_the_result(swept):
         "forest.png",
         "time.png",
     }
+
+
+@in_browser
+def test_the_page_is_not_wider_than_a_phone(swept, tmp_path):
+    page = tmp_path / "sweep.html"
+    text = (swept.folder / "sweep.html").read_text(encoding="utf-8")
+    # A method may be a word that is wider than a phone.
+    method = "ImportanceSampling(num_particles="
+    assert method in text
+    page.write_text(text.replace(method, method + "0" * 30), encoding="utf-8")
+    assert width_on_a_phone(page, tmp_path) == PHONE
 
 
 def test_a_notebook_shows_tables_and_a_figure(swept):
