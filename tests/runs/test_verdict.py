@@ -10,6 +10,7 @@ from pyrovae import likelihoods, nets
 from pyrovae.data import Splits
 from pyrovae.runs.baseline import without_latents
 from pyrovae.runs.noise import add_noise
+from pyrovae.runs.terminal import headline
 from pyrovae.runs.verdict import diagnosis, result
 
 
@@ -110,6 +111,17 @@ def test_the_verdict_is_that_of_the_paired_difference(shift, word):
     assert "1.44 bits" in found["meaning"]
     given = result(evidence_of(VALUES, 0.1, given="y"), "digits", baseline)
     assert "that knows nothing of y" in given["verdict"][0]
+
+
+def test_the_line_of_the_result_has_an_interval_also_where_an_end_is_unknown():
+    oracle = pv.testing.LinearGaussian(shift=5.0)  # a few weights decide
+    few = pv.log_marginal(oracle.model, oracle.guide, oracle.sample(20), num_particles=30)
+    low, high = few.interval()
+    assert np.isinf(high)
+    assert headline(few, "digits", "test").endswith(f"Monte Carlo interval above {low:.3f}")
+    low, high = evidence_of(VALUES, 0.1).interval()
+    line = headline(evidence_of(VALUES, 0.1), "digits", "test")
+    assert line.endswith(f"Monte Carlo interval {low:.3f} to {high:.3f}")
 
 
 def test_the_diagnosis_says_what_to_do_next():
