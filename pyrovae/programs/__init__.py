@@ -1,6 +1,7 @@
 """What this package knows of a Pyro program: its modules, its parameters, its mode."""
 
 from pyrovae.programs.checks import check_data
+from pyrovae.programs.devices import find_device
 from pyrovae.programs.modes import Met, evaluation_mode, meet, parameters_of, undisturbed
 from pyrovae.programs.modules import (
     Program,
@@ -24,6 +25,7 @@ __all__ = [
     "before_calls",
     "check_data",
     "evaluation_mode",
+    "find_device",
     "floating_parameter",
     "is_stale",
     "meet",
