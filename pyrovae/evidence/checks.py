@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from pyrovae.data.arguments import as_arguments
 from pyrovae.data.rows import Rows
 from pyrovae.evidence.streamed import streamed
-from pyrovae.programs import Program, find_device, floating_parameter
+from pyrovae.programs import Program, check_taken, find_device, floating_parameter
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
 
@@ -35,6 +35,8 @@ def check_arguments(
         args = streamed(data, (model, guide), dtype)
     else:
         args = as_arguments(data, dtype=dtype)
+    for program in (model, guide):
+        check_taken(program, *args)
     if device is None:
         device = like.device if like is not None else args[0].device
     device = find_device(device)
