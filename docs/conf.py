@@ -18,6 +18,8 @@ exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
 
 html_theme = "furo"
 html_title = f"pyrovae {version}"
+html_static_path = ["_static"]
+html_css_files = ["outputs.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

@@ -181,16 +181,23 @@ def _text(value: Any) -> str:
 def html_table(caption: str, rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
     """A table as a notebook shows it. Texts of several lines keep them.
 
+    Columns under a ``head`` stand to the right, but for the first, as numbers do. A table of names
+    and values, without a head, stands to the left.
+
     Example:
-        >>> html_table("VAE", [("latent_dim", 2)])
-        '<table><caption>VAE</caption><tr><td>latent_dim</td><td>2</td></tr></table>'
+        >>> html_table("VAE", [("latent_dim", 2)]).count("text-align: left")
+        3
     """
 
-    def cell(value: Any, tag: str = "td") -> str:
+    def line(cells: Sequence[Any], tag: str = "td") -> str:
+        sides = ["left", *["right" if head else "left"] * (len(cells) - 1)]
+        return f"<tr>{''.join(map(cell, cells, sides, [tag] * len(cells)))}</tr>"
+
+    def cell(value: Any, side: str, tag: str) -> str:
         text = html.escape(str(value))
         text = f'<pre style="margin: 0">{text}</pre>' if "\n" in text else text
-        return f"<{tag}>{text}</{tag}>"
+        return f'<{tag} style="text-align: {side}; padding: 0.15em 0.6em">{text}</{tag}>'
 
-    lines = [f"<tr>{''.join(cell(name, 'th') for name in head)}</tr>"] if head else []
-    lines += [f"<tr>{''.join(map(cell, row))}</tr>" for row in rows]
-    return f"<table><caption>{html.escape(caption)}</caption>{''.join(lines)}</table>"
+    title = f'<caption style="text-align: left">{html.escape(caption)}</caption>'
+    lines = [line(head, "th")] if head else []
+    return f"<table>{title}{''.join([*lines, *map(line, rows)])}</table>"

@@ -8,6 +8,8 @@ before a block changes that: ``<!-- no run: REASON -->`` leaves the block out, a
 import ast
 import inspect
 import re
+import runpy
+import sys
 import textwrap
 import warnings
 from importlib import import_module
@@ -138,6 +140,17 @@ def test_the_reference_lists_every_public_module():
     for module in filter(lambda module: hasattr(module, "__getattr__"), map(import_module, public)):
         for name in module.__all__:
             assert re.search(rf"^\.\. auto\w+:: {module.__name__}\.{name}$", pages, re.MULTILINE)
+
+
+def test_the_script_of_the_estimator_tables_runs(monkeypatch, capsys):
+    script = ROOT / "docs" / "estimators.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--quick"])
+    runpy.run_path(str(script), run_name="__main__")
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
+    page = (ROOT / "docs" / "choosing_an_estimator.md").read_text(encoding="utf-8")
+    names = {row[1].strip() for row in rows} - {"", "---"}
+    assert len(names) > 10
+    assert all(page.count(f"\n| {name} | ") for name in names)
 
 
 def test_every_test_that_the_page_on_reliability_names_is_there():

@@ -12,7 +12,7 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.data.arguments import num_arguments
 from pyrovae.particles.trial import remember, runs_separately
-from pyrovae.programs import modules_of
+from pyrovae.programs import check_taken, modules_of
 
 
 def program(net, factor, x, weight=1.0):
@@ -32,6 +32,23 @@ class Decorated(nn.Module):
 
 
 NET, OWNER = nn.Linear(3, 3), Decorated()
+
+
+def given(x, y=None, *, scale=1.0):
+    """Only its signature counts."""
+
+
+@pytest.mark.parametrize(
+    ("function", "num", "fits"),
+    [(given, 1, True), (given, 2, True), (given, 3, False), (given, 0, False),
+     (lambda *x, **more: None, 5, True), (torch.nn.Linear(2, 2), 2, False)],
+)  # fmt: skip
+def test_arrays_that_a_program_does_not_take_are_refused_by_its_arguments(function, num, fits):
+    if fits:
+        check_taken(function, *range(num))
+        return
+    with pytest.raises(TypeError, match=r"takes \((x, y, scale|input)\), .* (1|\d) arrays?\. Give"):
+        check_taken(function, *range(num))
 
 
 @pytest.mark.parametrize(

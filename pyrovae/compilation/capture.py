@@ -11,7 +11,7 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor, fx
-from torch._subclasses import FakeTensor
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.autograd.graph import increment_version
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -224,7 +224,7 @@ def _reason(error: Exception) -> str:
 
 def _lift(module: fx.GraphModule) -> list[Tensor]:
     """Turn tensors that the graph holds into its first placeholders, and hand them back."""
-    graph, held, targets = module.graph, {}, set()
+    graph, held, targets, fake = module.graph, {}, set(), FakeTensorMode()
     start = next(iter(graph.nodes))
     for node in list(graph.nodes):
         if node.op != "get_attr":
@@ -233,7 +233,8 @@ def _lift(module: fx.GraphModule) -> list[Tensor]:
         if id(tensor) not in held:
             with graph.inserting_before(start):
                 held[id(tensor)] = (graph.placeholder(f"closed_{len(held)}"), tensor)
-            held[id(tensor)][0].meta["val"] = node.meta.get("val")
+            # torch 2.6 notes no layout at what a graph holds.
+            held[id(tensor)][0].meta["val"] = fake.from_tensor(tensor.detach())
         node.replace_all_uses_with(held[id(tensor)][0])
         graph.erase_node(node)
         targets.add(node.target)

@@ -5,7 +5,7 @@ as the whole of a small graph, so what is common goes past it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils import _pytree as pytree
 
@@ -15,13 +15,25 @@ __all__ = ["filled", "leaves_of", "rebuilder", "taken_apart"]
 def taken_apart(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Any]:
     """The leaves of a call's arguments, and their hashable structure, for :func:`filled`."""
     if kwargs or any(isinstance(each, tuple | list | dict) for each in args):
-        return pytree.tree_flatten((tuple(args), dict(kwargs)))
+        leaves, structure = pytree.tree_flatten((tuple(args), dict(kwargs)))
+        return leaves, _Structure(structure)
     return args, len(args)
 
 
 def filled(structure: Any, leaves: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
     """The arguments of a call, of other leaves."""
-    return (leaves, {}) if isinstance(structure, int) else pytree.tree_unflatten(leaves, structure)
+    if isinstance(structure, int):
+        return leaves, {}
+    return pytree.tree_unflatten(leaves, structure.tree)
+
+
+class _Structure(NamedTuple):
+    """That of a nest. torch 2.6 cannot hash its own where there is a dictionary."""
+
+    tree: Any
+
+    def __hash__(self) -> int:
+        return hash(self.tree.num_leaves)
 
 
 def leaves_of(nest: Any) -> Iterator[Any]:

@@ -37,7 +37,8 @@ def from_frame(data: Any, what: str, *, missing: bool = False) -> np.ndarray | N
     if gaps and not missing:
         raise ValueError(
             f"{what} have missing cells: {_listed(f'{n} in {name!r}' for name, n in gaps.items())}."
-            " Fill them, drop their rows, or train with a mask: see the page on missing values."
+            " Fill them, drop their rows, take likelihoods.Columns (--likelihood Columns), or "
+            "train with a mask: see the page on missing values."
         )
     if isinstance(frame, nw.Series):
         return _numbers(frame) if not gaps else frame.cast(nw.Float64).to_numpy()
@@ -67,9 +68,10 @@ def _check_numeric(columns: Sequence[Any], what: str) -> None:
     if other:
         named = _listed(f"{str(c.name)!r} ({c.dtype})" for c in other)
         raise TypeError(
-            f"{what} have columns without numbers: {named}. Keep the numeric "
-            "columns only, or convert the others: categories to labels or one column each, dates "
-            "to numbers."
+            f"{what} have columns without numbers: {named}. Take likelihoods.Columns "
+            "(--likelihood Columns), which gives each column a likelihood of its own. Or keep the "
+            "numeric columns only, or convert the others: categories to labels or one column each, "
+            "dates to numbers."
         )
 
 

@@ -42,8 +42,8 @@ def read_torchvision(
     if name == "omniglot":
 
         def read(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
-            part = datasets.Omniglot(str(folder), background=train, download=download, loader=str)
-            return _draw((part[i] for i in range(len(part))), size or 28)
+            part = datasets.Omniglot(str(folder), background=train, download=download)
+            return _draw(Path(part.target_folder).rglob("*.png"), size or 28)
 
         kind = "omniglot-py"
     elif name in _FAMILY:
@@ -121,12 +121,11 @@ def _idx_files(folder: Path) -> list[Path]:
     return [*folder.glob("*-ubyte"), *folder.glob("*-ubyte.gz")]
 
 
-def _draw(paths: Iterable[tuple[Any, int]], size: int) -> tuple[Tensor, Tensor]:
+def _draw(paths: Iterable[Path], size: int) -> tuple[Tensor, Tensor]:
     """Omniglot's drawings, black ink on white, as uint8 ink, in the order of their names."""
     from PIL import Image
 
-    # torchvision lists folders in the order of the file system, which differs between machines.
-    files = sorted(Path(path) for path, _ in paths)
+    files = sorted(paths)  # a file system has an order of its own
     characters = {folder: i for i, folder in enumerate(sorted({file.parent for file in files}))}
     images = []
     for file in files:

@@ -152,7 +152,9 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
             log = theta.log() + _softplus(log_odds) - (x + theta).log()
             if ctx.needs_input_grad[1]:
                 close = y.abs() < _NEAR_LOG
-                plain = torch.where(y < 0.5, -log1p(-torch.where(y < 0.5, y, 0.0)), log) - y
+                # Far below zero the logarithm is lost beside y, and torch 2.6 has none of 1e38.
+                inner = torch.where(y < 0.5, y.clamp(min=-1e30), 0.0)
+                plain = torch.where(y < 0.5, -log1p(-inner), log) - y
                 by_theta = torch.where(close, _log_remainder(torch.where(close, -y, 0.0)), plain)
                 of_theta = (gradients[0] * by_theta).sum_to_size(theta.shape)
             if ctx.needs_input_grad[2]:

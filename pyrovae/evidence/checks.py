@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from pyrovae.data.arguments import as_arguments
 from pyrovae.data.rows import Rows
 from pyrovae.evidence.streamed import streamed
-from pyrovae.programs import Program, floating_parameter
+from pyrovae.programs import Program, check_taken, find_device, floating_parameter
 
 __all__ = ["CountObserved", "RefuseTraining", "check_arguments"]
 
@@ -35,9 +35,11 @@ def check_arguments(
         args = streamed(data, (model, guide), dtype)
     else:
         args = as_arguments(data, dtype=dtype)
+    for program in (model, guide):
+        check_taken(program, *args)
     if device is None:
         device = like.device if like is not None else args[0].device
-    device = torch.device(device)
+    device = find_device(device)
     if like is not None and like.device.type != device.type:
         raise ValueError(
             f"The programs' parameters are on {like.device}, the device asked for is {device}. "

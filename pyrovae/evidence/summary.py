@@ -66,11 +66,11 @@ def _estimate(evidence: "Evidence") -> list[str]:
     return lines
 
 
-def ends(low: float, high: float) -> str:
+def ends(low: float, high: float, form: str = ".6g") -> str:
     """An interval in words, of which an end may be unknown."""
     if math.isinf(high):
-        return f"above {low:.6g}" if math.isfinite(low) else "unknown"
-    return f"below {high:.6g}" if math.isinf(low) else f"{low:.6g} to {high:.6g}"
+        return f"above {low:{form}}" if math.isfinite(low) else "unknown"
+    return f"below {high:{form}}" if math.isinf(low) else f"{low:{form}} to {high:{form}}"
 
 
 def _diagnosis(evidence: "Evidence") -> list[str]:

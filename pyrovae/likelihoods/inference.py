@@ -1,5 +1,6 @@
 """A declaration of columns from the types of a frame."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -29,32 +30,55 @@ def declaration(frame: Any, missing: bool | None) -> dict[str, Any]:
     library, dtypes = frames.library_of(frame), frames.dtypes_of(frame)
     table = nw.from_native(frame, eager_only=True)
     frames.check_names(table.columns)
-    columns: dict[str, Likelihood] = {}
-    categories: dict[str, list[Any]] = {}
-    units: dict[str, tuple[float, float]] = {}
-    gaps = False
+    found: dict[str, Any] = {"columns": {}, "categories": {}, "units": {}}
+    gaps, troubles = False, list[Exception]()
     for name in table.columns:
         hidden = frames.missing(table[name])
         gaps |= any(hidden)
         values = [v for v, gap in zip(table[name].to_list(), hidden, strict=True) if not gap]
-        if not values:
-            raise ValueError(f"Column {name!r} has no values. Leave it out.")
-        kind = _kind(name, table[name].dtype, values, any(hidden))
-        if kind == "categories":
-            categories[name] = _categories(name, table[name].dtype, values)
-            two = len(categories[name]) == 2
-            columns[name] = Bernoulli() if two else Categorical(len(categories[name]))
-        elif kind == "truth":
-            columns[name] = Bernoulli()
-        elif kind == "counts":
-            columns[name] = NegativeBinomial()
-        else:
-            columns[name] = Gaussian("learned")
-            units[name] = _unit(name, np.asarray(values, dtype=np.float64))
-    found: dict[str, Any] = {"columns": columns}
-    optional = {"categories": categories, "units": units, "dtypes": dtypes, "library": library}
-    found |= {argument: value for argument, value in optional.items() if value}
+        try:
+            _infer(name, table[name].dtype, values, any(hidden), **found)
+        except (TypeError, ValueError) as error:
+            troubles.append(error)
+    if troubles:
+        raise type(troubles[0])(" ".join(map(str, troubles)) + _others([*found["columns"]]))
+    found |= {"dtypes": dtypes, "library": library}
+    found = {argument: value for argument, value in found.items() if value}
     return found | ({"missing": True} if (gaps if missing is None else missing) else {})
+
+
+def _others(names: list[str]) -> str:
+    """How to take these columns alone."""
+    if not names:
+        return ""
+    listed = json.dumps(names, ensure_ascii=False)
+    return f" To take the other columns alone: --data_columns '{listed}' on the command line."
+
+
+def _infer(
+    name: str,
+    dtype: Any,
+    values: list[Any],
+    gaps: bool,
+    columns: dict[str, Likelihood],
+    categories: dict[str, list[Any]],
+    units: dict[str, tuple[float, float]],
+) -> None:
+    """Add one column to the arguments of ``Columns``."""
+    if not values:
+        raise ValueError(f"Column {name!r} has no values. Leave it out.")
+    kind = _kind(name, dtype, values, gaps)
+    if kind == "categories":
+        names = _categories(name, dtype, values)
+        columns[name] = Bernoulli() if len(names) == 2 else Categorical(len(names))
+        categories[name] = names
+    elif kind == "truth":
+        columns[name] = Bernoulli()
+    elif kind == "counts":
+        columns[name] = NegativeBinomial()
+    else:
+        units[name] = _unit(name, np.asarray(values, dtype=np.float64))
+        columns[name] = Gaussian("learned")
 
 
 def _kind(name: str, dtype: Any, values: list[Any], gaps: bool) -> str:

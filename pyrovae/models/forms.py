@@ -12,7 +12,7 @@ from pyrovae.data import arrays, as_given
 from pyrovae.data.arguments import as_arguments, as_tensors, is_several
 from pyrovae.data.rows import Rows
 from pyrovae.likelihoods import Likelihood
-from pyrovae.programs import evaluation_mode
+from pyrovae.programs import check_taken, evaluation_mode
 
 __all__ = ["Forms", "as_tensor", "mean_of"]
 
@@ -162,6 +162,7 @@ class Forms:
             torch.manual_seed(0)
             for first in range(0, len(args[0]), batch_size):
                 rows = [arg[first : first + batch_size].to(self._like.device) for arg in args]
+                check_taken(self.encode, *rows)
                 q = self.encode(*rows)
                 mean = mean_of(q)
                 codes.append(q.sample((_DRAWS,)).mean(0) if mean is None else mean)

@@ -10,6 +10,7 @@ import torch
 from pyrovae.models.base import Model
 from pyrovae.models.declaration import as_object
 from pyrovae.models.shipping import CONFIG, WEIGHTS
+from pyrovae.programs import find_device
 
 __all__ = ["load"]
 
@@ -61,8 +62,7 @@ def load(
         vae.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit {config}: was one of them changed?") from error
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    return vae.to(device or default).eval()
+    return vae.to(find_device(device)).eval()
 
 
 def _declared(path: Path, trust: bool) -> Model:

@@ -1,5 +1,6 @@
 """Models out of Python: folders to load again, and exported programs."""
 
+import copy
 import json
 from collections.abc import Mapping
 from os import PathLike
@@ -102,20 +103,18 @@ class Shipping(Declared):
             raise ValueError(f"export writes .pt2 or .onnx, found {path.name!r}.")
         made = tuple(path.with_suffix(f".{name}{path.suffix}") for name in ("encoder", "decoder"))
         like, (inputs, latents) = self._like, self._exported()
-        was_training = self.training  # type: ignore[attr-defined]
-        try:
-            self.eval()  # type: ignore[attr-defined]
-            for file, function, shapes in zip(
-                made, (self._encoder_mean, self.decode), (inputs, latents), strict=True
-            ):
-                # Two data: a batch of one could be taken for a constant.
-                example = tuple(
-                    torch.full((2, *shape), 0.5, dtype=like.dtype, device=like.device)
-                    for shape in shapes.values()
-                )
-                _write(_Function(self, function), example, tuple(shapes), file)
-        finally:
-            self.train(was_training)  # type: ignore[attr-defined]
+        # Pyro hangs weak references on parameters, which torch 2.6 cannot write; a copy has none.
+        vae: Any = copy.deepcopy(self)
+        vae.eval()
+        for file, function, shapes in zip(
+            made, (vae._encoder_mean, vae.decode), (inputs, latents), strict=True
+        ):
+            # Two data: a batch of one could be taken for a constant.
+            example = tuple(
+                torch.full((2, *shape), 0.5, dtype=like.dtype, device=like.device)
+                for shape in shapes.values()
+            )
+            _write(_Function(vae, function), example, tuple(shapes), file)
         return made[0], made[1]
 
     def _exported(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

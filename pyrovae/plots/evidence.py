@@ -204,5 +204,5 @@ def ranks(found: Any, axes: Any = None) -> Any:
         axes.stairs(column, edges, alpha=alpha, color=palette(1)[0], lw=1.5, label=label)
     axes.set(xlabel="rank of the true value, as a share of the draws", ylabel="simulated data")
     axes.set(xlim=(0, 1), ylim=(0, None))
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return axes

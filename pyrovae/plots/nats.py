@@ -46,7 +46,7 @@ def nats(found: Any, axes: Any = None) -> Any:
         names = ["kl"]
     axes = one(axes, 2.3)
     end = right = found.mean("reconstruction")
-    axes.axvline(end, color=GREY, lw=1, label=f"reconstruction {number(end, 2)}")
+    axes.axvline(end, color=GREY, lw=1)
     hatches = ("", "////")
     for name, colour, hatch in zip(names, palette(2), hatches, strict=False):
         # A part estimated below zero has no width; the number says so.
@@ -55,21 +55,15 @@ def nats(found: Any, axes: Any = None) -> Any:
         label = f"{_NAMES[name]}, {found.mean(name):.2f}"
         axes.barh(0, right - left, left=left, height=0.6, label=label, **bar)
         right = left
-    marks = [("ELBO", found.mean("elbo"))]
     if "log_marginal" in found.dataset:
         gap = found.mean("inference_gap")
         label = f"log p(x) {number(found.mean('log_marginal'), 2)}: inference gap {gap:.2f}"
         axes.plot([found.mean("log_marginal")] * 2, [-0.42, 0.42], color=ink(), lw=2, label=label)
-    for name, value in [*marks, ("reconstruction", end)]:
-        side = "right" if name == "reconstruction" else "left"
-        axes.text(value, 0.45, f"{name} {number(value, 2)}", ha=side, va="bottom", fontsize=9)
-    handles = [
-        (handle, label)
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        if not label.startswith("reconstruction")
-    ]
-    axes.figure.legend(*zip(*handles, strict=True), loc="outside lower center")
-    axes.set(ylim=(-0.5, 0.85), yticks=[], xlabel="nats per datum")
+    terms = (number(found.mean(name), 2) for name in ("elbo", "reconstruction", "kl"))
+    axes.set_title("ELBO {} = reconstruction {} \N{MINUS SIGN} KL {}".format(*terms))
+    axes.figure.legend(loc="outside lower center")
+    axes.set(ylim=(-0.5, 0.5), yticks=[], xlabel="nats per datum")
+    axes.locator_params(axis="x", nbins=5)  # so many of five figures have room
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")
     return axes

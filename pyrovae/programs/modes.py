@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pyrovae.programs.checks import check_taken
 from pyrovae.programs.modules import Program, before_calls, modules_of
 
 __all__ = ["Met", "evaluation_mode", "meet", "parameters_of", "undisturbed"]
@@ -28,6 +29,8 @@ def meet(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Met:
     The run is without gradients or effect on the random state and on buffers. Modules that are
     called on the way count, however the programs hold them.
     """
+    for program in (guide, model):
+        check_taken(program, *args, **kwargs)
     called: dict[int, nn.Module] = {}
     with (
         before_calls(lambda module: called.setdefault(id(module), module)),

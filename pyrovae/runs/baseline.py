@@ -16,16 +16,18 @@ _MOST = 2_000  # training data that it is fitted to
 _ROUNDS = 20
 
 
-def without_latents(vae: Any, splits: Splits) -> np.ndarray | None:
+def without_latents(vae: Any, splits: Splits) -> np.ndarray | str:
     """``(B,)``: log p(x) of the test data, in nats, under the model's likelihood with the same
     parameters for every datum.
 
     It is fitted to at most 2,000 training data by maximum likelihood (L-BFGS), and stops where the
-    validation data like it best. A VAE whose latent variables carry anything does better. None for
-    models whose data it does not fit: with missing cells, or with learned noise.
+    validation data like it best. A VAE whose latent variables carry anything does better. Where it
+    is not known, the reason, in words that end a sentence.
     """
-    if vae.likelihood.missing or vae.pair is not None:
-        return None
+    if vae.likelihood.missing:
+        return "it is fitted to whole data, and these have missing cells"
+    if vae.pair is not None:
+        return "the noise of the grey levels is learned together with the latent variables"
     likelihood = vae.likelihood
     if getattr(likelihood, "optimal", False):  # a scale that is fitted to the batch it is scored on
         likelihood = likelihood.redeclare(scale="learned")
@@ -47,7 +49,7 @@ def without_latents(vae: Any, splits: Splits) -> np.ndarray | None:
     with torch.no_grad():
         pieces = [_log_prob(likelihood, x) for x in _all(splits.test)]
     found = torch.cat(pieces).numpy()
-    return found if np.isfinite(found).all() else None
+    return found if np.isfinite(found).all() else "its log p(x) of the test data is not finite"
 
 
 def _log_prob(likelihood: Any, x: Tensor) -> Tensor:

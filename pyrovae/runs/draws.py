@@ -31,9 +31,12 @@ def save_draws(draws: Any, file: Path, *, columns: int) -> None:
         return
     with files.written_whole(file) as part:
         if file.suffix == ".csv":
-            import narwhals
+            import narwhals as nw
+            from narwhals.selectors import by_dtype
 
-            narwhals.from_native(draws, eager_only=True).write_csv(part)
+            frame = nw.from_native(draws, eager_only=True)
+            # Doubles of single numbers have digits that mean nothing.
+            frame.with_columns(by_dtype(nw.Float64).cast(nw.Float32)).write_csv(part)
         else:
             import numpy
 

@@ -1,6 +1,7 @@
 """The report of a finished run: one HTML page that holds everything."""
 
 import base64
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,16 @@ __all__ = ["made_by", "report", "write_page"]
 
 
 def report(
-    run: Run, vae: Model, splits: Splits, evidence: Evidence | None, history: History
+    run: Run, vae: Model, splits: Splits, evidence: Evidence | str, history: History
 ) -> None:
-    """Write the figures and the page of a run; each one that cannot be made is a warning."""
-    pictures = pictures_of(run, vae, splits, evidence, history)
-    if attempt(run.page.name, lambda: _page(run, vae, splits, evidence, history, pictures)):
+    """Write the figures and the page of a run; each one that cannot be made is a warning.
+
+    In place of the evidence that a model does not have stands the reason.
+    """
+    reason, found = (evidence, None) if isinstance(evidence, str) else ("", evidence)
+    pictures = pictures_of(run, vae, splits, found, history)
+    make = functools.partial(_page, run, vae, splits, found, history, pictures, reason)
+    if attempt(run.page.name, make):
         say("report", str(run.page))
 
 
@@ -37,13 +43,14 @@ def _page(
     evidence: Evidence | None,
     history: History,
     pictures: Mapping[str, Picture],
+    reason: str,
 ) -> None:
     seconds = float(history["seconds"].sum())
     trust = " --trust" * names_code(vars(run.config))
     stopped = ", when patience ran out" if history.stopped_early else ""
     found = None
     if evidence is not None:
-        baseline: list[Any] = [None]
+        baseline: list[Any] = ["its fit failed, and a warning in the output says how"]
 
         def fit() -> None:
             baseline[0] = seeded(run.config.seed, lambda: without_latents(vae, splits))
@@ -55,6 +62,7 @@ def _page(
         title=f"{type(vae).__name__} on {splits.name}",
         name=run.path.name,
         result=found,
+        reason=reason,
         declaration=repr(vae),
         data=repr(splits).removeprefix("Splits(").removesuffix(")")
         + binarized(run.config.binarize),

@@ -209,7 +209,7 @@ def _train(
         error.add_note(f"the weights are saved; go on with: {run.resume_command}")
         raise
     checkpoint.remove(run.checkpoint)
-    if evidence is not None:
+    if not isinstance(evidence, str):
         say("", headline(evidence, splits.name, "test"))
     return run
 
@@ -258,8 +258,8 @@ def _fit(
     )
 
 
-def _evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence | None:
-    """Evidence, written to the run; None, with the reason told, for a model that has none."""
+def _evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence | str:
+    """Evidence, written to the run, or the reason why the model has none."""
     if run.evidence.is_file():  # the run was interrupted after it
         run.manifest.check(run.evidence, strict=False)
         return Evidence.load(run.evidence)
@@ -267,7 +267,7 @@ def _evidence(run: Run, vae: Any, method: Any, splits: Splits) -> Evidence | Non
         evidence = held_out(run, vae, method, splits)
     except ValueError as error:  # such as that of a guide without a density
         say("evidence", "none. " + str(error).splitlines()[0])
-        return None
+        return str(error)
     run.save_evidence(evidence)
     say("evidence", f"{evidence!r}")
     return evidence

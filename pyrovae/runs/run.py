@@ -20,6 +20,7 @@ from pyrovae.data import Splits
 from pyrovae.evidence import Evidence
 from pyrovae.evidence.parts import remove_parts
 from pyrovae.models.base import Model
+from pyrovae.programs import find_device
 from pyrovae.runs.building import declare
 from pyrovae.runs.config import Config
 from pyrovae.runs.lock import Lock
@@ -230,8 +231,7 @@ class Run:
             raise ValueError(
                 f"{self.weights} does not fit {self.config_file}: was one of them changed?"
             ) from error
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        return vae.to(device or default).eval()
+        return vae.to(find_device(device)).eval()
 
 
 def load_run(path: str | PathLike, *, device: str | None = None, trust: bool = False) -> Any:

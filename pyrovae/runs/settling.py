@@ -8,6 +8,7 @@ from pyrovae.data import NAMES, Splits
 from pyrovae.data.tables import frame_of
 from pyrovae.likelihoods import Bernoulli, Columns
 from pyrovae.models.declaration import as_plain
+from pyrovae.programs import find_device
 from pyrovae.runs.building import load_data
 from pyrovae.runs.config import Config
 from pyrovae.runs.declared import class_of, reads_table
@@ -17,6 +18,7 @@ __all__ = ["settle"]
 
 def settle(config: Config) -> tuple[Config, Splits]:
     """The configuration with every choice made that was left to the data, and the data."""
+    find_device(config.device)
     path = Path(config.data).expanduser()
     if path.exists() and config.data not in NAMES:
         config = replace(config, data=str(path.resolve()))

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import torch
 
 from pyrovae.evidence import Evidence
+from pyrovae.evidence.summary import ends
 from pyrovae.training.distributed import rank_and_size
 
 __all__ = ["attempt", "binarized", "headline", "say", "seeded", "show", "warn"]
@@ -66,13 +67,12 @@ def headline(evidence: Evidence, name: str, part: str) -> str:
     """The result in a line."""
     which = "held-out" if part != "train" else "training"
     given = " given y" if evidence.dataset.attrs.get("given") else ""
-    low, high = evidence.interval()
     return (
         f"{which} log-likelihood{given}: {evidence.mean():.3f} "
         f"± {evidence.monte_carlo_error():.3f} (Monte Carlo) "
         f"± {evidence.test_set_error():.3f} (test set) nats per datum; "
         f"{len(evidence):,} {part} data of {name}, "
-        f"95 % Monte Carlo interval {low:.3f} to {high:.3f}"
+        f"95 % Monte Carlo interval {ends(*evidence.interval(), '.3f')}"
     )
 
 

@@ -13,13 +13,13 @@ from pyrovae.weights import BAD_K
 __all__ = ["diagnosis", "result"]
 
 
-def result(evidence: Evidence, name: str, baseline: np.ndarray | None) -> dict[str, Any]:
+def result(evidence: Evidence, name: str, baseline: np.ndarray | str) -> dict[str, Any]:
     """The number, its verdict, what it means, and the facts beside it.
 
     Args:
         evidence: Of the test data.
         name: What to call these.
-        baseline: log p(x) of the same data without latent variables, where it is known.
+        baseline: log p(x) of the same data without latent variables, or why it is not known.
     """
     given = evidence.dataset.attrs.get("given")
     facts = (
@@ -30,7 +30,7 @@ def result(evidence: Evidence, name: str, baseline: np.ndarray | None) -> dict[s
     facts.append(("Test-set error", f"± {_short(evidence.test_set_error())}"))
     if not _exact(evidence) and math.isfinite(evidence.mean()):
         facts.append(("95 % Monte Carlo interval", with_minus(ends(*evidence.interval()))))
-    if baseline is not None:
+    if not isinstance(baseline, str):
         facts.append(("Without latent variables", number(float(baseline.mean()))))
     if int(evidence.dataset.attrs["num_dims"]):
         facts.append(("Bits per dimension (lower is better)", f"{evidence.bits_per_dim:.4f}"))
@@ -75,9 +75,11 @@ def diagnosis(evidence: Evidence, path: str, trust: str) -> dict[str, Any]:
     return {"text": text, "command": f"pyrovae evaluate {path}{trust} --method {name} {options}"}
 
 
-def _goodness(evidence: Evidence, baseline: np.ndarray | None) -> str:
+def _goodness(evidence: Evidence, baseline: np.ndarray | str) -> str:
     """How much better the model is than one without latent variables."""
-    if baseline is None or not math.isfinite(evidence.mean()):
+    if isinstance(baseline, str):
+        return f"How the same likelihood does without latent variables is not known: {baseline}."
+    if not math.isfinite(evidence.mean()):
         return ""
     gain = evidence.log_marginal.values - baseline
     mean, error = float(gain.mean()), math.inf

@@ -25,6 +25,7 @@ from pyrovae.programs import (
     alone,
     before_calls,
     check_data,
+    find_device,
     floating_parameter,
     meet,
     modules_of,
@@ -164,7 +165,7 @@ def fit(
         raise ValueError("resume=True needs checkpoint=..., the file to go on from.")
     estimator = ELBO() if estimator is None else estimator
     beta_schedule = _beta_schedule(beta, estimator)
-    where = torch.device(device) if device is not None else _default_device()
+    where = find_device(device)
     processes = Processes.join(where)
     log_path, saved = (None if path is None else Path(path) for path in (log, checkpoint))
     outputs = Outputs(progress, log_path, saved, callback, checkpoint_every)
@@ -279,10 +280,6 @@ def _beta_schedule(beta: float | Schedule, estimator: Any) -> Schedule:
             "none of log p(x). Use beta=1, or an ELBO without weights."
         )
     return schedule
-
-
-def _default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _check_arguments(

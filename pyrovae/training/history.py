@@ -23,6 +23,11 @@ COLUMNS = (
     "skipped",
 )
 
+_FORMATS = {
+    **dict.fromkeys(("epoch", "step", "skipped"), ".0f"),
+    **dict.fromkeys(("train_bound", "valid_bound", "reconstruction", "kl", "seconds"), ".3f"),
+}
+
 
 class History:
     """One row an epoch; ``history["train_bound"]`` is a column, as an array.
@@ -69,24 +74,16 @@ class History:
 
     def _repr_html_(self) -> str:
         """The first and the last epochs, as a notebook shows them."""
-        shown = self.rows if len(self.rows) <= 8 else [*self.rows[:3], None, *self.rows[-4:]]
-        rows = [["…"] if row is None else [f"{row[c]:.5g}" for c in COLUMNS] for row in shown]
         best = "" if self.best_epoch is None else f", best validation in epoch {self.best_epoch}"
-        return html_table(f"{len(self.rows)} epochs{best}", rows, COLUMNS)
+        return html_table(f"{len(self.rows)} epochs{best}", self._cells(), COLUMNS)
+
+    def _cells(self) -> list[list[str]]:
+        """The first and the last epochs, with an ellipsis for those between."""
+        rows = [[format(row[name], _FORMATS.get(name, ".5g")) for name in COLUMNS] for row in self]
+        return rows if len(rows) <= 8 else [*rows[:3], ["..."], *rows[-4:]]
 
     def __repr__(self) -> str:
-        shown = self.rows if len(self.rows) <= 8 else [*self.rows[:3], None, *self.rows[-4:]]
-        lines = ["".join(f"{column:>15}" for column in COLUMNS)]
-        whole = ("epoch", "step", "skipped")
-        for row in shown:
-            if row is None:
-                lines.append(f"{'...':>15}")
-            else:
-                lines.append(
-                    "".join(
-                        f"{row[c]:>15.0f}" if c in whole else f"{row[c]:>15.5g}" for c in COLUMNS
-                    )
-                )
+        lines = ["".join(f"{cell:>15}" for cell in cells) for cells in (COLUMNS, *self._cells())]
         if self.best_epoch is not None:
             lines.append(
                 f"weights of epoch {self.best_epoch} kept"

@@ -33,6 +33,8 @@ TRAIN = {
     "--config a --resume b": (2, "leave out --config"),
     "--method.num_particles 0": (1, "num_particles must be at least 1, found 0"),
     "--device abacus": (1, "abacus"),
+    "--device gpu": (1, "There is no device 'gpu' here. Choose cpu"),
+    "--device cuda:99": (1, "There is no device 'cuda:99' here. Choose cpu"),
     "--prior Prior": (2, "There is no class 'Prior'"),
     "--prior json.JSONDecoder": (2, "prior: .*subclass of Prior"),
     "--model cluster": (2, "There is no class 'cluster'.*Did you mean ClusteringVAE"),

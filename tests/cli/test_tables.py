@@ -56,6 +56,7 @@ def test_a_table_is_trained_on_in_one_line(table, tmp_path):
     drawn = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False)
     assert list(drawn.columns) == ["body.age", "visits", "site", "smoker"]
     assert set(drawn["smoker"]) <= {"yes", "no"}
+    assert drawn["body.age"].str.len().max() <= 11  # the digits of a single number
 
 
 def test_columns_are_inferred_from_tables_alone(tmp_path, capsys):

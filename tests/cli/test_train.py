@@ -90,7 +90,9 @@ def test_a_point_guide_trains_and_has_no_evidence(tmp_path, capsys):
     assert "none. The guide's site 'z' is a Delta" in capsys.readouterr().out
     assert (tmp_path / "run" / "weights.safetensors").exists()
     assert not (tmp_path / "run" / "evidence.nc").exists()
-    assert "no held-out log-likelihood" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "no held-out log-likelihood" in page
+    assert "The guide&#39;s site &#39;z&#39; is a Delta" in page
 
 
 def test_data_that_are_no_images(tmp_path, monkeypatch):

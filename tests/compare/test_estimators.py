@@ -218,9 +218,9 @@ def test_repr_shows_a_row_for_each(spoilt, sweep):
 def test_a_notebook_shows_a_table_for_each_number_of_particles(spoilt, sweep):
     row = spoilt[2].dataset.sel(estimator="DReG")
     html = spoilt[2]._repr_html_()
-    assert f"<td>{float(row['bound']):.4f}</td>" in html
-    assert "<th>SNR guide</th>" in html
-    assert sweep._repr_html_().count("<caption>") == 3
+    assert f">{float(row['bound']):.4f}</td>" in html
+    assert ">SNR guide</th>" in html
+    assert sweep._repr_html_().count("<caption") == 3
     assert "; 4 particles</caption>" in sweep._repr_html_()
 
 

@@ -119,7 +119,7 @@ REFUSED = {
     "objects": (lambda: np.array([[1], [1, 2]], dtype=object), r"dtype object.*astype\(float\)"),
     "text": (lambda: np.array([["a", "b"]]), r"hold text.*astype\(float\)"),
     "lists of text": (lambda: [["a", "b"]], "hold text"),
-    "a word": (lambda: "digits", "must be an array.*found str"),
+    "a word": (lambda: "digits", r"must be an array.*found str\. Read .* by pv\.data\.load"),
     "nothing": (lambda: None, "must be an array.*found NoneType"),
     "a dictionary": (lambda: {"x": X}, "keys 'x'. Give a tuple"),
     "a generator": (lambda: (x for x in X), "once only, found generator.*IterableDataset"),

@@ -186,6 +186,15 @@ def test_columns_without_a_likelihood_are_named(frame, error, message):
         Columns.infer(pd.DataFrame(frame))
 
 
+def test_all_columns_without_a_likelihood_are_named_at_once_and_the_others():
+    frame = pd.DataFrame({"id": [f"c{i}" for i in range(200)], "age": range(200), "unit": "cm"})
+    frame["height"] = np.arange(200) / 7
+    with pytest.raises(ValueError, match=r"'id' holds 200 .*'unit' holds 'cm' alone") as error:
+        Columns.infer(frame)
+    assert '--data_columns \'["age", "height"]\'' in str(error.value)
+    Columns.infer(frame[["age", "height"]])
+
+
 @pytest.mark.parametrize(
     ("likelihood", "frame", "error", "message"),
     [

@@ -55,6 +55,22 @@ def x(vae, y):
     return vae.sample(y)
 
 
+def test_data_without_their_condition_are_refused_by_name():
+    vae = pv.ConditionalVAE(3, 2, condition_dim=2)
+    x = torch.rand(8, 3).round()
+    pairs = {"e": estimators.ELBO()}
+    for use in (
+        lambda: vae.fit(x, epochs=1),
+        lambda: vae.log_marginal(x, num_particles=5),
+        lambda: pv.compare_estimators(vae.model, vae.guide, x, pairs, num_replicates=4),
+        lambda: vae.fit((x, x[:, :2], x), epochs=1),
+    ):
+        with pytest.raises(TypeError, match=r"VAE.(model|guide) takes \(x, y\), .* as a tuple"):
+            use()
+    with pytest.raises(TypeError, match=r"ConditionalVAE.encode takes \(x, y\)"):
+        vae.embed(x)
+
+
 def test_every_site_scores_as_written(vae, x, y):
     found = draw(vae.model, vae.guide, 7, (x, y))
     z = found.latents["z"]

@@ -1,5 +1,7 @@
 """Figures of results show the numbers of these results."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,21 @@ def test_the_bar_ends_at_the_elbo(oracle):
     assert "3 of 3 latent elements active" in cells
 
 
+def test_numbers_along_the_bar_of_nats_have_room():
+    """Many nats, of which the KL is a small part."""
+    oracle = LinearGaussian(data_dim=5_000, stretch=0.02)
+    found = pv.where_the_nats_go(
+        oracle.model, oracle.guide, oracle.sample(10), method=pv.ImportanceSampling(100)
+    )
+    axes = found.plot()
+    axes.figure.draw_without_rendering()
+    labels = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert abs(axes.get_xticks()[0]) > 1_000
+    assert all(left.x1 < right.x0 for left, right in pairwise(labels))
+    assert axes.get_title("left").startswith("ELBO \N{MINUS SIGN}")
+    assert not axes.texts
+
+
 def test_units_show_the_kl_of_each_element(oracle):
     x = oracle.sample(100)
     nats = pv.where_the_nats_go(oracle.model, oracle.guide, x, num_particles=500)
@@ -158,8 +175,8 @@ def test_forest(table):
 def test_tables_of_comparisons(table):
     html = table._repr_html_()
     row = table.dataset.sel(model="two", reference="one")
-    assert f"<td>{float(row['difference']):.3f}</td>" in html
-    assert "<th>P(better)</th>" in html
+    assert f">{float(row['difference']):.3f}</td>" in html
+    assert ">P(better)</th>" in html
     assert html.count("<tr>") == 3
 
 

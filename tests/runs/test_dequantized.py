@@ -30,6 +30,10 @@ def test_evidence_is_of_levels_and_comes_again_from_the_saved_weights(run):
     assert vae.sample(2).shape == (2, 8, 8)
 
 
+def test_the_page_says_why_there_is_no_comparison(run):
+    assert "is not known: the noise of the grey levels" in (run / "report.html").read_text()
+
+
 def test_the_noise_was_trained(run):
     vae = pv.load_run(run, device="cpu")
     fresh = pv.runs.declare(pv.Config.load(run / "config.yaml"), (8, 8))

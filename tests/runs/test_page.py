@@ -12,6 +12,7 @@ from pyrovae.runs.pictures import Picture
 CONTENT = {
     "title": "<b>VAE</b> on digits",
     "name": "run",
+    "reason": "",
     "result": {
         "number": "-23.918",
         "symbol": "log p(x)",
@@ -60,9 +61,11 @@ def test_page_goes_from_the_result_to_how_to_reproduce_it(tmp_path):
 
 
 def test_page_without_evidence_says_so(tmp_path):
-    content = {**CONTENT, "result": None, "diagnosis": None}
+    content = {**CONTENT, "result": None, "diagnosis": None, "reason": "Its guide has no density."}
     write_page(tmp_path / "report.html", figures={}, **content)
-    assert "no held-out log-likelihood" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no held-out log-likelihood" in text
+    assert "Its guide has no density." in text
 
 
 def test_page_of_a_good_estimate_gives_no_command(tmp_path):

@@ -1,30 +1,12 @@
 """The page of a run: what it holds, and in a browser, light, dark, and as wide as a phone."""
 
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.browser import PHONE, in_browser, shoot, width_on_a_phone
 
 import pyrovae as pv
-
-CHROMIUM = shutil.which("chromium")
-PHONE = 390  # pixels
-
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-
-def shoot(page, out, *options, width=1000, height=5200):
-    """What the browser shows of a page, as ``(height, width, 3)``."""
-    subprocess.run(
-        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-         f"--user-data-dir={out.parent / 'profile'}", f"--window-size={width},{height}",
-         f"--screenshot={out}", *options, page.as_uri()],
-        check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
-    return np.asarray(Image.open(out).convert("RGB")).astype(int)
 
 
 @pytest.fixture(scope="module")
@@ -68,20 +50,4 @@ def test_light_and_dark(page, tmp_path):
 
 @in_browser
 def test_nothing_is_wider_than_a_phone(page, tmp_path):
-    """A browser's window is not as narrow as a phone, but a frame in it is: it tells how wide its
-    page has become.
-    """
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        f'<body><iframe id="f" src="{page.as_uri()}" style="width:{PHONE}px;height:800px;border:0">'
-        "</iframe><script>onload = () => document.title = "
-        "document.getElementById('f').contentDocument.documentElement.scrollWidth</script>"
-    )
-    done = subprocess.run(
-        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu",
-         f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files",
-         "--hide-scrollbars",
-         "--dump-dom", "--virtual-time-budget=20000", frame.as_uri()],
-        check=True, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert f"<title>{PHONE}</title>" in done.stdout
+    assert width_on_a_phone(page, tmp_path) == PHONE

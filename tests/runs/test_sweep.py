@@ -6,6 +6,7 @@ import re
 import numpy as np
 import optuna
 import pytest
+from helpers.browser import PHONE, in_browser, width_on_a_phone
 from helpers.runs import assert_same_run, call
 from helpers.sweeps import TINY, VAMP
 from matplotlib import pyplot
@@ -105,12 +106,23 @@ def test_page_holds_its_figures_and_names_the_result(swept):
     }
 
 
+@in_browser
+def test_the_page_is_not_wider_than_a_phone(swept, tmp_path):
+    page = tmp_path / "sweep.html"
+    text = (swept.folder / "sweep.html").read_text(encoding="utf-8")
+    # A method may be a word that is wider than a phone.
+    method = "ImportanceSampling(num_particles="
+    assert method in text
+    page.write_text(text.replace(method, method + "0" * 30), encoding="utf-8")
+    assert width_on_a_phone(page, tmp_path) == PHONE
+
+
 def test_a_notebook_shows_tables_and_a_figure(swept):
     (group,) = swept.groups
     row = group.comparison.dataset.isel(model=1, reference=0)
     html = swept._repr_html_()
-    assert f"<td>{float(row['difference']):.3f}</td>" in html
-    assert html.count("<td>failed. ") == 2
+    assert f">{float(row['difference']):.3f}</td>" in html
+    assert html.count(">failed. ") == 2
     axes = swept.plot()
     assert [text.get_text() for text in axes.texts] == group.comparison.names
     strokes = axes.get_lines()[1].get_xdata()

@@ -9,6 +9,8 @@ import pyrovae as pv
 from pyrovae import likelihoods, nets
 from pyrovae.data import Splits
 from pyrovae.runs.baseline import without_latents
+from pyrovae.runs.noise import add_noise
+from pyrovae.runs.terminal import headline
 from pyrovae.runs.verdict import diagnosis, result
 
 
@@ -48,7 +50,7 @@ def test_without_latents_leaves_the_model_alone():
     part = likelihoods.Gaussian("optimal")
     vae = small(3, part)
     before = {name: value.clone() for name, value in vae.state_dict().items()}
-    assert without_latents(vae, splits_of(torch.randn(600, 3))) is not None
+    assert len(without_latents(vae, splits_of(torch.randn(600, 3)))) == 100
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
 
 
@@ -66,6 +68,19 @@ def test_without_latents_of_counts(likelihood):
     found = without_latents(small(2, likelihood), splits)
     exact = torch.distributions.Poisson(3.0).log_prob(splits.test).sum(1)
     assert found.mean() == pytest.approx(float(exact.mean()), abs=0.1)
+
+
+def test_where_there_is_no_comparison_the_verdict_says_why():
+    torch.manual_seed(0)
+    splits = splits_of(torch.randn(600, 1))
+    missing = small(1, likelihoods.Columns({"a": likelihoods.Gaussian()}, missing=True))
+    noisy = small(1, likelihoods.Gaussian())
+    add_noise(noisy)
+    for vae, word in ((missing, "missing cells"), (noisy, "noise of the grey levels")):
+        found = result(evidence_of(VALUES, 0.1), "digits", without_latents(vae, splits))
+        assert found["verdict"][0].startswith("How the same likelihood does without")
+        assert word in found["verdict"][0]
+        assert "Without latent variables" not in dict(found["facts"])
 
 
 def evidence_of(values, k=None, **attributes):
@@ -98,6 +113,17 @@ def test_the_verdict_is_that_of_the_paired_difference(shift, word):
     assert "that knows nothing of y" in given["verdict"][0]
 
 
+def test_the_line_of_the_result_has_an_interval_also_where_an_end_is_unknown():
+    oracle = pv.testing.LinearGaussian(shift=5.0)  # a few weights decide
+    few = pv.log_marginal(oracle.model, oracle.guide, oracle.sample(20), num_particles=30)
+    low, high = few.interval()
+    assert np.isinf(high)
+    assert headline(few, "digits", "test").endswith(f"Monte Carlo interval above {low:.3f}")
+    low, high = evidence_of(VALUES, 0.1).interval()
+    line = headline(evidence_of(VALUES, 0.1), "digits", "test")
+    assert line.endswith(f"Monte Carlo interval {low:.3f} to {high:.3f}")
+
+
 def test_the_diagnosis_says_what_to_do_next():
     good = diagnosis(evidence_of(VALUES, 0.1), "runs/a", "")
     assert "command" not in good
@@ -116,4 +142,4 @@ def test_the_diagnosis_says_what_to_do_next():
     assert "no diagnosis" in diagnosis(few, "runs/a", "")["text"][0]
     exact = evidence_of(VALUES, notes={"exact": True})
     assert "exact" in diagnosis(exact, "runs/a", "")["text"][0]
-    assert "exact" in result(exact, "digits", None)["verdict"][0]
+    assert "exact" in result(exact, "digits", VALUES - 3)["verdict"][1]
