@@ -48,6 +48,7 @@ def options(description: str | None, epochs: int, annealed: int = 0) -> argparse
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and training")
     parser.add_argument("--epochs", type=int, help=f"at most; default {epochs:,}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tf32", action="store_true", help="let a GPU round products in training")
     parser.add_argument("--quick", action="store_true", help="minutes, for a weaker target")
     parser.add_argument("--tested", type=int, help="number of test data; default, all")
     parser.add_argument(
@@ -69,6 +70,7 @@ def prepare(arguments: argparse.Namespace, name: str) -> Path:
         SystemExit: If the folder holds a run that was trained with other options.
     """
     torch.set_num_threads(arguments.threads)
+    torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
     folder = arguments.out or Path("runs/papers") / (name + "-quick" * arguments.quick)
     folder.mkdir(parents=True, exist_ok=True)
     trained = json.dumps({k: v for k, v in vars(arguments).items() if k not in _EVALUATION})
@@ -109,6 +111,7 @@ def finish(
 
     A quick run takes 1,000 data and particles and a short AIS.
     """
+    torch.set_float32_matmul_precision("highest")
     quick = arguments.quick
     particles = 1_000 if quick else 5_000
     tested = arguments.tested or (1_000 if quick else len(splits.test))
@@ -210,12 +213,13 @@ def record(arguments: argparse.Namespace, history: pv.History, **figures: Any) -
 
 
 def hardware() -> str:
-    """The processor, its vector instructions and the number of cores."""
+    """The GPU, if there is one; the processor, its vector instructions and the number of cores."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     flags = torch.backends.cpu.get_cpu_capability()
-    return f"{names[0] if names else platform.processor()}, {flags}, {os.cpu_count()} cores"
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{names[0] if names else platform.processor()}, {flags}, {os.cpu_count()} cores"
 
 
 def _digest(vae: Any, *settings: Any) -> str:

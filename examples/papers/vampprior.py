@@ -9,10 +9,9 @@ A run that was stopped goes on when the same command is given again: training at
 evidence at its last piece. ``--quick`` trains for 20 epochs and evaluates 1,000 test data with
 1,000 particles: static MNIST then has an NLL below 100 nats.
 
-The protocol is the paper's, but for three things. Adam gets the gradients as they are, where the
-paper divides each tensor's gradient by its norm. The pseudo-inputs start at training data. In the
-two-layer model, networks between layers see latents and features of x side by side; the paper gives
-each a layer of its own first.
+The protocol is the paper's, but for two things. Adam gets the gradients as they are, where the
+paper divides each tensor's gradient by its norm. In the two-layer model, networks between layers
+see latents and features of x side by side; the paper gives each a layer of its own first.
 """
 
 import argparse
@@ -30,7 +29,7 @@ EPOCHS, WARMUP, BATCH = 2_000, 100, 100
 
 def declare(data_shape: tuple[int, ...], model: str, prior: str, components: int = 500) -> Any:
     """The model of the paper: 1 or 2 stochastic layers."""
-    mixtures = {"vamp": priors.Vamp(components, start="data"), "exemplar": priors.Exemplar()}
+    mixtures = {"vamp": priors.Vamp(components), "exemplar": priors.Exemplar()}
     gated = nets.GatedMLP(300, 300)
     normal = posteriors.DiagonalNormal(scale="exp", log_variance_range=(-6, 2))
     parts: dict[str, Any] = {
@@ -51,7 +50,7 @@ def fitted(
     torch.manual_seed(arguments.seed)
     components = min(500, len(splits.train))
     vae = declare(splits.data_shape, arguments.model, arguments.prior, components)
-    if arguments.prior != "normal":
+    if arguments.prior == "exemplar":
         vae.prior.initialize_from(splits.train)
     epochs = arguments.epochs or (20 if arguments.quick else EPOCHS)
     warmup = min(WARMUP, max(1, epochs // 4)) * -(-len(splits.train) // BATCH)

@@ -49,6 +49,8 @@ def timed(work: Callable[[], object]) -> Callable[[int], float]:
         start = time.perf_counter()
         for _ in range(repeats):
             work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     return run
@@ -60,9 +62,9 @@ def hand_written(vae: VAE, x: Tensor, num_particles: int, chunk: int = 250) -> T
     encoder, decoder = vae.posterior.encoder.net, vae.likelihood.decoder.net
     loc, raw = encoder(x).chunk(2, -1)
     scale = F.softplus(raw) + 1e-6
-    total = torch.full((len(x),), -math.inf, dtype=torch.float64)
+    total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     for first in range(0, num_particles, chunk):
-        eps = torch.randn(min(chunk, num_particles - first), *loc.shape)
+        eps = torch.randn(min(chunk, num_particles - first), *loc.shape, device=x.device)
         z = loc + scale * eps
         logits = decoder(z)
         log_x = -F.binary_cross_entropy_with_logits(
@@ -85,7 +87,10 @@ def products(
     stay in the cache.
     """
     layers = [m for m in vae.likelihood.decoder.modules() if isinstance(m, nn.Linear)]
-    pairs = [(torch.ones(rows, layer.in_features), layer.weight.detach().t()) for layer in layers]
+    pairs = [
+        (layer.weight.new_ones(rows, layer.in_features), layer.weight.detach().t())
+        for layer in layers
+    ]
     product = onednn if by_onednn else torch.mm
 
     def all_of_them() -> None:
@@ -125,12 +130,14 @@ def main() -> None:
     parser.add_argument(
         "--peaks", type=int, nargs="+", help="numbers of particles at which to measure memory"
     )
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     logging.getLogger("torch").setLevel(logging.ERROR)
     logging.disable(logging.INFO)
     torch.manual_seed(0)
     vae = VAE(784, LATENT, encoder=nets.MLP(*HIDDEN), decoder=nets.MLP(*HIDDEN)).eval()
-    x = (torch.rand(arguments.data, 784) < 0.3).float()
+    vae = vae.to(arguments.device)
+    x = (torch.rand(arguments.data, 784) < 0.3).float().to(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights.pt")
         save(vae, x, path)
@@ -174,7 +181,7 @@ def times(vae: VAE, x: Tensor, K: int, rounds: int, python: str | None, path: Pa
             )
         ),
     }
-    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise") and not x.is_cuda:
         by_onednn = timed(products(vae, len(x), K, by_onednn=True))
         contenders["decoder products alone, oneDNN"] = by_onednn
     method = ImportanceSampling(num_particles=K, compile=True)
