@@ -14,6 +14,11 @@ def one_thread(wanted: bool) -> Iterator[None]:
 
     Small work gains nothing from a second thread, and where other processes want the cores, each of
     its many short turns would be waited for.
+
+    Example:
+        >>> with one_thread(True):
+        ...     torch.get_num_threads()
+        1
     """
     before = torch.get_num_threads()
     if wanted:

@@ -135,7 +135,7 @@ def test_no_compiler(tmp_path, monkeypatch, capsys):
 
 def test_a_disk_that_fills_after_some_epochs(tmp_path, monkeypatch, capsys):
     """What was trained stays, and the line says how to go on."""
-    from pyrovae.training import checkpoint
+    from pyrovae.training import checkpoint, outputs
 
     save, count = checkpoint.save, []
 
@@ -147,6 +147,7 @@ def test_a_disk_that_fills_after_some_epochs(tmp_path, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", full)
+        patch.setattr(outputs.Outputs, "affordable", lambda self: True)  # after each epoch
         assert call("train", TINY, "--epochs 4 --out", tmp_path / "run") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "No space left on device; go on with: pyrovae train --resume" in line
