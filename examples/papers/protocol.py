@@ -95,6 +95,7 @@ def train(
         splits.train, valid=splits.valid if select else None, transform=splits.transform,
         checkpoint=folder / "checkpoint.pt", log=folder / "epochs.jsonl", resume=True, **settings,
     )  # fmt: skip
+    torch.set_float32_matmul_precision("highest")  # for what follows
     vae.eval()
     return history
 
@@ -111,7 +112,6 @@ def finish(
 
     A quick run takes 1,000 data and particles and a short AIS.
     """
-    torch.set_float32_matmul_precision("highest")
     quick = arguments.quick
     particles = 1_000 if quick else 5_000
     tested = arguments.tested or (1_000 if quick else len(splits.test))

@@ -12,6 +12,7 @@ evidence at its last piece. ``--quick`` trains for 20 epochs and evaluates 1,000
 The protocol is the paper's, but for two things. Adam gets the gradients as they are, where the
 paper divides each tensor's gradient by its norm. In the two-layer model, networks between layers
 see latents and features of x side by side; the paper gives each a layer of its own first.
+Pseudo-inputs start uniform in [0, 1].
 """
 
 import argparse

@@ -62,7 +62,7 @@ class Compiled:
             may change tensors that it closes over in place; it keeps nothing else.
         settings: Programs, modules, handlers and other objects whose attributes the function reads.
         passes: Changes of the captured graph, in place, before it is compiled.
-        decompositions: For Inductor on CPU, what to trace in place of an operator.
+        decompositions: For Inductor, what to trace in place of an operator.
         random: False refuses a graph that draws random numbers; the function then runs itself.
         enabled: False runs the function itself.
         quiet: Whether to leave out the warnings.
@@ -245,9 +245,7 @@ class Compiled:
         if self._guarded and small and not self._entries:
             torch.set_num_threads(1)  # a compiler builds for the threads that there are now
         if (after := self._compile_after(graph, device, first)) is not None:
-            # On a GPU one kernel of torch's updates all parameters; a compiler's is one for each.
-            instead = self.decompositions if device == "cpu" else None
-            lowered = decomposed(graph, tensors, instead or {})
+            lowered = decomposed(graph, tensors, self.decompositions or {})
             for change in self.passes:
                 change(lowered.module)
             now = self.calls_made >= after

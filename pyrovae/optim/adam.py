@@ -158,9 +158,12 @@ def _operator() -> Any:
 _libraries: list[Any] = []  # an operator exists as long as its library's object
 
 
-def decompositions() -> dict[Any, Any]:
-    """For a compiler: the operator as tensor operations, which it fuses with what comes before."""
-    return {_operator(): _formula}
+def decompositions(device: torch.device) -> dict[Any, Any]:
+    """For a compiler on CPU: the operator as tensor operations, which it fuses with what comes
+    before. On a GPU one kernel of torch's updates all parameters, where a compiler makes one for
+    each, so the operator stays.
+    """
+    return {_operator(): _formula} if device.type == "cpu" else {}
 
 
 def _fused(

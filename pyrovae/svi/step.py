@@ -128,7 +128,9 @@ class Step:
         self.update = update_for(optimizer, self.parameters)
         ours = isinstance(estimator, Estimator)
         graphs = {"enabled": capture and ours, "backend": compile, "calls": steps}
-        self._whole = compiled_of(self._take, self.objective, **graphs)
+        like = next((p for p in self.parameters if p.is_floating_point()), torch.ones(()))
+        instead = decompositions(like.device)  # of the update
+        self._whole = compiled_of(self._take, self.objective, decompositions=instead, **graphs)
         share = self._evaluate
         if processes is not None:
             share = processes.share(self._plain, around=self._rounded, **clips)
@@ -137,7 +139,6 @@ class Step:
         if capture and not ours:
             why = f"{type(estimator).__name__} is not one of pyrovae.estimators"
             self._whole.reason = self._gradients.reason = why
-        like = next((p for p in self.parameters if p.is_floating_point()), torch.ones(()))
         self.beta = torch.ones((), dtype=like.dtype, device=like.device)
         self._beta = 1.0
         self.scaled = False  # whether a beta has been met, so that graphs take one
@@ -278,8 +279,8 @@ class Step:
 
 
 def compiled_of(function: Callable[..., Any], of: Objective, **graphs: Any) -> Compiled:
-    """A function of an objective, as a graph that the update may be part of."""
-    return compile(function, settings=of.settings, decompositions=decompositions(), **graphs)
+    """A function of an objective, as a graph."""
+    return compile(function, settings=of.settings, **graphs)
 
 
 def _finite(report: Report, gradients: Sequence[Tensor | None], of: Objective) -> bool:

@@ -33,7 +33,7 @@ from pathlib import Path
 
 import torch
 from memory import growth
-from timing import Subprocess, alternate, machine, table
+from timing import Subprocess, alternate, looped, machine, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,18 +42,6 @@ from pyrovae.evidence.inspection import inspect
 
 HERE = Path(__file__).parent
 LATENT, HIDDEN = 40, (300, 300)
-
-
-def timed(work: Callable[[], object]) -> Callable[[int], float]:
-    def run(repeats: int) -> float:
-        start = time.perf_counter()
-        for _ in range(repeats):
-            work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    return run
 
 
 @torch.no_grad()
@@ -173,16 +161,16 @@ def times(vae: VAE, x: Tensor, K: int, rounds: int, python: str | None, path: Pa
         f"{hand_written(vae, x, K).mean():.3f}"
     )
     contenders = {
-        "decoder products alone": timed(products(vae, len(x), K, by_onednn=False)),
-        "torch by hand": timed(lambda: hand_written(vae, x, K)),
-        "pyrovae": timed(
+        "decoder products alone": looped(products(vae, len(x), K, by_onednn=False)),
+        "torch by hand": looped(lambda: hand_written(vae, x, K)),
+        "pyrovae": looped(
             lambda: log_marginal(
                 vae.model, vae.guide, x, method=ImportanceSampling(num_particles=K)
             )
         ),
     }
     if hasattr(torch.ops.mkldnn, "_linear_pointwise") and not x.is_cuda:
-        by_onednn = timed(products(vae, len(x), K, by_onednn=True))
+        by_onednn = looped(products(vae, len(x), K, by_onednn=True))
         contenders["decoder products alone, oneDNN"] = by_onednn
     method = ImportanceSampling(num_particles=K, compile=True)
     inspection = inspect(vae.model, vae.guide, x)
@@ -200,7 +188,7 @@ def times(vae: VAE, x: Tensor, K: int, rounds: int, python: str | None, path: Pa
         f"first compiled run {time.perf_counter() - start:.1f} s, "
         f"of which Inductor {plan.scorer.compile_seconds:.1f} s"
     )
-    contenders["pyrovae, compiled"] = timed(compiled)
+    contenders["pyrovae, compiled"] = looped(compiled)
     if python:
         other = Subprocess(python, HERE / "pythae_nll.py", str(path), str(K))
         print(f"mean log p(x): {other.version} {float(other.line()):.3f}")
