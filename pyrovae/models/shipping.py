@@ -166,8 +166,8 @@ def _card(vae: Any, evidence: Any, description: str) -> str:
     if evidence is not None:
         parts.append(f"Held-out log-likelihood\n\n```text\n{evidence!r}\n```")
     parts.append(
-        "Load it with [pyrovae](https://pypi.org/project/pyrovae/) "
-        f"{pyrovae.__version__}:\n\n```python\nimport pyrovae as pv\n\n"
+        f"Load it with pyrovae {pyrovae.__version__} (`pip install pyrovae`):\n\n"
+        "```python\nimport pyrovae as pv\n\n"
         'vae = pv.load("path/to/this/folder")\nvae.sample(10)\n```'
     )
     return "\n\n".join(part for part in parts if part) + "\n"
