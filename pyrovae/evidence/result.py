@@ -251,7 +251,7 @@ class Evidence(WithDataset):
         num_dims = float(self.dataset.attrs["num_dims"])
         if num_dims <= 0:
             raise ValueError(
-                "There are no bits per dimension: x has numbers and classes together, or grey levels "
+                "There are no bits per dimension: x has numbers and classes together, grey levels "
                 "under a density, or an unknown number of dimensions."
             )
         log_scale = math.log(float(self.dataset.attrs["data_scale"]))
