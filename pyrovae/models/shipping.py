@@ -96,11 +96,14 @@ class Shipping(Declared):
             The two files.
 
         Raises:
+            FileNotFoundError: If there is no folder to write to.
             ValueError: If the ending is another, or the posterior has no mean in closed form.
         """
         path = Path(path)
         if path.suffix not in (".pt2", ".onnx"):
             raise ValueError(f"export writes .pt2 or .onnx, found {path.name!r}.")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"There is no folder {path.parent} to export to.")
         made = tuple(path.with_suffix(f".{name}{path.suffix}") for name in ("encoder", "decoder"))
         like, (inputs, latents) = self._like, self._exported()
         # Pyro hangs weak references on parameters, which torch 2.6 cannot write; a copy has none.

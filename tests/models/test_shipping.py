@@ -217,6 +217,8 @@ def test_exported_programs_give_the_same_numbers(name, suffix, tmp_path):
 
 
 def test_exports_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        models()["VAE"].export(tmp_path / "missing" / "model.pt2")
     with pytest.raises(ValueError, match=r"\.pt2 or \.onnx"):
         models()["VAE"].export(tmp_path / "model.h5")
     with pytest.raises(ValueError, match="no mean in closed form"):
