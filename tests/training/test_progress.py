@@ -34,7 +34,8 @@ def test_the_bar_moves_with_every_step(monkeypatch):
     assert numbers >= set(range(1, 15))
     last = shown.split("\r")[-1]
     assert re.search(
-        r"14/14 .*step/s, epoch=2/2, bound=-\d.*, kl=\d.*, beta=1, valid=none", last
+        r"14/14 .*step/s, epoch=2/2 \(\d\d:\d\d each\), bound=-\d.*, kl=\d.*, beta=1, valid=none",
+        last,
     ), last
 
 
