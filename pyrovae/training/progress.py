@@ -12,8 +12,8 @@ _EVERY = 0.5  # seconds between looks at the numbers, each of which waits for th
 
 
 class Progress:
-    """Steps taken, their rate, the time that is left and that of an epoch, and the bound, KL and beta
-    of late.
+    """Steps taken, their rate, the time that is left and that of an epoch, and the bound, KL and
+    beta of late.
 
     Args:
         hidden: Whether to show nothing; None shows it on a terminal only.
