@@ -62,7 +62,10 @@ class Progress:
 
     def _each(self) -> str:
         """The time that an epoch takes, by the steps of late."""
-        rate = None if self.bar.disable else self.bar.format_dict["rate"]
-        if not rate or self.steps is None:
+        if self.bar.disable or self.steps is None:
+            return ""
+        seen = self.bar.format_dict  # it has no rate in the first moments
+        rate = seen["rate"] or (seen["n"] - seen["initial"]) / max(seen["elapsed"], 1e-9)
+        if rate == 0:
             return ""
         return f" ({self.bar.format_interval(self.steps / rate)} each)"
