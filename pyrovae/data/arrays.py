@@ -210,8 +210,8 @@ def _no_array(data: Any, what: str) -> TypeError:
     return NoArray(
         f"{what} must be an array, a tensor, a data frame, a sparse matrix, a tuple of them, a "
         f"Dataset or a DataLoader, found {found}."
-        + " Read a file or a named data set by pv.data.load."
-        * isinstance(data, str | os.PathLike)
+        + " Read a file or a named data set by pv.data.load." * isinstance(data, str | os.PathLike)
+        + " Give a part of it, such as .train." * hasattr(data, "valid")
     )
 
 

@@ -217,6 +217,8 @@ def unbound(part: Any, kind: type[T], default: type[T]) -> T:
         raise TypeError(
             f"{kind.__name__.lower()} must be one of pyrovae's or a subclass of "
             f"{kind.__module__}.{kind.__name__}, found {type(part).__name__}."
+            + f" Give an object, such as {part}(), and not its name."
+            * isinstance(part, str)
         )
     return copy.deepcopy(part)
 

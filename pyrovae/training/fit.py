@@ -291,5 +291,7 @@ def _check_arguments(
     for name, most in clips.items():
         if most is not None and not most > 0:
             raise ValueError(f"{name} must be positive, found {most}.")
+    if not isinstance(lr, Schedule | int | float | Tensor):
+        raise TypeError(f"lr must be a number or a schedule, found {lr!r}.")
     if not isinstance(lr, Schedule) and not (math.isfinite(lr) and lr > 0):
         raise ValueError(f"lr must be finite and positive, found {lr}.")

@@ -120,6 +120,7 @@ REFUSED = {
     "text": (lambda: np.array([["a", "b"]]), r"hold text.*astype\(float\)"),
     "lists of text": (lambda: [["a", "b"]], "hold text"),
     "a word": (lambda: "digits", r"must be an array.*found str\. Read .* by pv\.data\.load"),
+    "all its parts": (lambda: pv.data.split(X), r"found Splits\. .* such as \.train"),
     "nothing": (lambda: None, "must be an array.*found NoneType"),
     "a dictionary": (lambda: {"x": X}, "keys 'x'. Give a tuple"),
     "a generator": (lambda: (x for x in X), "once only, found generator.*IterableDataset"),

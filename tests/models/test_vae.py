@@ -180,6 +180,7 @@ def test_delta_posterior_with_beta_zero_is_the_plain_autoencoder(x):
         ({"data_shape": (4, 0)}, ValueError, "positive integers"),
         ({"latent_dim": 0}, ValueError, "latent_dim"),
         ({"prior": likelihoods.Bernoulli()}, TypeError, "prior must be"),
+        ({"prior": "Vamp"}, TypeError, r"an object, such as Vamp\(\)"),
         ({"likelihood": likelihoods.Bernoulli}, TypeError, "Give an instance"),
         ({"encoder": "mlp"}, TypeError, "net recipe"),
         ({"decoder": nn.Linear(2, 5)}, ValueError, r"expected \(2, 12\)"),

@@ -438,6 +438,7 @@ def test_bad_data(data, kind, message):
         ({"epochs": 0}, ValueError, "epochs"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"lr": -1.0}, ValueError, "lr"),
+        ({"lr": "1e-3"}, TypeError, "lr must be a number or a schedule, found '1e-3'"),
         ({"lr": float("nan")}, ValueError, "lr"),
         ({"beta": -1.0}, ValueError, "finite and not negative"),
         ({"patience": 3}, ValueError, "validation data"),
