@@ -33,7 +33,10 @@ LIKELIHOODS = {
 
 def load(num_genes, seed):
     """Train, validation and test cells of the genes with most training counts."""
-    with np.load(Path(os.environ["PYROVAE_DATA"]) / "scrna_mouse_bladder.npz") as file:
+    path = Path(os.environ.get("PYROVAE_DATA", ".")) / "scrna_mouse_bladder.npz"
+    if not path.is_file():
+        raise SystemExit(f"There is no file {path}. The first lines of this script describe it.")
+    with np.load(path) as file:
         rows = sparse.csr_matrix((file["data"], file["indices"], file["indptr"]), file["shape"])
     cells = torch.from_numpy(rows.toarray().astype(np.float32))
     cells = cells[torch.randperm(len(cells), generator=torch.Generator().manual_seed(seed))]

@@ -25,7 +25,10 @@ from pyrovae import likelihoods, nets
 
 def load(num_train, num_test):
     """Training and test images, ``(N, 3, 32, 32)`` in steps of 1/255."""
-    with np.load(Path(os.environ["PYROVAE_DATA"]) / "cifar10_subset.npz") as file:
+    path = Path(os.environ.get("PYROVAE_DATA", ".")) / "cifar10_subset.npz"
+    if not path.is_file():
+        raise SystemExit(f"There is no file {path}. The first lines of this script describe it.")
+    with np.load(path) as file:
         pair = file["x_train"][:num_train], file["x_test"][:num_test]
     return [torch.from_numpy(x).permute(0, 3, 1, 2).contiguous().float() / 255 for x in pair]
 
