@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ def test_quick_start_has_two_shell_blocks_before_any_other():
     assert quick.count("```sh\n") == 2
     assert BLOCKS[0][1].rstrip().endswith("pyrovae train")
     assert "pytest" in BLOCKS[1][1]
+
+
+def test_the_page_of_a_package_index_leads_nowhere_that_is_not_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    hook, page = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"], README
+    for change in hook["substitutions"]:
+        assert re.search(change["pattern"], page), change
+        page = re.sub(change["pattern"], change["replacement"], page)
+    assert re.findall(r"\]\((?!https://)", README)
+    assert not re.findall(r"\]\((?!https://)", page)
+    assert ".venv/bin/pip install 'pyrovae[plots]'" in page
+    assert len(page) > 0.7 * len(README)
 
 
 def test_python_blocks_run(capsys):

@@ -122,6 +122,7 @@ def _tensor(value: Any, what: str) -> Tensor | np.ndarray:
 
 def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
     order = arrays.get("format")
+    texts = [k for k, a in arrays.items() if not isinstance(a, Tensor)]
     arrays = {k: a for k, a in arrays.items() if isinstance(a, Tensor)}
     if isinstance(order, np.ndarray) and order.tolist() not in (b"csr", "csr"):
         raise ValueError(
@@ -143,9 +144,13 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
     x = {k: a for k, a in found.items() if a.dim() > 1 and not k.endswith("labels")}
     if not set(x) & {*_PARTS, "x"}:
         if len(x) != 1:
+            listed = [f"{k} {tuple(a.shape)}" for k, a in arrays.items()]
+            listed += [f"{k}, which holds texts" for k in texts]
             raise ValueError(
-                f"Expected one array of data in {path}, or arrays named train, valid and test; "
-                f"found {', '.join(f'{k} {tuple(a.shape)}' for k, a in arrays.items()) or 'none'}."
+                f"Expected one array of data of shape (N, ...) in {path}, or arrays named train, "
+                f"valid and test; found {', '.join(listed) or 'none'}."
+                + " Convert texts that are numbers by .astype(float), and save a table as .csv."
+                * bool(texts)
             )
         x = {"x": next(iter(x.values()))}
     x = {k: _channels_first(a) for k, a in x.items() if k in (*_PARTS, "x")}

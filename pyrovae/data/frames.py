@@ -7,6 +7,9 @@ import numpy as np
 
 __all__ = ["as_given", "classes_of", "covariates_of", "from_frame", "read_frame"]
 
+_GAPS = {"", "-", ".", "?", "#N/A", "N/A", "NA", "NULL", "NaN", "None", "n/a", "na", "nan", "null"}
+"""What files write where a number is missing."""
+
 
 def from_frame(data: Any, what: str, *, missing: bool = False) -> np.ndarray | None:
     """A frame as ``(N, C)`` floating-point numbers, a series as ``(N,)`` numbers; None for others.
@@ -93,9 +96,12 @@ def _listed(names: Any, most: int = 5) -> str:
 def read_frame(path: Any) -> Any:
     """The frame in a ``.csv``, ``.tsv`` or ``.parquet`` file, by whichever library is installed.
 
+    Texts such as ``NA`` among the numbers of a column are missing cells.
+
     Raises:
         ImportError: If no library that reads it is installed.
-        ValueError: If the file is damaged, or its first line does not name the columns.
+        ValueError: If the file is damaged, its columns are separated otherwise, or its first line
+            does not name them.
     """
     import importlib.util
 
@@ -112,15 +118,45 @@ def read_frame(path: Any) -> Any:
         if path.suffix.lower() == ".parquet":
             return nw.read_parquet(str(path), backend=known[0])
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        _check_separator(path, separator)
         whole: Any = {"infer_schema_length": None} if known[0] == "polars" else {}
         frame = nw.read_csv(str(path), backend=known[0], separator=separator, **whole)
-    except ImportError:
+    except (ImportError, _OtherSeparator):
         raise
     except Exception as error:  # each library has its own
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise ValueError(f"Cannot read {path}: {reason}. Is it a table?") from error
     _check_names(frame, path)
-    return frame
+    return frame.with_columns(*map(_with_gaps, frame.iter_columns()))
+
+
+class _OtherSeparator(ValueError):
+    """A table whose columns are separated by something else than its ending says."""
+
+
+def _check_separator(path: Any, separator: str) -> None:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline()
+    for other, name in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+        if separator not in first and other in first:
+            raise _OtherSeparator(
+                f"The first line of {path} has {name} between the names of its columns. Save the "
+                "table with commas as .csv or with tabs as .tsv, and with points in its numbers."
+            )
+
+
+def _with_gaps(column: Any) -> Any:
+    """A column of texts as numbers, where each text is a number or stands for a missing one."""
+    import narwhals as nw
+
+    if column.dtype != nw.String:
+        return column
+    texts = ["" if text is None else text.strip() for text in column.to_list()]
+    found = {text for text in texts if text not in _GAPS}
+    if not found or not all(map(_is_number, found)):
+        return column
+    numbers = [None if text in _GAPS else float(text) for text in texts]
+    return nw.new_series(column.name, numbers, nw.Float64, backend=column.implementation)
 
 
 def _check_names(frame: Any, path: Any) -> None:

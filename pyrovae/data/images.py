@@ -46,10 +46,16 @@ class ImageRows(Rows):
         first, edges = files[0], modes[files[0]][1]
         for file, (_, other) in modes.items():
             if size is None and other != edges:
+                square = all(width == height for _, (width, height) in modes.values())
+                advice = (
+                    "Give size= (--data_size on the command line) to shrink these squares to one."
+                    if square
+                    else "Crop or resize them to one size first; squares of several sizes can be "
+                    "shrunk by size= (--data_size on the command line)."
+                )
                 raise ValueError(
                     f"Images must have one size: {first.name} is {edges[0]} x {edges[1]}, "
-                    f"{file.name} is {other[0]} x {other[1]}. Give size= (--data_size on the "
-                    "command line) to shrink square images to one edge."
+                    f"{file.name} is {other[0]} x {other[1]}. {advice}"
                 )
         plane = (edges[1], edges[0]) if size is None else (size, size)
         self.shape = (len(files), 3, *plane) if self.mode else (len(files), *plane)
@@ -190,7 +196,8 @@ def shrink(image: Any, size: int, dtype: torch.dtype = torch.uint8) -> Tensor:
 
     if image.width != image.height or image.width < size or size < 1:
         raise ValueError(
-            f"Cannot shrink an image of {image.width} x {image.height} pixels to {size} x {size}."
+            f"Cannot shrink an image of {image.width} x {image.height} pixels to {size} x {size}: "
+            "only larger squares can be shrunk. Crop or resize it first."
         )
     return _pixels(image.resize((size, size), Image.Resampling.BOX), dtype)
 

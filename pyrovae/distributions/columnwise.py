@@ -36,7 +36,8 @@ class ColumnSupport(constraints.Constraint):
 
     def __init__(self, pieces: Sequence[tuple[Any, int, float, float]]):
         self.pieces = pieces
-        self.is_discrete = all(support.is_discrete for support, *_ in pieces)
+        kinds = {support.is_discrete for support, *_ in pieces}
+        self.is_discrete, self.is_mixed = kinds == {True}, len(kinds) > 1
 
     def check(self, value: Tensor) -> Tensor:
         blocks = value.split([size for _, size, *_ in self.pieces], -1)

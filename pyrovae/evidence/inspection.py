@@ -46,7 +46,8 @@ class Inspection:
         seed: Seed of all random numbers.
         memory_budget: Bytes that one piece of work may take.
         progress: Whether to show a progress bar.
-        num_dims: Mean number of observed elements of a datum; masked elements do not count.
+        num_dims: Mean number of observed elements of a datum; masked elements do not count. 0 where
+            they are partly discrete, and bits per dimension would have no meaning.
         discrete: Whether log p(x) is a log-probability.
         latents: Names of the latent sites.
         completed: Latent sites that the guide lacks.
@@ -201,7 +202,7 @@ def _run_once(
     points = [] if particles.mapped else [n for n, s in latents.items() if is_point(s.posterior)]
     return {
         "max_plate_nesting": nesting,
-        "num_dims": observed.total / len(keys),
+        "num_dims": 0.0 if particles.mixed else observed.total / len(keys),
         "discrete": particles.discrete,
         "latents": tuple(latents),
         "completed": particles.completed,

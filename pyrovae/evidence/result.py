@@ -251,7 +251,8 @@ class Evidence(WithDataset):
         num_dims = float(self.dataset.attrs["num_dims"])
         if num_dims <= 0:
             raise ValueError(
-                "The number of dimensions of x is not known, so there are no bits per dimension."
+                "There are no bits per dimension: x has numbers and classes together, grey levels "
+                "under a density, or an unknown number of dimensions."
             )
         log_scale = math.log(float(self.dataset.attrs["data_scale"]))
         return -(self.mean() / num_dims + log_scale) / math.log(2)

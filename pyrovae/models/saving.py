@@ -30,8 +30,8 @@ def load(
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If a file is damaged, the files do not belong together, or a class is not
-            pyrovae's own without ``trust``.
+        ValueError: If it is no folder, a file in it is damaged, the files do not belong together,
+            or a class is not pyrovae's own without ``trust``.
 
     Example:
         >>> import tempfile
@@ -43,6 +43,12 @@ def load(
     """
     from safetensors.torch import load_file
 
+    if Path(folder).is_file():
+        raise ValueError(
+            f"{folder} is a file. pv.load reads a folder that vae.save(folder) wrote. What "
+            "torch.save wrote is read by torch.load(file, weights_only=False), which runs any code "
+            "in it."
+        )
     config, weights = Path(folder) / CONFIG, Path(folder) / WEIGHTS
     for path in (config, weights):
         if not path.is_file():

@@ -96,11 +96,14 @@ class Shipping(Declared):
             The two files.
 
         Raises:
+            FileNotFoundError: If there is no folder to write to.
             ValueError: If the ending is another, or the posterior has no mean in closed form.
         """
         path = Path(path)
         if path.suffix not in (".pt2", ".onnx"):
             raise ValueError(f"export writes .pt2 or .onnx, found {path.name!r}.")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"There is no folder {path.parent} to export to.")
         made = tuple(path.with_suffix(f".{name}{path.suffix}") for name in ("encoder", "decoder"))
         like, (inputs, latents) = self._like, self._exported()
         # Pyro hangs weak references on parameters, which torch 2.6 cannot write; a copy has none.
@@ -166,8 +169,8 @@ def _card(vae: Any, evidence: Any, description: str) -> str:
     if evidence is not None:
         parts.append(f"Held-out log-likelihood\n\n```text\n{evidence!r}\n```")
     parts.append(
-        "Load it with [pyrovae](https://pypi.org/project/pyrovae/) "
-        f"{pyrovae.__version__}:\n\n```python\nimport pyrovae as pv\n\n"
+        f"Load it with pyrovae {pyrovae.__version__} (`pip install pyrovae`):\n\n"
+        "```python\nimport pyrovae as pv\n\n"
         'vae = pv.load("path/to/this/folder")\nvae.sample(10)\n```'
     )
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -67,7 +67,7 @@ class _Image(Recipe):
         with_channels = f"({axes}, C)" if self.channels_last else f"({axes}) or (C, {axes})"
         raise ValueError(
             f"{type(self).__name__} needs images, {with_channels}, on one side, found "
-            f"{in_shape} -> {out_shape}. Use MLP."
+            f"{in_shape} -> {out_shape}. Use MLP, or dims=1 for signals and dims=3 for volumes."
         )
 
     def _finish(self, net: nn.Module) -> nn.Module:

@@ -58,6 +58,8 @@ class Particles:
         likelihood_scaled: Whether a handler scales the observed sites.
         num_dims: Observed elements of one datum, over all observed sites.
         discrete: Whether every observed site is discrete, so that log p(x) is a log-probability.
+        mixed: Whether some of x is discrete and some is not. log p(x) is then partly a density: it
+            has no bits per dimension.
         completed: Names of the latent sites that the guide lacks and the model drew from their
             priors.
         auxiliary: The sites that the guide draws and the model lacks, by name. If the guide has
@@ -79,6 +81,7 @@ class Particles:
     likelihood_scaled: bool
     num_dims: int = 0
     discrete: bool = False
+    mixed: bool = False
     completed: tuple[str, ...] = ()
     auxiliary: dict[str, LatentSite] = field(default_factory=dict)
     _bridge: Bridge | None = field(default=None, repr=False)

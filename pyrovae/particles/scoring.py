@@ -64,6 +64,7 @@ def score(
 
     latents, auxiliary = _latent_sites(guide_sites, model_sites, plate_scale, reduce)
     log_likelihood, likelihood_scaled = _score_observed(observed, plate_scale, reduce)
+    kinds = [is_discrete(site["fn"]) for site in observed.values()]
     return Particles(
         latents=latents,
         log_likelihood=log_likelihood,
@@ -72,7 +73,8 @@ def score(
         scale=plate_scale,
         likelihood_scaled=likelihood_scaled,
         num_dims=sum(_numel(site) for site in observed.values()) // max(num_data, 1),
-        discrete=all(is_discrete(site["fn"]) for site in observed.values()),
+        discrete=all(kinds),
+        mixed=len({*kinds}) > 1 or any(_is_mixed(site["fn"]) for site in observed.values()),
         completed=tuple(completed),
         auxiliary=auxiliary,
         _order=tuple(guide_sites),
@@ -212,3 +214,14 @@ def is_discrete(distribution: Any) -> bool:
         return bool(distribution.support.is_discrete)
     except (AttributeError, NotImplementedError):
         return False
+
+
+def _is_mixed(distribution: Any) -> bool:
+    """Whether some elements of a distribution's support are discrete and some are not."""
+    try:
+        support = distribution.support
+    except (AttributeError, NotImplementedError):
+        return False
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return getattr(support, "is_mixed", False)

@@ -21,7 +21,7 @@ from pyrovae.runs.declared import (
     without_object,
 )
 from pyrovae.runs.messages import one_line
-from pyrovae.runs.own_classes import MODE, resolved
+from pyrovae.runs.own_classes import MODE, resolved, taken_along
 from pyrovae.runs.trust import check_trusted
 
 __all__ = ["Config", "check_options"]
@@ -193,13 +193,21 @@ class Config:
 
     def __str__(self) -> str:
         """The YAML text."""
-        return _parser().dump(
-            Namespace({f.name: getattr(self, f.name) for f in fields(self)}), skip_unset=False
-        )
+        return self._dump(MODE)
 
     def save(self, path: str | PathLike) -> None:
         """Write the YAML text that :meth:`load` reads."""
         files.write(Path(path), str(self))
+
+    def taken_along(self) -> tuple[str, dict[str, bytes]]:
+        """The YAML text for a folder of its own, and the files with classes of yours that belong
+        beside it, by name.
+        """
+        return taken_along(yaml.safe_load(self._dump("yaml")))
+
+    def _dump(self, form: str) -> str:
+        given = Namespace({f.name: getattr(self, f.name) for f in fields(self)})
+        return _parser().dump(given, format=form, skip_unset=False)
 
     def build(self, name: str) -> Any:
         """A new object of the class that a field declares; None or a number as it is.

@@ -97,7 +97,7 @@ def class_names(kind: Any) -> list[str]:
         return [name for each in get_args(kind) for name in class_names(each)]
     found = []
     for cls in kind.__subclasses__():
-        family = sys.modules[".".join(cls.__module__.split(".")[:2])]
+        family = sys.modules.get(".".join(cls.__module__.split(".")[:2]))
         if getattr(family, cls.__name__, None) is cls and not inspect.isabstract(cls):
             found += [cls.__name__] * cls.__module__.startswith("pyrovae.")
         found += class_names(cls)

@@ -79,7 +79,7 @@ def _page(
         ],
         # What was not given says nothing; config.yaml has it all.
         config="\n".join(
-            line for line in str(run.config).splitlines() if not line.endswith(": null")
+            line for line in run.config.taken_along()[0].splitlines() if not line.endswith(": null")
         ),
         versions=made_by(next(vae.parameters()).device),
     )

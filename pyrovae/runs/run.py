@@ -63,7 +63,8 @@ class Run:
 
     @classmethod
     def create(cls, config: Config, path: str | PathLike | None = None) -> "Run":
-        """A new folder with the configuration in it; default the first free ``runs/DATA-N``.
+        """A new folder with the configuration in it, and the files with classes that it names;
+        default the first free ``runs/DATA-N``.
 
         Raises:
             FileExistsError: If there is something in the folder already.
@@ -90,8 +91,11 @@ class Run:
             run.release()
             raise
         try:
-            config.save(run.config_file)
-            run.manifest.record(run.config_file)
+            text, own = config.taken_along()
+            for name, source in own.items():
+                files.write(path / name, source)
+            files.write(run.config_file, text)
+            run.manifest.record(run.config_file, *(path / name for name in own))
         except BaseException:  # such as a full disk
             run.discard()
             raise
@@ -147,6 +151,7 @@ class Run:
             )
         manifest = Manifest(path)
         manifest.check(path / "config.yaml")
+        manifest.check(*path.glob("*.py"), strict=False)
         run = cls(path, Config.load(path / "config.yaml", trust=trust))
         if not unfinished and not run.weights.is_file():
             raise ValueError(
@@ -170,7 +175,8 @@ class Run:
 
     def discard(self) -> None:
         """Remove the files of a run that gave nothing, and the folders that :meth:`create` made."""
-        for file in (self.config_file, self.manifest.path, self.metrics):
+        own = [self.path / name for name in self.config.taken_along()[1]]
+        for file in (self.config_file, self.manifest.path, self.metrics, *own):
             file.unlink(missing_ok=True)
         checkpoint.remove(self.checkpoint)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)

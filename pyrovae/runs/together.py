@@ -44,7 +44,7 @@ def restarted(config: Config, path: str | os.PathLike | None) -> bool:
 def _goes_on(run: Run) -> bool:
     """Whether a folder has a run of this very configuration that can go on."""
     file = run.config_file
-    if not file.is_file() or file.read_text(encoding="utf-8") != str(run.config):
+    if not file.is_file() or file.read_text(encoding="utf-8") != run.config.taken_along()[0]:
         return False  # nothing there yet, or something of another command's
     if checkpoint.exists(run.checkpoint) or run.weights.is_file():
         return True

@@ -112,7 +112,8 @@ def _of_columns(given: Any) -> Iterator[Any]:
 def _is_part(text: str, bases: tuple[type, ...], folder: Path) -> bool:
     """Whether a text in the place of a class, or of its arguments, imports and reads nothing."""
     if place := file_and_name(text):
-        return is_loaded(path_of(folder / Path(place[0]).expanduser(), place[1]), bases)
+        file = folder / Path(place[0]).expanduser()
+        return _is_file(file) and is_loaded(path_of(file, place[1]), bases)
     words = text.split(".")
     if len(words) > 1 and all(word.isidentifier() for word in words):
         return is_loaded(text, bases)

@@ -12,7 +12,8 @@ _EVERY = 0.5  # seconds between looks at the numbers, each of which waits for th
 
 
 class Progress:
-    """Steps taken, their rate, the time that is left, and the bound, KL and beta of late.
+    """Steps taken, their rate, the time that is left and that of an epoch, and the bound, KL and
+    beta of late.
 
     Args:
         hidden: Whether to show nothing; None shows it on a terminal only.
@@ -27,7 +28,7 @@ class Progress:
         total = None if steps is None else epochs * steps
         look: dict[str, Any] = {"desc": "fit", "unit": "step", "dynamic_ncols": True}
         self.bar = tqdm(total=total, initial=done, disable=hidden, **look)
-        self.epochs, self.valid = epochs, "none"
+        self.epochs, self.steps, self.valid = epochs, steps, "none"
         self._shown = 0.0
 
     def __enter__(self) -> "Progress":
@@ -56,4 +57,15 @@ class Progress:
     def _show(self, epoch: int, seen: dict[str, float]) -> None:
         names = {"bound": "train_bound", "kl": "kl", "beta": "beta"}
         shown = {name: f"{seen[key]:.4g}" for name, key in names.items() if key in seen}
-        self.bar.set_postfix({"epoch": f"{epoch + 1}/{self.epochs}", **shown, "valid": self.valid})
+        place = f"{epoch + 1}/{self.epochs}{self._each()}"
+        self.bar.set_postfix({"epoch": place, **shown, "valid": self.valid})
+
+    def _each(self) -> str:
+        """The time that an epoch takes, by the steps of late."""
+        if self.bar.disable or self.steps is None:
+            return ""
+        seen = self.bar.format_dict  # it has no rate in the first moments
+        rate = seen["rate"] or (seen["n"] - seen["initial"]) / max(seen["elapsed"], 1e-9)
+        if rate == 0:
+            return ""
+        return f" ({self.bar.format_interval(self.steps / rate)} each)"

@@ -166,6 +166,17 @@ def test_bad_files(tmp_path, kind):
         data.load(path)
 
 
+def test_texts_in_an_array_file_are_told_as_such(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([["1.5", "2"]] * 9))
+    np.savez(tmp_path / "x.npz", ages=np.arange(9), names=np.array(["a"] * 9))
+    for file, found in (
+        ("x.npy", "found x, which holds texts"),
+        ("x.npz", r"found ages \(9,\), names, which holds texts"),
+    ):
+        with pytest.raises(ValueError, match=found + r"\. Convert texts .* \.astype\(float\)"):
+            data.load(tmp_path / file)
+
+
 def test_a_pickle_is_not_run(tmp_path):
     class Trap:
         def __reduce__(self):

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from pyrovae import data
 from pyrovae.data import rows as rows_module
+from pyrovae.data.frames import read_frame
 from pyrovae.data.rows import Rows
 
 
@@ -43,16 +44,21 @@ def rejoined(splits):
     return x[order], y[order]
 
 
-@pytest.mark.parametrize("library", ["polars", "pandas", "pyarrow"])
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
-def test_tables_by_each_library(tmp_path, monkeypatch, frame, suffix, library):
+@pytest.fixture(params=["polars", "pandas", "pyarrow"])
+def library(request, monkeypatch):
+    """The library of tables, as if no other was installed."""
     import importlib.util
 
     find = importlib.util.find_spec
-    libraries = {"polars", "pandas", "pyarrow"} - {library}
+    others = {"polars", "pandas", "pyarrow"} - {request.param}
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in libraries else find(name)
+        importlib.util, "find_spec", lambda name: None if name in others else find(name)
     )
+    return request.param
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_tables_by_each_library(tmp_path, frame, suffix, library):
     path = tmp_path / f"animals{suffix}"
     write(frame, path)
     splits = data.load(path, labels="kind", columns=["height", "weight", "count"])
@@ -67,6 +73,47 @@ def test_tables_by_each_library(tmp_path, monkeypatch, frame, suffix, library):
     _, y = rejoined(given)
     expected = np.column_stack([pandas.get_dummies(sorted_frame["kind"]), sorted_frame["count"]])
     np.testing.assert_array_equal(y, expected.astype(np.float32))
+
+
+def test_what_stands_for_missing_numbers(tmp_path, library):
+    """NA, ? and an empty cell among numbers are missing; among texts they are left alone, as far
+    as the library leaves them.
+    """
+    lines = ["age,income,kind,code", *["31,1.5,cat,a-1"] * 9]
+    lines += ["NA,?,dog,b", "40, nan,cat,-", ",3,dog,c"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    frame = read_frame(tmp_path / "a.csv")
+    ages, incomes = (
+        np.array([np.nan if v is None else float(v) for v in frame[name].to_list()])
+        for name in ("age", "income")
+    )
+    np.testing.assert_array_equal(ages, [31] * 9 + [np.nan, 40, np.nan])
+    np.testing.assert_array_equal(incomes, [1.5] * 9 + [np.nan, np.nan, 3])
+    assert frame["kind"].to_list() == ["cat"] * 9 + ["dog", "cat", "dog"]
+    assert frame["code"].to_list()[-3:] == ["b", "-", "c"]
+    with pytest.raises(ValueError, match=r"missing cells: 2 in 'age', 2 in 'income'"):
+        data.load(tmp_path / "a.csv", columns=["age", "income"])
+
+
+def test_columns_that_are_separated_otherwise(tmp_path, library):
+    (tmp_path / "a.csv").write_text("a;b\n1,5;2\n")
+    with pytest.raises(ValueError, match=r"has semicolons .* commas as \.csv"):
+        data.load(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("a\tb\n1\t2\n")
+    with pytest.raises(ValueError, match=r"has tabs .* tabs as \.tsv"):
+        data.load(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("only\n" + "1\n2\n" * 20)
+    assert data.load(tmp_path / "c.csv").data_shape == (1,)
+
+
+def test_images_of_several_sizes(tmp_path):
+    for i, shape in enumerate([(8, 8), (6, 6)]):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match=r"one size: 0\.png is 8 x 8, 1\.png .* shrink these sq"):
+        data.load(tmp_path)
+    Image.fromarray(np.zeros((8, 6), np.uint8)).save(tmp_path / "2.png")
+    with pytest.raises(ValueError, match="Crop or resize them to one size first"):
+        data.load(tmp_path)
 
 
 def test_no_library_that_reads_tables(tmp_path, monkeypatch, frame):

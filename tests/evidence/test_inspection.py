@@ -140,6 +140,18 @@ def test_bits_per_dimension_count_what_is_observed():
         assert "1 bits per dimension" in repr(evidence)
 
 
+def test_sites_of_unlike_kinds_have_no_bits_per_dimension():
+    def both(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Bernoulli(torch.full_like(x, 0.5)).to_event(1), obs=x)
+            pyro.sample("y", dist.Normal(torch.zeros_like(x), 1.0).to_event(1), obs=x)
+
+    x = torch.bernoulli(torch.full((8, 6), 0.5))
+    evidence = pv.log_marginal(both, coins_guide, x, num_particles=2)
+    assert "bits per dimension" not in repr(evidence)
+
+
 def test_bits_per_dimension_under_a_handlers_mask():
     def model(x, mask):
         with pyro.plate("data", len(x)):

@@ -1,6 +1,7 @@
 """Small runs, made and read as the command line makes and reads them."""
 
 import json
+import sys
 
 import torch
 from safetensors.torch import load_file
@@ -36,6 +37,17 @@ FILES = {
 def call(*words):
     """The exit code of a command; texts are split at spaces."""
     return main([word for text in words for word in str(text).split()])
+
+
+def files_with_classes():
+    """The modules of this process that are files with classes of a user's own."""
+    return [name for name in sys.modules if name.startswith("pyrovae_file_")]
+
+
+def forget_files():
+    """Be as another process, which has loaded no such file."""
+    for name in files_with_classes():
+        del sys.modules[name]
 
 
 def declared(text):

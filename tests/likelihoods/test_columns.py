@@ -120,6 +120,24 @@ def test_quadrature_over_one_latent_dimension():
     assert (abs(evidence.log_marginal.values - exact.detach().numpy()) < 5 * error).all()
 
 
+@pytest.mark.parametrize(
+    ("columns", "has"),
+    [
+        ({"age": Gaussian(), "sex": Bernoulli()}, False),
+        ({"age": Gaussian(), "size": StudentT(3.0)}, True),
+        ({"visits": Poisson(), "sex": Bernoulli()}, True),
+    ],
+)
+@pytest.mark.parametrize("missing", [False, True])
+def test_numbers_and_classes_together_have_no_bits_per_dimension(columns, has, missing):
+    vae = make(Columns(columns, missing=missing))
+    evidence = vae.log_marginal(vae.sample(5), num_particles=50)
+    assert ("bits per dimension" in repr(evidence)) is has
+    if not has:
+        with pytest.raises(ValueError, match="numbers and classes together"):
+            _ = evidence.bits_per_dim
+
+
 def test_missing_cells_of_a_linear_gaussian_table():
     """Columns of a linear-Gaussian model: the observed ones are jointly normal, exactly."""
     scales = (0.5, 1.2, 0.8, 1.0)

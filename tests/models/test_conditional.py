@@ -64,6 +64,8 @@ def test_data_without_their_condition_are_refused_by_name():
         lambda: vae.log_marginal(x, num_particles=5),
         lambda: pv.compare_estimators(vae.model, vae.guide, x, pairs, num_replicates=4),
         lambda: vae.fit((x, x[:, :2], x), epochs=1),
+        lambda: estimators.IWAE(num_particles=2).bound(vae.model, vae.guide, x),
+        lambda: estimators.ELBO().bound(vae.model, vae.guide, (x, x[:, :2], x)),
     ):
         with pytest.raises(TypeError, match=r"VAE.(model|guide) takes \(x, y\), .* as a tuple"):
             use()

@@ -138,6 +138,9 @@ def test_only_parts_are_made(path, tmp_path):
 def test_damaged_and_foreign_folders_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         pv.load(tmp_path)
+    torch.save(models()["VAE"], tmp_path / "vae.pt")
+    with pytest.raises(ValueError, match=r"is a file\. .* vae\.save\(folder\)"):
+        pv.load(tmp_path / "vae.pt")
     models()["VAE"].save(tmp_path / "a")
     models()["Clustering"].save(tmp_path / "b")
     weights = tmp_path / "a" / "model.safetensors"
@@ -214,6 +217,8 @@ def test_exported_programs_give_the_same_numbers(name, suffix, tmp_path):
 
 
 def test_exports_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        models()["VAE"].export(tmp_path / "missing" / "model.pt2")
     with pytest.raises(ValueError, match=r"\.pt2 or \.onnx"):
         models()["VAE"].export(tmp_path / "model.h5")
     with pytest.raises(ValueError, match="no mean in closed form"):

@@ -233,7 +233,10 @@ def test_activations(name):
         (lambda: Conv(3, dims=3).build((4, 4), (5,)), r"needs images, \(D, H, W\) or"),
         (lambda: Conv(3, hidden=0), "hidden must be positive integers"),
         (lambda: Residual(3, blocks=0), "blocks must be positive integers"),
-        (lambda: Conv(3).build((4,), (5,)), r"Conv needs images.*found \(4,\) -> \(5,\). Use MLP"),
+        (
+            lambda: Conv(3).build((4,), (5,)),
+            r"Conv needs images.*found \(4,\) -> \(5,\). Use MLP, or dims=1",
+        ),
     ],
 )
 def test_wrong_declarations_are_refused(build, message):

@@ -9,7 +9,7 @@ import time
 
 import optuna
 import pytest
-from helpers.runs import FILES, assert_same_run
+from helpers.runs import FILES, assert_same_run, forget_files
 from helpers.sweeps import TINY
 
 import pyrovae as pv
@@ -75,8 +75,7 @@ def test_classes_that_a_mapping_names_need_no_trust(tmp_path, quick, monkeypatch
         patch.setattr(pipeline, "held_out", stop)
         with pytest.raises(KeyboardInterrupt):
             pv.sweep(given, tmp_path / "sweep")
-    for name in [name for name in sys.modules if name.startswith("pyrovae_file_mine")]:
-        del sys.modules[name]  # as in a process that the sweep starts
+    forget_files()  # as in a process that the sweep starts
     declaration = Declaration.load(tmp_path / "sweep" / "sweep.yaml", trust=True)
     study = open_study(tmp_path / "sweep", None, declaration)
     Worker(tmp_path / "sweep", declaration, study).work()

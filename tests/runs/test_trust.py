@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from helpers.runs import TINY, call
+from helpers.runs import TINY, call, files_with_classes, forget_files
 
 import pyrovae as pv
 from pyrovae.runs import Config, Run
@@ -72,6 +72,7 @@ def spy(tmp_path, monkeypatch):
     (folder / "spy.py").write_text(SPY.format(mark=str(mark)))
     (folder / "other").write_text("class_path: spy.Mine\n")
     monkeypatch.syspath_prepend(folder)
+    forget_files()
     yield folder, mark
     sys.modules.pop("spy", None)
 
@@ -93,7 +94,8 @@ def test_a_configuration_of_a_stranger_runs_nothing(case, spy, monkeypatch, caps
         assert "not pyrovae's own" in line
         assert "--trust" in line
     assert not mark.exists()
-    assert not [name for name in sys.modules if name.startswith(("spy", "pyrovae_file_spy"))]
+    assert "spy" not in sys.modules
+    assert not files_with_classes()
 
 
 def test_endless_configurations_are_refused(tmp_path):
@@ -113,12 +115,11 @@ def test_what_is_trusted_runs(spy, tmp_path, capsys):
     run = tmp_path / "run"
     assert call("train", TINY, f"--prior {folder}/spy.py:Mine", "--out", run) == 0
     assert mark.exists()
-    for name in [name for name in sys.modules if name.startswith("pyrovae_file_spy")]:
-        del sys.modules[name]  # as in another process
+    forget_files()
     capsys.readouterr()
     assert call("sample", run, "--out", tmp_path / "x.npy") == 1
     line = capsys.readouterr().err
-    assert f"the class Mine of the file {folder}/spy.py, as prior" in line
+    assert "the class Mine of the file spy.py, as prior" in line
     with pytest.raises(ValueError, match="trust=True"):
         pv.load_run(run)
     assert call("sample", run, "--trust --out", tmp_path / "x.npy") == 0

@@ -33,9 +33,8 @@ def test_the_bar_moves_with_every_step(monkeypatch):
     numbers = {int(n) for n in re.findall(r" (\d+)/14 ", shown)}
     assert numbers >= set(range(1, 15))
     last = shown.split("\r")[-1]
-    assert re.search(
-        r"14/14 .*step/s, epoch=2/2, bound=-\d.*, kl=\d.*, beta=1, valid=none", last
-    ), last
+    epoch = r"14/14 .*step/s, epoch=2/2 \(\d\d:\d\d each\)"
+    assert re.search(epoch + r", bound=-\d.*, kl=\d.*, beta=1, valid=none", last), last
 
 
 def test_no_terminal_no_bar(monkeypatch):
