@@ -232,6 +232,10 @@ def test_a_library_that_ends_a_process_is_never_loaded_in_this_one(
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setattr(inductor, "switch_after", lambda graph, calls: 2)
+    instead = []
+    monkeypatch.setattr(
+        inductor, "_within_this_process", lambda graph, _: instead.append(graph) or graph.module
+    )
     compiled = compile(
         lambda x: (x * 3).exp(),
         calls=10,
@@ -240,6 +244,7 @@ def test_a_library_that_ends_a_process_is_never_loaded_in_this_one(
     )
     for _ in range(4):
         torch.testing.assert_close(compiled(X), (X * 3).exp())
+    assert len(instead) == 1
     assert not [path for path in folder().iterdir() if is_complete(path)]
 
 
