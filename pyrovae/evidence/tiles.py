@@ -148,13 +148,13 @@ class Tiles:
         tiled = self._functions[key]
         filled = [_filled(tensor, place, self.data) for tensor, place in others]
         found = []
-        for part in particles.split(self.particles):
-            tile = part if axis is None else _filled(part, axis, self.data)
-            tile = _filled(tile, 0, self.particles)
-            log_probs = tiled(tile, *filled)
-            if not tiled.enabled:
-                return None
-            found.append(log_probs[: len(part), :num_data])
+        with tiled.guarded():  # no setting changes between tiles
+            for part in particles.split(self.particles):
+                tile = part if axis is None else _filled(part, axis, self.data)
+                log_probs = tiled(_filled(tile, 0, self.particles), *filled)
+                if not tiled.enabled:
+                    return None
+                found.append(log_probs[: len(part), :num_data])
         return torch.cat(found)
 
 
