@@ -50,6 +50,12 @@ ESTIMATORS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def device(request):
+    """The torch device of ``--device``, else CUDA's."""
+    return torch.device(request.config.getoption("--device") or "cuda")
+
+
 @pytest.fixture
 def kind(device):
     """What a captured graph is on the device."""
