@@ -19,7 +19,9 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--device", default="cpu", help="torch device for tests that take the `device` fixture"
+        "--device",
+        help="torch device for tests that take the `device` fixture; default cuda for tests of a "
+        "GPU, cpu for the others",
     )
     parser.addoption(
         "--dtype", default="float64", help="torch dtype for tests that take the `dtype` fixture"
@@ -28,10 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest):
-    """The torch device of ``--device``."""
+    """The torch device of ``--device``, else the processor."""
     import torch
 
-    return torch.device(request.config.getoption("--device"))
+    return torch.device(request.config.getoption("--device") or "cpu")
 
 
 @pytest.fixture(scope="session")

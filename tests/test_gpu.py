@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import pyrovae as pv
 from pyrovae import estimators, likelihoods, nets, posteriors, priors, schedules
+from pyrovae.evidence.streams import DatumStreams, data_keys
 from pyrovae.svi import Step
 from pyrovae.testing import LinearGaussian
 
@@ -47,6 +48,12 @@ ESTIMATORS = [
     estimators.MIWAE(2, 2), estimators.CIWAE(0.5, 4), estimators.TVO(num_particles=4),
     estimators.VIMCO(4), estimators.RWS(4), estimators.FreeBits(estimators.AnalyticKL(), 0.1),
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def device(request):
+    """The torch device of ``--device``, else CUDA's."""
+    return torch.device(request.config.getoption("--device") or "cuda")
 
 
 @pytest.fixture
@@ -183,6 +190,18 @@ def test_evidence_is_that_of_the_closed_form(method, device):
     # Five standard errors, of which the few of AIS are not known well below 0.001.
     error = 5 * np.maximum(evidence.standard_error.values, 1e-3)
     assert (np.abs(evidence.log_marginal.values - exact) < error).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_draws_of_evidence_are_those_of_the_processor(dtype, device):
+    """Up to the rounding of logarithm and cosine: of numbers up to seven."""
+    keys = data_keys((torch.arange(50.0),), 0)
+    here, there = DatumStreams(keys, 300, 128), DatumStreams(keys, 300, 128)
+    for _ in range(2):
+        like = torch.empty(300, 50, 7, dtype=dtype)
+        close = {"rtol": 0, "atol": 32 * torch.finfo(dtype).eps}
+        assert_close(there.normal(like.to(device)).cpu(), here.normal(like), **close)
+        assert torch.equal(there.uniform(like.to(device)).cpu(), here.uniform(like))
 
 
 def test_evidence_does_not_depend_on_the_pieces(device):

@@ -53,7 +53,7 @@ def test_the_page_is_what_the_recorded_runs_make_it(script):
 
 def test_every_script_has_a_table(script):
     table = script("table")
-    papers = {path.stem for path in PAPERS.glob("*.py")} - {"table", "protocol"}
+    papers = {path.stem for path in PAPERS.glob("*.py")} - {"table", "protocol", "run"}
     assert papers <= set(table.TABLES) | set(table.FIGURES)
 
 
@@ -79,6 +79,40 @@ def test_rows_that_were_written_twice_stand_once(script, tmp_path):
     (tmp_path / "beta_vae.jsonl").write_text("\n".join(lines))
     rows = script("table").table("beta_vae", tmp_path).splitlines()[2:4]
     assert [row.split("|")[4:6] for row in rows] == [[" 0.5 ", " 3 "], [" 1 ", " 2 "]]
+
+
+def test_what_the_tables_lack_is_listed_and_every_script_takes_it(script, tmp_path):
+    run, table = script("run"), script("table")
+    (tmp_path / "vampprior.jsonl").write_text(written(data="dynamic", prior="vamp"))
+    papers = [*table.TABLES, *run.ONCE]
+    commands = list(run.missing(papers, [0, 1], tmp_path))
+    rows = sum(len(rows) for _, rows in table.TABLES.values()) + len(run.ONCE)
+    assert len(commands) == 2 * rows - 1
+    assert commands[0] == [
+        "vampprior.py",
+        "--data",
+        "static",
+        "--model",
+        "vae",
+        "--prior",
+        "normal",
+        "--seed",
+        "0",
+    ]
+    given = ["vampprior.py", "--data", "dynamic", "--model", "vae", "--prior", "vamp", "--seed"]
+    assert [*given, "0"] not in commands
+    assert [*given, "1"] in commands
+    for name, *options in commands:
+        script(Path(name).stem).parser().parse_args(options)
+
+
+def test_a_failed_script_is_named_with_its_log(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = script("run")
+    assert run.main(["--papers", "exemplar", "--seeds", "0", "--workers", "2", "--no-such"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("failed; see runs/papers/logs/exemplar.py_prior_") == 3
+    assert "unrecognized arguments: --no-such" in next(run.LOGS.iterdir()).read_text()
 
 
 def test_another_run_in_the_folder_is_refused(script, tmp_path):

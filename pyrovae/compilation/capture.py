@@ -67,7 +67,8 @@ class Graph:
         self.__dict__.update(other.__dict__)
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
-        with torch.no_grad():
+        # What a mode makes of the function, such as another precision, is in the graph already.
+        with torch.no_grad(), torch._C.DisableTorchFunction():
             outputs = self.run(*self.constants, *inputs)
         if self.kind != "captured" and self.written:
             # Autograd and caches go by a tensor's version, which compiled kernels leave as it was.

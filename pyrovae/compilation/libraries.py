@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.compilation.capture import Graph
-from pyrovae.compilation.library_build import build, is_complete
+from pyrovae.compilation.library_build import build, is_complete, loaded
 
 __all__ = ["Library", "folder"]
 
@@ -96,15 +96,12 @@ class Library:
             if not is_complete(self.path):
                 build(self.path, self._code, self._layouts, self._threads)
             try:
-                runner = torch._C._aoti.AOTIModelContainerRunnerCpu(  # type: ignore[attr-defined]
-                    str(self.path / "graph.so"), 1
-                )
+                run = loaded(self.path / "graph.so")
             except RuntimeError:
                 if last:
                     raise
                 shutil.rmtree(self.path, ignore_errors=True)  # of another machine, or damaged
             else:
-                run = runner.run
                 return lambda *tensors: run(list(tensors))
         raise AssertionError
 

@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -24,7 +25,7 @@ from torch.utils import _pytree as pytree
 
 from pyrovae.compilation.compiler_runs import quick_compiler_runs
 
-__all__ = ["build", "is_complete", "main", "without_cuda_warning"]
+__all__ = ["build", "is_complete", "loaded", "main", "without_cuda_warning"]
 
 _OPTIONS = {
     "fallback_random": True,  # draws stay torch's own
@@ -35,21 +36,31 @@ _OPTIONS = {
     "aot_inductor.enable_line_tables": False,
 }
 
+_LOAD = "import sys; from pyrovae.compilation.library_build import loaded; loaded(sys.argv[1])"
+
 _NICE = 5
 """How far a process that builds stands back behind the one that goes on training."""
 
 
-def build(path: Path, code: str, layouts: Sequence[Any], threads: int) -> None:
+def build(
+    path: Path, code: str, layouts: Sequence[Any], threads: int, *, alone: bool = False
+) -> None:
     """Build the library of a graph in the folder ``path``, which appears when all of it is there.
+
+    A compiler whose C++ runtime is not that of torch makes libraries that end the process which
+    loads them. So each is loaded here first, where a process builds ``alone``. Elsewhere another
+    process loads the first one that a compiler has made.
 
     Args:
         path: The folder.
         code: The graph, as Python code of a function ``forward``.
         layouts: Shape, strides and dtype of each of its inputs.
         threads: How many threads its kernels use.
+        alone: Whether this process does nothing else, so that it may end.
 
     Raises:
         Exception: Whatever the compiler raises.
+        RuntimeError: If a process that loads the library ends.
     """
     from filelock import FileLock
 
@@ -77,6 +88,12 @@ def build(path: Path, code: str, layouts: Sequence[Any], threads: int) -> None:
             for file in work.rglob("*"):
                 if file.suffix in (".cpp", ".o", ".S", ".h"):
                     file.unlink()
+            tried = path.parent / f"loads-{_compiler()}"
+            if alone:
+                loaded(work / "graph.so")
+            elif not tried.exists():
+                _load_apart(work / "graph.so")
+            tried.touch()
             (work / "sha256").write_text(_hash(work / "graph.so"))
             os.replace(work, path)
 
@@ -89,13 +106,22 @@ def is_complete(path: Path) -> bool:
         return False
 
 
+def loaded(path: Path | str) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+    """The function of a library.
+
+    Raises:
+        RuntimeError: If it cannot be loaded.
+    """
+    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run  # type: ignore[attr-defined]
+
+
 def main() -> None:
     """Build what the standard input describes; the last line on stderr says what went wrong."""
     if hasattr(os, "nice"):
         os.nice(_NICE)
     gc.disable()  # such a short process needs no collection
     try:
-        build(*pickle.load(sys.stdin.buffer))
+        build(*pickle.load(sys.stdin.buffer), alone=True)
     except Exception as error:
         traceback.print_exc()
         sys.exit(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
@@ -126,6 +152,28 @@ def _function(code: str) -> Callable[..., Any]:
     scope |= {"fx_pytree": fx_pytree, "inf": math.inf, "nan": math.nan, "NoneType": type(None)}
     exec(code, scope)
     return functools.partial(scope["forward"], None)
+
+
+def _load_apart(path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", _LOAD, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise RuntimeError(
+            f"a process that loads the library ends with {done.returncode} {' '.join(said)}"
+        )
+
+
+def _compiler() -> str:
+    """A few letters that change with torch and with the compiler."""
+    from torch._inductor import cpp_builder
+
+    name = shutil.which(cpp_builder.get_cpp_compiler()) or ""
+    command = [name, "--version"]
+    version = subprocess.run(command, capture_output=True, check=False).stdout if name else b""
+    known = f"{torch.__version__} {name} ".encode() + version
+    return hashlib.sha256(known).hexdigest()[:12]
 
 
 @contextmanager

@@ -16,16 +16,17 @@ __all__ = ["register", "use_onednn"]
 
 aten = torch.ops.aten
 
-FEWEST_ROWS = 64
-"""Rows of a batch below which oneDNN gains nothing."""
+FEWEST_MULTIPLICATIONS = 2**23
+"""Of a product; with fewer, calling oneDNN costs more than its kernels gain."""
 
 
 def use_onednn(module: fx.GraphModule) -> int:
     """Let oneDNN compute the large float32 products of a batch and a weight on CPU, in place, and
     the ReLU that follows one.
 
-    A product counts where its left operand is stored row by row and has at least ``FEWEST_ROWS``
-    rows; the gradient of a weight, whose left operand is a transpose, stays as it is.
+    A product counts where its left operand is stored row by row and it takes
+    ``FEWEST_MULTIPLICATIONS``; the gradient of a weight, whose left operand is a transpose, stays
+    as it is.
 
     Args:
         module: A captured graph of ATen calls.
@@ -73,7 +74,8 @@ def _fits(left: Any, right: Any, bias: Any = None) -> bool:
             return False
     on_cpu = a.device.type == b.device.type == "cpu"
     single = a.dtype == b.dtype == torch.float32
-    return on_cpu and single and a.stride(1) == 1 and a.shape[0] >= FEWEST_ROWS and a.shape[1] > 1
+    large = a.numel() * b.shape[1] >= FEWEST_MULTIPLICATIONS
+    return on_cpu and single and large and a.stride(1) == 1 and a.shape[1] > 1
 
 
 def _available() -> bool:

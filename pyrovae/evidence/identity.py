@@ -20,7 +20,7 @@ from pyrovae.compilation.places import MISSING, Place
 from pyrovae.compilation.reach import Reach
 from pyrovae.data.hashing import content_hash
 from pyrovae.evidence.inspection import Inspection
-from pyrovae.evidence.streams import fingerprint
+from pyrovae.evidence.streams import VERSION, fingerprint
 from pyrovae.programs import Program, modules_of
 
 __all__ = ["identity"]
@@ -42,6 +42,7 @@ def identity(inspection: Inspection, method: Any) -> str:
         "seed": inspection.seed,
         "data": [inspection.fingerprint, *(str(arg.dtype) for arg in inspection.args)],
         "fine": fingerprint(fine, torch.float64) if fine else "",
+        "draws": VERSION,
         "memory": inspection.memory_budget,
         "nesting": inspection.max_plate_nesting,
         "device": inspection.device.type,

@@ -158,10 +158,7 @@ class Sampler:
     def _score_by_graph(self, scorer: Tiles, num_particles: int, start: int) -> Tensor | None:
         axis, streams = self.max_plate_nesting, self.streams(num_particles, start)
         if (normal := encoded_normal(self.encoded)) is not None:
-            _, loc, _, event_dim = normal
-            singleton = (1,) * (axis + event_dim - loc.dim())
-            noise = streams.normal(loc.expand(num_particles, *singleton, *loc.shape))
-            return scorer.log_weights(normal, noise, self.args, axis)
+            return scorer.log_weights(normal, streams, self.args, axis)
         with streams:
             name, value, log_q = draw_latent(self.encoded, num_particles, max_plate_nesting=axis)
         log_p = scorer.log_p(name, value, self.args, axis)

@@ -3,6 +3,7 @@ of work.
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,13 +14,23 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.data.rows import Rows
+from pyrovae.evidence import counters
 from pyrovae.particles.random_operators import FACTORIES, IN_PLACE, LIKE, SAMPLERS
 
 BLOCK = 128
-"""Particles of one datum that share a generator's seed. Pieces of work begin at multiples of it."""
+"""Particles of one datum that share the seed of a generator, where draws need one. Pieces of work
+begin at multiples of it.
+"""
+
+VERSION = 2
+"""Is raised when the same keys give other numbers, so that old parts of an estimate are not mixed
+with new ones.
+"""
 
 _aten = torch.ops.aten
 _FLATTEN = {_aten.view.default, _aten._unsafe_view.default}
+_NUMBERED = {_aten.normal_.default: (0.0, 1.0), _aten.uniform_.default: (0.0, 1.0)}
+"""What fills a tensor by keys and counters, and its default arguments."""
 
 
 def data_keys(args: Sequence[Tensor | Rows], seed: int) -> np.ndarray:
@@ -80,13 +91,15 @@ def further(keys: np.ndarray, salt: int) -> np.ndarray:
 
 
 class DatumStreams(TorchDispatchMode):
-    """While active, every random tensor over (particles, ..., data, ...) is filled datum by datum.
+    """While active, every random tensor over (particles, ..., data, ...) is filled by the data's
+    streams.
 
     The numbers depend on the datum's key, the particle's number, and how many random tensors were
     drawn before. They depend neither on the other data nor on how many particles are drawn at once.
-    A tensor over (..., data, ...) that lacks the particles is filled datum by datum too. Other
-    random tensors come from torch's global generator, which is seeded here for the piece of work
-    and put back on leaving.
+    A tensor over (..., data, ...) that lacks the particles is filled so too. Normal and uniform
+    numbers are those of :mod:`~pyrovae.evidence.counters`, made for all data at once; others come
+    from a generator that is seeded for each datum. Other random tensors come from torch's global
+    generator, which is seeded here for the piece of work and put back on leaving.
 
     Args:
         keys: ``(B,)``, from :func:`data_keys`.
@@ -105,6 +118,7 @@ class DatumStreams(TorchDispatchMode):
         self.draws = 0
         self.separate = False  # whether a tensor lacked the particles, as in a run for each of them
         self._generators: dict[torch.device, torch.Generator] = {}
+        self._counters: dict[tuple[torch.device, int, int], Tensor] = {}
         self._flattened: tuple[int, torch.Size, torch.Size] | None = None
 
     def __enter__(self) -> "DatumStreams":
@@ -155,6 +169,20 @@ class DatumStreams(TorchDispatchMode):
         """Numbers uniform in [0, 1), likewise."""
         return self._fill(torch.empty_like(like), _aten.uniform_.default, (), {})
 
+    def numbered(
+        self, num_words: int, device: torch.device, *, particles: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Keys ``(B,)`` of the next random tensor, and counters ``(K, W)``, for
+        :mod:`~pyrovae.evidence.counters`.
+        """
+        self._begin(particles)
+        keys = torch.from_numpy(_mix(self.keys, self.draws).view(np.int64)).to(device)
+        num = self.num_particles if particles else 1
+        place = device, num, num_words
+        if place not in self._counters:
+            self._counters[place] = counters.counters(num, self.start, num_words, device)
+        return keys, self._counters[place]
+
     def _place(self, shape: Sequence[int]) -> tuple[int, bool] | None:
         """The dimension of the data, and whether the first one is that of the particles; None for
         another layout.
@@ -166,13 +194,17 @@ class DatumStreams(TorchDispatchMode):
             return axis - 1, False
         return None
 
+    def _begin(self, particles: bool) -> None:
+        """Count one more random tensor."""
+        self.draws += 1
+        self.separate |= not particles and self.num_particles > 1
+
     def _pieces(self, device: torch.device, particles: bool = True) -> Any:
         """(index of a datum and some particles, generator) over a random tensor with the data moved
         in front.
         """
         generator = self._generators.setdefault(device, torch.Generator(device))
-        self.draws += 1
-        self.separate |= not particles and self.num_particles > 1
+        self._begin(particles)
         for first in range(0, self.num_particles if particles else 1, BLOCK):
             part = slice(first, min(first + BLOCK, self.num_particles))
             seeds = _mix(self.keys, self.draws, self.start + first) >> np.uint64(1)
@@ -182,6 +214,8 @@ class DatumStreams(TorchDispatchMode):
 
     def _fill(self, out: Tensor, func: Any, args: tuple, kwargs: dict) -> Tensor:
         axis, particles = self._place(out.shape) or (self.axis, True)
+        if func in _NUMBERED and out.is_floating_point():
+            return out.copy_(self._scaled(out, func, args, kwargs, axis, particles))
         kwargs = {**kwargs, "generator": None}
         moved = out.movedim(axis, 0)
         buffer = torch.empty(moved.shape, dtype=out.dtype, device=out.device)
@@ -190,6 +224,24 @@ class DatumStreams(TorchDispatchMode):
             func(buffer[index], *args, **kwargs)
         out.copy_(buffer.movedim(0, axis))
         return out
+
+    def _scaled(
+        self, like: Tensor, func: Any, args: tuple, kwargs: dict, axis: int, particles: bool
+    ) -> Tensor:
+        """Normal or uniform numbers of given mean and deviation, or bounds."""
+        names = "mean", "std"
+        rest = [n for i, n in enumerate(like.shape) if i != axis and not (particles and i == 0)]
+        if func is _aten.normal_.default:
+            num, draw = counters.num_words(math.prod(rest), like.dtype), counters.normal
+        else:
+            num, draw, names = math.prod(rest), counters.uniform, ("from", "to")
+        first, second = (*args, *_NUMBERED[func][len(args) :])
+        first, second = kwargs.get(names[0], first), kwargs.get(names[1], second)
+        found = draw(*self.numbered(num, like.device, particles=particles), rest, like.dtype)
+        found = found.movedim(1, axis) if particles else found[0].movedim(0, axis)
+        if (first, second) == (0.0, 1.0):
+            return found
+        return first + (second if func is _aten.normal_.default else second - first) * found
 
     def _per_datum(self, func: Any, args: tuple, kwargs: dict, place: tuple[int, bool]) -> Tensor:
         axis, particles = place

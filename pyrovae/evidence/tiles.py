@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pyrovae.compilation import Compiled, Graph
 from pyrovae.compilation import compile as compiled
+from pyrovae.evidence import counters
+from pyrovae.evidence.streams import DatumStreams
 from pyrovae.particles import over_plates, score_values
 
 __all__ = ["Tiles"]
@@ -84,44 +86,54 @@ class Tiles:
         def joint(value: Tensor, *args: Tensor) -> Tensor:
             return score_values(self.model, None, {name: value}, args, max_plate_nesting=axis).log_p
 
-        return self._run(name, joint, value, [(arg, 0) for arg in args], axis)
+        tensors = [(arg, 0) for arg in args]
+        return self._run(name, joint, value, tensors, value.shape[axis], axis)
 
     def log_weights(
         self,
         normal: tuple[str, Tensor, Tensor, int],
-        noise: Tensor,
+        streams: DatumStreams,
         args: tuple[Tensor, ...],
         axis: int,
     ) -> Tensor | None:
-        """``(K, B)`` log weights of draws from a normal guide, made of standard normal noise; None
+        """``(K, B)`` log weights of draws from a normal guide, which the graph makes itself; None
         as in :meth:`log_p`.
 
         Args:
             normal: As :func:`~pyrovae.particles.encoded_normal` gives it.
+            streams: Where random numbers come from.
         """
         name, loc, scale, event_dim = normal
+        place = loc.dim() - event_dim - 1
+        rest = [1] * (axis - 1 - place) + [n for i, n in enumerate(loc.shape) if i != place]
+        num_words = counters.num_words(math.prod(rest), loc.dtype)
 
-        def weigh(noise: Tensor, loc: Tensor, scale: Tensor, *args: Tensor) -> Tensor:
+        def weigh(
+            counted: Tensor, keys: Tensor, loc: Tensor, scale: Tensor, *args: Tensor
+        ) -> Tensor:
+            noise = counters.normal(keys, counted, rest, loc.dtype).movedim(1, axis)
             value = loc + scale * noise
             log_q = Normal(loc, scale, validate_args=False).to_event(event_dim).log_prob(value)
             particles = score_values(self.model, None, {name: value}, args, max_plate_nesting=axis)
             return particles.log_p - over_plates(log_q)
 
-        place = loc.dim() - event_dim - 1
-        tensors = [(loc, place), (scale, place), *((arg, 0) for arg in args)]
-        return self._run((name, event_dim), weigh, noise, tensors, axis)
+        keys, counted = streams.numbered(num_words, loc.device)
+        tensors = [(keys, 0), (loc, place), (scale, place), *((arg, 0) for arg in args)]
+        return self._run((name, event_dim), weigh, counted, tensors, len(keys))
 
     def _run(
         self,
         key: Any,
         function: Callable[..., Tensor],
-        draws: Tensor,
+        particles: Tensor,
         others: list[tuple[Tensor, int]],
-        axis: int,
+        num_data: int,
+        axis: int | None = None,
     ) -> Tensor | None:
-        """Apply a function of draws ``(K, ..., B, *event)`` and other tensors, tile by tile.
+        """Apply a function of a tensor with K particles in front, and others, tile by tile.
 
-        ``others`` holds each further tensor with the dimension of its data.
+        ``axis`` is the dimension of the data in the former, if it has one; ``others`` holds each
+        further tensor with the dimension of its data.
         """
 
         if key not in self._functions:
@@ -134,15 +146,15 @@ class Tiles:
                 background=False,  # all data are scored alike
             )
         tiled = self._functions[key]
-        num_data = draws.shape[axis]
         filled = [_filled(tensor, place, self.data) for tensor, place in others]
         found = []
-        for part in draws.split(self.particles):
-            tile = _filled(_filled(part, axis, self.data), 0, self.particles)
-            log_probs = tiled(tile, *filled)
-            if not tiled.enabled:
-                return None
-            found.append(log_probs[: len(part), :num_data])
+        with tiled.guarded():  # no setting changes between tiles
+            for part in particles.split(self.particles):
+                tile = part if axis is None else _filled(part, axis, self.data)
+                log_probs = tiled(_filled(tile, 0, self.particles), *filled)
+                if not tiled.enabled:
+                    return None
+                found.append(log_probs[: len(part), :num_data])
         return torch.cat(found)
 
 

@@ -1,6 +1,7 @@
 """Compiled graphs on disk: built once, found again, rebuilt when damaged; and the fixed switch."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -212,6 +213,39 @@ def test_built_beside_the_calls_found_again_and_rebuilt_when_damaged(monkeypatch
         torch.manual_seed(0)
         torch.testing.assert_close([again(X) for _ in range(5)], expected)
         assert is_complete(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("background", [True, False])
+def test_a_library_that_ends_a_process_is_never_loaded_in_this_one(
+    monkeypatch, tmp_path, background
+):
+    (tmp_path / "crash.cpp").write_text(
+        "#include <cstdlib>\n__attribute__((constructor)) static void f() { abort(); }\n"
+    )
+    compiler = tmp_path / "compiler"
+    real = shutil.which(os.environ.get("CXX", "g++"))
+    compiler.write_text(
+        f'#!/bin/sh\nfor a in "$@"; do case "$a" in *graph.so) more={tmp_path}/crash.cpp;; esac; '
+        f'done\nexec {real} "$@" $more\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(inductor, "switch_after", lambda graph, calls: 2)
+    instead = []
+    monkeypatch.setattr(
+        inductor, "_within_this_process", lambda graph, _: instead.append(graph) or graph.module
+    )
+    compiled = compile(
+        lambda x: (x * 3).exp(),
+        calls=10,
+        background=background,
+        backend="auto" if background else True,
+    )
+    for _ in range(4):
+        torch.testing.assert_close(compiled(X), (X * 3).exp())
+    assert len(instead) == 1
+    assert not [path for path in folder().iterdir() if is_complete(path)]
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from pyrovae.compilation import capture
-from pyrovae.compilation.products import FEWEST_ROWS, _available, _rewrite
+from pyrovae.compilation.products import FEWEST_MULTIPLICATIONS, _available, _rewrite
+
+COLUMNS = FEWEST_MULTIPLICATIONS // 2**16
 
 LAYOUTS = {
     "plain": lambda a, b: (a, b),
@@ -19,7 +21,7 @@ def test_products_are_the_same(layout):
         pytest.skip("this torch has no oneDNN")
     generator = torch.Generator().manual_seed(0)
     a, b = layout(
-        torch.randn(96, 160, generator=generator), torch.randn(160, 112, generator=generator)
+        torch.randn(512, 160, generator=generator), torch.randn(160, 112, generator=generator)
     )
     bias = torch.randn(112, generator=generator)
     graph = capture(lambda a, b, bias: (a @ b, torch.addmm(bias, a, b)), (a, b, bias))
@@ -37,19 +39,18 @@ def test_only_large_float32_products_of_a_batch_are_changed():
     def changed(a, b):
         return _rewrite(capture(lambda a, b: (a @ b,), (a, b)).module)
 
-    wide = torch.ones(FEWEST_ROWS, 200)
-    assert changed(wide, torch.ones(200, 30)) == 1
-    assert changed(wide[:-1], torch.ones(200, 30)) == 0
-    assert changed(wide.double(), torch.ones(200, 30).double()) == 0
-    assert (
-        changed(torch.ones(200, FEWEST_ROWS).t(), torch.ones(200, 30)) == 0
-    )  # a weight's gradient
+    batch, weight = torch.ones(256, 256), torch.ones(256, COLUMNS)
+    assert changed(batch, weight) == 1
+    assert changed(batch[:-1], weight) == 0
+    assert changed(batch.double(), weight.double()) == 0
+    assert changed(batch.t(), weight) == 0  # a weight's gradient
 
 
 def test_a_relu_that_alone_reads_a_product_is_part_of_it():
     if not _available():
         pytest.skip("this torch has no oneDNN")
-    x, weight, bias = torch.randn(FEWEST_ROWS, 30), torch.randn(20, 30), torch.randn(20)
+    x, weight = torch.randn(256, 256), torch.randn(COLUMNS, 256) / 16  # sums near 1
+    bias = torch.randn(COLUMNS)
 
     def layers(x, weight, bias):
         alone = F.linear(x, weight, bias).relu()

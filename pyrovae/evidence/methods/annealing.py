@@ -27,6 +27,7 @@ SCALE_DRAWS = 64
 
 _FIRST_STEPS = 15  # transitions at the first temperature of the warm-up
 _SCATTER = 4  # temperatures for each transition at the posterior, before a walk backwards
+_CAPTURED = 2_000  # evaluations of the gradient from which capturing it pays on CPU
 _LEAST_STEPS = 40  # least number of transitions of the whole warm-up
 
 
@@ -49,7 +50,12 @@ class Anneal:
             spread = value.std(0, keepdim=True)
             scales[name] = torch.where(spread > 0, spread, torch.ones_like(spread))
         self.transition = Transition(
-            self.densities, scales, sampler.max_plate_nesting, method.num_leapfrog
+            self.densities,
+            scales,
+            sampler.max_plate_nesting,
+            method.num_leapfrog,
+            settings=(sampler.model, sampler.guide),
+            captured=sampler.device.type == "cuda" or method.num_evaluations > _CAPTURED,
         )
 
     def _streams(self, salt: int, num: int) -> DatumStreams:

@@ -3,12 +3,14 @@ all chains at once.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrovae.compilation import compile
 from pyrovae.evidence.streams import DatumStreams
 
 Values = dict[str, Tensor]
@@ -41,13 +43,31 @@ class Transition:
             momenta are standard normal in units of their inverse.
         axis: Of the data in a value.
         num_leapfrog: Leapfrog steps of each proposal.
+        settings: Programs and other objects that the path reads.
+        captured: Whether the slopes run as one captured graph, where there can be one.
 
     References:
         MCMC Using Hamiltonian Dynamics (Neal, 2011), section 5.3.
     """
 
-    def __init__(self, path: Path, scales: Values, axis: int, num_leapfrog: int):
+    def __init__(
+        self,
+        path: Path,
+        scales: Values,
+        axis: int,
+        num_leapfrog: int,
+        settings: Sequence[Any] = (),
+        captured: bool = False,
+    ):
         self.path, self.scales, self.axis, self.num_leapfrog = path, scales, axis, num_leapfrog
+        self._graph = compile(
+            self._gradients,
+            settings=settings,
+            random=False,
+            backend=False,
+            quiet=True,
+            enabled=captured,
+        )
 
     def __call__(
         self, state: State, beta: Tensor, step: Tensor, streams: DatumStreams
@@ -88,11 +108,17 @@ class Transition:
         return chosen, log_accept.exp()
 
     def _slopes(self, values: Values, beta: Tensor) -> tuple[Values, Tensor, Tensor]:
+        ordered = [values[name].detach() for name in self.scales]
+        slopes, log_start, log_ratio = self._graph(ordered, beta)
+        return dict(zip(self.scales, slopes, strict=True)), log_start, log_ratio
+
+    def _gradients(
+        self, ordered: Sequence[Tensor], beta: Tensor
+    ) -> tuple[Sequence[Tensor], Tensor, Tensor]:
         with torch.enable_grad():
-            leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
-            log_start, log_ratio = self.path(leaves)
-            found = torch.autograd.grad((log_start + beta * log_ratio).sum(), list(leaves.values()))
-        slopes = dict(zip(leaves, found, strict=True))
+            leaves = [value.detach().requires_grad_() for value in ordered]
+            log_start, log_ratio = self.path(dict(zip(self.scales, leaves, strict=True)))
+            slopes = torch.autograd.grad((log_start + beta * log_ratio).sum(), leaves)
         return slopes, log_start.detach(), log_ratio.detach()
 
     def _kinetic(self, momenta: Values) -> Tensor:
