@@ -10,7 +10,7 @@ import numpy as np
 
 from pyrovae.declare import Declared, is_loaded
 
-__all__ = ["as_object", "as_plain"]
+__all__ = ["as_object", "as_plain", "only_here"]
 
 
 def as_plain(value: Any, what: str = "the model") -> Any:
@@ -65,6 +65,19 @@ def as_object(plain: Any, where: str, *, trust: bool = False) -> Any:
                     "code. If you trust it, give trust=True."
                 )
     return _object(plain, where)
+
+
+def only_here(plain: Any) -> list[str]:
+    """Classes of what :func:`as_plain` gave that another process cannot import, such as those of a
+    notebook.
+    """
+    return [path for path in _paths(plain) if not _is_found(path.partition(".")[0])]
+
+
+def _is_found(module: str) -> bool:
+    """Whether a module can be imported, loaded or not."""
+    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+    return any(find is not None and find(module, None) is not None for find in finders)
 
 
 def _object(plain: Any, where: str) -> Any:

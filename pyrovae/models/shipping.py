@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import pyrovae
 from pyrovae import files
 from pyrovae.declare import Declared, html_table
-from pyrovae.models.declaration import as_plain
+from pyrovae.models.declaration import as_plain, only_here
 from pyrovae.models.forms import mean_of
 
 __all__ = ["Shipping"]
@@ -73,6 +74,13 @@ class Shipping(Declared):
         folder = Path(folder)
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             raise FileExistsError(f"{folder} is not empty. Give another folder.")
+        for path in only_here(config["model"]):
+            warnings.warn(
+                f"The class {path.rpartition('.')[2]} can be loaded in this process alone: it "
+                "stands in a script, a notebook, or a file that a run named. Put it into a module "
+                "on the Python path.",
+                stacklevel=2,
+            )
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         with files.written_whole(folder / WEIGHTS) as part:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pyro
@@ -110,7 +111,9 @@ def test_classes_of_others_are_code_that_needs_trust(tmp_path, monkeypatch):
     import mine_to_ship  # type: ignore[import-not-found]
 
     vae = pv.VAE(3, 2, likelihood=mine_to_ship.Mine(), **SMALL)
-    vae.save("model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vae.save("model")
     assert repr(pv.load("model", trust=True)) == repr(vae)
     assert repr(pv.load("model")) == repr(vae)  # its code has run: as for load_run
     (tmp_path / "imported").unlink()
@@ -120,6 +123,17 @@ def test_classes_of_others_are_code_that_needs_trust(tmp_path, monkeypatch):
     assert done.returncode == 1
     assert "not pyrovae's own: 'mine_to_ship.Mine'" in done.stderr
     assert not (tmp_path / "imported").exists()
+
+
+def test_classes_that_only_this_process_knows_are_warned_of(tmp_path, monkeypatch):
+    class Mine(Bernoulli):
+        pass
+
+    for module in ("__main__", "pyrovae_file_0"):  # a script, and a file that a run names
+        monkeypatch.setattr(Mine, "__module__", module)
+        vae = pv.VAE(3, 2, likelihood=Mine(), **SMALL)
+        with pytest.warns(UserWarning, match=r"The class Mine can be loaded in this process alone"):
+            vae.save(tmp_path / module)
 
 
 @pytest.mark.parametrize(

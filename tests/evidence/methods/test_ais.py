@@ -155,7 +155,9 @@ def test_a_captured_gradient_gives_the_same_chains(monkeypatch, start):
 
     def annealed(least):
         monkeypatch.setattr(annealing, "_CAPTURED", least)
-        return pv.log_marginal(vae.model, vae.guide, x, method=AIS(3, 4, start=start, num_leapfrog=2))
+        return pv.log_marginal(
+            vae.model, vae.guide, x, method=AIS(3, 4, start=start, num_leapfrog=2)
+        )
 
     def recorded(self, *inputs):
         used.append(len(inputs))
