@@ -112,6 +112,9 @@ def loaded(path: Path | str) -> Callable[[list[torch.Tensor]], list[torch.Tensor
     Raises:
         RuntimeError: If it cannot be loaded.
     """
+    from pyrovae.compilation.products import register
+
+    register()  # a library looks for the operators that it calls
     return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run  # type: ignore[attr-defined]
 
 
