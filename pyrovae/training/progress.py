@@ -1,6 +1,9 @@
 """A progress bar that moves with every step."""
 
+import os
+import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -26,7 +29,7 @@ class Progress:
         from tqdm.auto import tqdm
 
         total = None if steps is None else epochs * steps
-        look: dict[str, Any] = {"desc": "fit", "unit": "step", "dynamic_ncols": True}
+        look: dict[str, Any] = {"desc": "fit", "unit": "step", **_size()}
         self.bar = tqdm(total=total, initial=done, disable=hidden, **look)
         self.epochs, self.steps, self.valid = epochs, steps, "none"
         self._shown = 0.0
@@ -69,3 +72,13 @@ class Progress:
         if rate == 0:
             return ""
         return f" ({self.bar.format_interval(self.steps / rate)} each)"
+
+
+def _size() -> dict[str, Any]:
+    """The size of the terminal; a usual one where it tells none, as in some containers: tqdm would
+    show nothing there.
+    """
+    with suppress(AttributeError, OSError, ValueError):
+        if 0 in os.get_terminal_size(sys.stderr.fileno()):
+            return {"ncols": 120, "nrows": 20}
+    return {"dynamic_ncols": True}
