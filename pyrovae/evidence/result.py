@@ -55,7 +55,7 @@ class Evidence(WithDataset):
         >>> oracle = pv.testing.LinearGaussian(shift=0.3)
         >>> x = oracle.sample(50)
         >>> evidence = pv.log_marginal(oracle.model, oracle.guide, x, num_particles=500)
-        >>> low, high = evidence.interval()
+        >>> low, high = evidence.interval(0.999)
         >>> bool(low < oracle.log_prob(x).mean() < high)
         True
     """

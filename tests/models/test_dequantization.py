@@ -102,7 +102,8 @@ def test_other_posteriors_of_the_noise(posterior):
     """Normal tails are lighter than those of the truth: the bound is low, and Pareto k says so."""
     pair, truth = make("latent", posterior=posterior), TRUTH["latent"]
     evidence = pv.log_marginal(pair.model, pair.guide, X, num_particles=2000)
-    assert evidence.log_marginal.values.mean() < truth.mean()
+    # Not the mean: single weights without a variance lift one datum by some nats.
+    assert np.median(evidence.log_marginal.values - truth.numpy()) < -0.1
     assert (evidence.pareto_k.values > 0.7).any()
 
 
