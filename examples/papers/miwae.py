@@ -43,7 +43,7 @@ def ratios(vae: Any, test: torch.Tensor, folder: Path, *, quick: bool) -> list[d
         num_particles=(1, 4) if quick else (1, 4, 16, 64),
         num_replicates=20 if quick else 400, gradient_reference=False, reference_particles=1_000,
     )  # fmt: skip
-    table.plot().savefig(folder / "snr.png")
+    table.plot().flat[0].figure.savefig(folder / "snr.png")
     snr, slopes = table.dataset["snr"], table.slopes("snr")
     rows = []
     for name in GRADIENTS:
