@@ -248,8 +248,7 @@ class Evidence(WithDataset):
         with D the observed elements of a datum and s the ``data_scale`` by which the data were
         multiplied.
         """
-        num_dims = float(self.dataset.attrs["num_dims"])
-        if num_dims <= 0:
+        if (num_dims := float(self.dataset.attrs["num_dims"])) <= 0:
             raise ValueError(
                 "There are no bits per dimension: x has numbers and classes together, grey levels "
                 "under a density, or an unknown number of dimensions."

@@ -29,8 +29,8 @@ with new ones.
 
 _aten = torch.ops.aten
 _FLATTEN = {_aten.view.default, _aten._unsafe_view.default}
-_NUMBERED = {_aten.normal_.default: (0.0, 1.0), _aten.uniform_.default: (0.0, 1.0)}
-"""What fills a tensor by keys and counters, and its default arguments."""
+_NUMBERED = {_aten.normal_.default, _aten.uniform_.default}
+"""What fills a tensor by keys and counters."""
 
 
 def data_keys(args: Sequence[Tensor | Rows], seed: int) -> np.ndarray:
@@ -75,13 +75,11 @@ def _bytes(arg: Tensor | Rows, floating: torch.dtype = torch.float32) -> Iterato
 
 
 def _mix(keys: np.ndarray, *salts: int) -> np.ndarray:
-    """Other keys made of keys and numbers, by the finaliser of SplitMix64 (Steele et al., 2014)."""
-    with np.errstate(over="ignore"):
-        for salt in salts:
+    """Other keys made of keys and numbers, each a step and the finaliser of SplitMix64."""
+    for salt in salts:
+        with np.errstate(over="ignore"):
             keys = keys + np.uint64((salt + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
-            keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            keys = keys ^ (keys >> np.uint64(31))
+        keys = counters.mix(torch.from_numpy(keys.view(np.int64))).numpy().view(np.uint64)
     return keys
 
 
@@ -235,7 +233,7 @@ class DatumStreams(TorchDispatchMode):
             num, draw = counters.num_words(math.prod(rest), like.dtype), counters.normal
         else:
             num, draw, names = math.prod(rest), counters.uniform, ("from", "to")
-        first, second = (*args, *_NUMBERED[func][len(args) :])
+        first, second = (*args, *(0.0, 1.0)[len(args) :])
         first, second = kwargs.get(names[0], first), kwargs.get(names[1], second)
         found = draw(*self.numbered(num, like.device, particles=particles), rest, like.dtype)
         found = found.movedim(1, axis) if particles else found[0].movedim(0, axis)

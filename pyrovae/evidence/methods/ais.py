@@ -124,11 +124,6 @@ class AIS(Method):
             **({"precision": self.precision} if self.precision != "double" else {}),
         }
 
-    @property
-    def num_evaluations(self) -> int:
-        """Gradients of a chain on its way."""
-        return self.num_temperatures * (self.num_leapfrog + 1)
-
     def plan(self, inspection: Inspection) -> Plan:
         with self.in_precision(inspection.device):
             return plan(

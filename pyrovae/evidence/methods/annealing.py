@@ -27,7 +27,7 @@ SCALE_DRAWS = 64
 
 _FIRST_STEPS = 15  # transitions at the first temperature of the warm-up
 _SCATTER = 4  # temperatures for each transition at the posterior, before a walk backwards
-_CAPTURED = 2_000  # evaluations of the gradient from which capturing it pays on CPU
+_CAPTURED = 2_000  # gradients of a chain from which capturing it pays on CPU
 _LEAST_STEPS = 40  # least number of transitions of the whole warm-up
 
 
@@ -49,13 +49,14 @@ class Anneal:
         for name, value in self.first.random_values.items():
             spread = value.std(0, keepdim=True)
             scales[name] = torch.where(spread > 0, spread, torch.ones_like(spread))
+        num_gradients = method.num_temperatures * (method.num_leapfrog + 1)
         self.transition = Transition(
             self.densities,
             scales,
             sampler.max_plate_nesting,
             method.num_leapfrog,
             settings=(sampler.model, sampler.guide),
-            captured=sampler.device.type == "cuda" or method.num_evaluations > _CAPTURED,
+            captured=sampler.device.type == "cuda" or num_gradients > _CAPTURED,
         )
 
     def _streams(self, salt: int, num: int) -> DatumStreams:
