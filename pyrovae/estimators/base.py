@@ -21,6 +21,7 @@ from pyrovae.particles import (
     draw,
     is_point,
     nesting_of,
+    settle,
 )
 from pyrovae.programs import Program, check_taken, modules_of
 
@@ -143,18 +144,27 @@ class Estimator(Declared, pyro.infer.ELBO):
         """
         return (particles.log_q - particles.log_prior).mean(0)
 
+    def settle(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> None:
+        """Find out, by values, whether the programs broadcast over particles, if not yet known.
+
+        :meth:`particles` does so itself, except while a graph is captured, which has no values.
+        """
+        if self.num_draws > 1:
+            settle(model, guide, args, kwargs, max_plate_nesting=int(self.max_plate_nesting))
+
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
         """Draw what :meth:`terms` works on, and check that the estimator fits it.
 
         One draw runs both programs as they are, with no dimension added. Several draws run them
         once with a dimension of particles in front, or once for each particle where a program fails
-        with that dimension. Where plates nest deeper than ``max_plate_nesting``, the attribute is
-        set to what the programs use.
+        with that dimension or means something else by it. Where plates nest deeper than
+        ``max_plate_nesting``, the attribute is set to what the programs use.
 
         Raises:
             ValueError: If a site is not reparameterised but must be, or if a handler scales a
                 program whose bound is importance-weighted.
         """
+        self.settle(model, guide, *args, **kwargs)
         options: dict[str, Any] = {"draws": self.draws, "plate": self.num_draws > 1}
 
         def drawn() -> Particles:
