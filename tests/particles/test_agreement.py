@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.optim import Adam
 from torch import nn
 from torch.testing import assert_close
 
@@ -85,8 +86,8 @@ def one_by_one(program, particles, x):
             values["z"] = values["z"].reshape(7)
         trace = poutine.trace(poutine.condition(program, values)).get_trace(x)
         trace.compute_log_prob()
-        nodes = [n for n in trace.nodes.values() if "log_prob" in n and n["name"] in (*values, "x")]
-        found.append(sum(n["log_prob"].reshape(-1, 7).sum(0) for n in nodes))
+        names = [name for name in (*values, "x") if name in trace.nodes]
+        found.append(sum(trace.nodes[name]["log_prob"].reshape(-1, 7).sum(0) for name in names))
     return torch.stack(found)
 
 
@@ -141,7 +142,7 @@ def test_a_captured_step_is_that_of_single_runs(x):
 @pytest.mark.filterwarnings("ignore:.*does not broadcast")
 def test_the_loss_of_a_captured_svi_is_that_of_single_runs(x):
     owner = Softmax()
-    optimizer = pyro.optim.Adam({"lr": 0.1})
+    optimizer = Adam({"lr": 0.1})
     svi = pv.SVI(owner.model, owner.guide, optimizer, pv.estimators.IWAE(3))
     svi.evaluate_loss(x)
     assert runs_separately(owner.model)
