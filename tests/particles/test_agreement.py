@@ -121,6 +121,27 @@ def test_evidence_is_exact(kind, method, x):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not broadcast")
+def test_imputation_takes_single_runs(x):
+    """Here x is missing and y = x is not, so x lies near y."""
+
+    class Two(First):
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+                law = dist.Normal(3 * z[:, 0].unsqueeze(-1).expand(*z.shape[:-1], 2), 0.1)
+                pyro.sample("x", law.to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x[:, 1:] / 3, 0.05).to_event(1))
+
+    owner, both = Two(), torch.stack([x, x], -1)
+    mask = torch.tensor([False, True]).expand(7, 2)
+    draws, _ = pv.impute(owner.model, owner.guide, both, mask, num_draws=5)
+    assert ((draws[..., 0] - x).abs() < 0.7).all()  # five standard deviations of x given y
+
+
+@pytest.mark.filterwarnings("ignore:.*does not broadcast")
 def test_a_captured_step_is_that_of_single_runs(x):
     owner = Softmax()
     twin = copy.deepcopy(owner)
