@@ -20,6 +20,7 @@ class DiagonalGuide:
         locs, scales: By site, ``(..., B, *event)``.
         event_dims: By site, the number of event dimensions.
         degrees: Degrees of freedom of the Student t; infinite for a normal.
+        full_size: Of the data plate, where the model knows how many data there are in all.
     """
 
     def __init__(
@@ -28,8 +29,10 @@ class DiagonalGuide:
         scales: dict[str, Tensor],
         event_dims: dict[str, int],
         degrees: float = math.inf,
+        full_size: int | None = None,
     ):
         self.locs, self.scales, self.event_dims, self.degrees = locs, scales, event_dims, degrees
+        self.full_size = full_size
 
     def select(self, index: Any) -> "DiagonalGuide":
         """The guide of some of the data."""
@@ -41,10 +44,11 @@ class DiagonalGuide:
                 for name, t in tensors.items()
             }
 
-        return DiagonalGuide(pick(self.locs), pick(self.scales), self.event_dims, self.degrees)
+        known = self.event_dims, self.degrees, self.full_size
+        return DiagonalGuide(pick(self.locs), pick(self.scales), *known)
 
     def __call__(self, *args: Tensor) -> None:
-        with pyro.plate("_refined", len(args[0]), dim=-1):
+        with pyro.plate("_refined", self.full_size or len(args[0]), subsample=args[0], dim=-1):
             for name, loc in self.locs.items():
                 scale, event_dim = self.scales[name], self.event_dims[name]
                 if math.isinf(self.degrees):

@@ -1,17 +1,18 @@
 """One latent site: its value, its two distributions, and their scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask, sum_rightmost
 from torch import Tensor
 from torch.distributions import constraints, kl_divergence
 
 from pyrovae.particles.running import is_point
-from pyrovae.particles.separate import Separate, by_element, stack
+from pyrovae.particles.separate import WRAPPERS, Separate, by_element, stack
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,21 @@ class LatentSite:
         return self._mapped and self.prior is not None and is_point(self.posterior)
 
     @property
+    def masks(self) -> tuple[list[Tensor], list[Tensor]]:
+        """What hides elements of the site in the model and in the guide, by handlers or within its
+        distributions.
+        """
+        left, right = (
+            [torch.as_tensor(m) for m in (outer, *_within(fn)) if m is not None and m is not True]
+            for outer, fn in zip(self._masks, (self.prior, self.posterior), strict=True)
+        )
+        return left, right
+
+    @property
     def masks_agree(self) -> bool:
         """Whether both programs count the same elements of the site."""
-        left, right = (None if mask is True else mask for mask in self._masks)
-        if left is right:
-            return True
-        if left is None or right is None:
-            return False
-        left, right = torch.broadcast_tensors(torch.as_tensor(left), torch.as_tensor(right))
-        return torch.equal(left, right)
+        left, right = self.masks
+        return len(left) == len(right) and all(map(_equal, left, right))
 
     @property
     def is_random(self) -> bool:
@@ -200,6 +207,21 @@ class LatentSite:
         model's mask.
         """
         return self._reduce(scale_and_mask(per_site, mask=self._masks[0]))
+
+
+def _within(distribution: Any) -> Iterator[Any]:
+    """Masks inside a distribution."""
+    while isinstance(distribution, WRAPPERS):
+        if isinstance(distribution, MaskedDistribution):
+            yield distribution._mask
+        distribution = distribution.base_dist
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    try:
+        return torch.equal(*torch.broadcast_tensors(one, other))
+    except RuntimeError:  # masks of other shapes
+        return False
 
 
 def real_support(site: LatentSite) -> bool:

@@ -37,7 +37,7 @@ def refine(sampler: Sampler, num_steps: int, degrees: float = math.inf) -> tuple
         estimates the amortisation gap where the guide is a diagonal normal too.
 
     Raises:
-        ValueError: If a latent site is not continuous and unconstrained.
+        ValueError: If a latent site is masked, or not continuous and unconstrained.
 
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), section 3,
@@ -50,15 +50,21 @@ def refine(sampler: Sampler, num_steps: int, degrees: float = math.inf) -> tuple
                 f"Site '{site.name}' is discrete, constrained or of unknown support: no Gaussian "
                 "can be fitted to it. Leave refine_steps at 0."
             )
+        if any(site.masks):
+            raise ValueError(
+                f"A mask hides part of the site '{site.name}', where a fitted Gaussian would "
+                "count. Leave refine_steps at 0."
+            )
     values = {name: site.value for name, site in first.latents.items()}
     event_dims = {name: len(site.prior.event_shape) for name, site in first.latents.items()}
     locs, scales = _climb(sampler, values, num_steps)
-    fitted = DiagonalGuide(locs, scales, event_dims)
+    full_size = None if first.scale == 1 else round(first.scale * first.num_data)
+    fitted = DiagonalGuide(locs, scales, event_dims, full_size=full_size)
     after = replace(sampler, guide=fitted).draw(
         _MOMENT_DRAWS, streams=sampler.streams(_MOMENT_DRAWS, salt=_AFTER)
     )
     before = (first.log_p - first.log_q).mean(0).double()
-    refined = replace(sampler, guide=DiagonalGuide(locs, scales, event_dims, degrees))
+    refined = replace(sampler, guide=DiagonalGuide(locs, scales, event_dims, degrees, full_size))
     return refined, (after.log_p - after.log_q).mean(0).double() - before
 
 

@@ -109,6 +109,67 @@ def test_the_guide_of_some_data():
     assert some.degrees == 5.0
 
 
+class Masked:
+    """w counts for some data only; both are normal."""
+
+    def __init__(self, inside):
+        self.inside = inside  # whether the mask is within the distribution
+
+    def draw(self, law, mask):
+        if self.inside:
+            return pyro.sample("w", law.mask(mask))
+        with pyro.poutine.mask(mask=mask):
+            return pyro.sample("w", law)
+
+    def model(self, x, mask):
+        with pyro.plate("data", len(x)):
+            w = self.draw(dist.Normal(x.new_zeros(len(x)), 1.0), mask)
+            pyro.sample("x", dist.Normal(torch.where(mask, w, 0.0 * w), 0.8), obs=x)
+
+    def guide(self, x, mask):
+        with pyro.plate("data", len(x)):
+            self.draw(dist.Normal(0.5 * x, 0.9), mask)
+
+    def one_sided(self, x, mask):
+        with pyro.plate("data", len(x)):
+            pyro.sample("w", dist.Normal(0.5 * x, 0.9))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_masked_site_is_weighed_by_the_guide_alone(inside):
+    """A fitted normal would count where the mask hides the prior: weights without a mean."""
+    x = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = torch.arange(12) % 2 == 0
+    masked = Masked(inside)
+    evidence = pv.log_marginal(masked.model, masked.guide, (x, mask), num_particles=400)
+    scale = torch.where(mask, 1.64, 0.64 * torch.ones_like(x)).sqrt()
+    error = evidence.log_marginal.values - dist.Normal(0.0, scale).log_prob(x).numpy()
+    assert (abs(error) < 5 * evidence.standard_error.values + 1e-9).all()
+    method = ImportanceSampling(100, refine_steps=3)
+    with pytest.raises(ValueError, match=r"A mask hides part of the site 'w'.* refine_steps at 0"):
+        pv.log_marginal(masked.model, masked.guide, (x, mask), method=method)
+    with pytest.raises(ValueError, match="hides part of the site 'w' in one program and not"):
+        pv.log_marginal(masked.model, masked.one_sided, (x, mask), num_particles=10)
+
+
+def test_a_plate_that_knows_how_many_data_there_are_is_refined():
+    x = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", 50, subsample=x):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 0.8), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 50, subsample=x):
+            pyro.sample("z", dist.Normal(0.3 * x, 1.5))
+
+    method = ImportanceSampling(300, refine_steps=30)
+    evidence = pv.log_marginal(model, guide, x, method=method, memory_budget=100_000)
+    error = evidence.log_marginal.values - dist.Normal(0.0, math.sqrt(1.64)).log_prob(x).numpy()
+    assert (abs(error) < 5 * evidence.standard_error.values).all()
+
+
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="set refine_steps"):
         ImportanceSampling(100, proposal="student_t")
