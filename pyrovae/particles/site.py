@@ -236,6 +236,6 @@ def _real(distribution: Any) -> bool | None:
         support = distribution.support
     except (AttributeError, NotImplementedError):
         return None
-    while isinstance(support, constraints.independent):
+    while hasattr(support, "base_constraint"):  # of independent elements, or of a mixture
         support = support.base_constraint
     return None if support is None else support is constraints.real

@@ -175,6 +175,27 @@ def test_a_captured_gradient_gives_the_same_chains(monkeypatch, start):
     assert_allclose(captured.log_marginal, eager.log_marginal, rtol=0, atol=1e-9)
 
 
+def test_mixtures_of_normals_are_moved():
+    """Their support is that of their components."""
+    x = torch.linspace(-3, 3, 12, dtype=torch.float64)
+    law = dist.MixtureSameFamily(
+        dist.Categorical(x.new_tensor([0.3, 0.7])), dist.Normal(x.new_tensor([-2.0, 1.0]), 0.8)
+    )
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", law), 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.8 * x, 0.6))
+
+    evidence = pv.log_marginal(model, guide, x, method=AIS(6, 40, num_leapfrog=3))
+    parts = dist.Normal(x.new_tensor([-2.0, 1.0]), math.sqrt(0.64 + 0.25)).log_prob(x[:, None])
+    exact = (parts + x.new_tensor([0.3, 0.7]).log()).logsumexp(1).numpy()
+    assert (abs(evidence.log_marginal.values - exact) < 5 * evidence.standard_error.values).all()
+
+
 def test_refuses_what_it_cannot_move():
     mixture = DiscreteMixture()
     with pytest.raises(ValueError, match="site 'c' is Categorical"):
