@@ -137,11 +137,15 @@ class Estimator(Declared, pyro.infer.ELBO):
         compiles it.
         """
 
+    def average(self, particles: Particles, values: Tensor) -> Tensor:
+        """``(B,)``: the mean under the guide of values ``(K, B)`` at the particles."""
+        return values.mean(0)
+
     def kl(self, particles: Particles) -> Tensor:
         """``(B,)``: KL(q(z | x) || p(z)) of each datum, or its estimate from the particles, without
         any beta.
         """
-        return (particles.log_q - particles.log_prior).mean(0)
+        return self.average(particles, particles.log_q - particles.log_prior)
 
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
         """Draw what :meth:`terms` works on, and check that the estimator fits it.
@@ -155,21 +159,19 @@ class Estimator(Declared, pyro.infer.ELBO):
             ValueError: If a site is not reparameterised but must be, or if a handler scales a
                 program whose bound is importance-weighted.
         """
-        options: dict[str, Any] = {"draws": self.draws, "plate": self.num_draws > 1}
-
-        def drawn() -> Particles:
-            nesting = int(self.max_plate_nesting)
-            return draw(
-                model, guide, self.num_draws, args, kwargs, max_plate_nesting=nesting, **options
-            )
-
         try:
-            particles = drawn()
+            particles = self.drawn(model, guide, args, kwargs)
         except NestedPlates:
             self.max_plate_nesting = nesting_of(guide, model, args=args, kwargs=kwargs)
-            particles = drawn()
+            particles = self.drawn(model, guide, args, kwargs)
         self.check(particles)
         return particles
+
+    def drawn(self, model: Program, guide: Program, args: tuple, kwargs: Any) -> Particles:
+        """The draws of :meth:`particles`, by runs with ``max_plate_nesting``."""
+        nesting, plate = int(self.max_plate_nesting), self.num_draws > 1
+        options: dict[str, Any] = {"max_plate_nesting": nesting, "draws": self.draws}
+        return draw(model, guide, self.num_draws, args, kwargs, plate=plate, **options)
 
     def check(self, particles: Particles) -> None:
         """Raise ValueError if the estimator does not fit these particles."""

@@ -24,11 +24,11 @@ from pyrovae.particles.running import (
     is_point,
     nesting_of,
 )
-from pyrovae.particles.scoring import over_plates, score
+from pyrovae.particles.scoring import is_discrete, over_plates, score
 from pyrovae.particles.separate import WRAPPERS
 from pyrovae.particles.simulation import dream, predict, simulate
 from pyrovae.particles.site import LatentSite, real_support
-from pyrovae.particles.supports import MOST_VALUES, SummedSites, find_supports
+from pyrovae.particles.supports import MOST_VALUES, SummedSites, every_value, find_supports
 from pyrovae.particles.trial import runs_separately
 
 __all__ = [
@@ -53,8 +53,10 @@ __all__ = [
     "dream",
     "encode",
     "encoded_normal",
+    "every_value",
     "find_supports",
     "guide_log_prob",
+    "is_discrete",
     "is_point",
     "nesting_of",
     "over_plates",
