@@ -19,7 +19,7 @@ from pyrovae.data.arguments import as_tensors
 from pyrovae.declare import is_count
 from pyrovae.estimators import Estimator
 from pyrovae.evidence import Evidence, log_marginal
-from pyrovae.particles import find_mixing, nesting_of
+from pyrovae.particles import nesting_of
 from pyrovae.programs import (
     Program,
     alone,
@@ -99,7 +99,6 @@ def compare_estimators(
     ):
         used = nesting_of(guide, model, args=arguments, kwargs={})
         max_plate_nesting = max(max_plate_nesting or 1, used)
-        find_mixing(model, guide, arguments, max_plate_nesting=max_plate_nesting)
         groups = parameter_groups(model, guide, arguments, parameters, max_plate_nesting)
         log_px, log_px_error = _reference(
             reference, model, guide, arguments, reference_particles, seed, max_plate_nesting

@@ -167,16 +167,11 @@ class Estimator(Declared, pyro.infer.ELBO):
         self.check(particles)
         return particles
 
-    @property
-    def several(self) -> bool:
-        """Whether programs run with a dimension of particles in front."""
-        return self.num_draws > 1
-
     def drawn(self, model: Program, guide: Program, args: tuple, kwargs: Any) -> Particles:
         """The draws of :meth:`particles`, by runs with ``max_plate_nesting``."""
-        options: dict[str, Any] = {"plate": self.several, "draws": self.draws}
-        options["max_plate_nesting"] = int(self.max_plate_nesting)
-        return draw(model, guide, self.num_draws, args, kwargs, **options)
+        nesting, plate = int(self.max_plate_nesting), self.num_draws > 1
+        options: dict[str, Any] = {"max_plate_nesting": nesting, "draws": self.draws}
+        return draw(model, guide, self.num_draws, args, kwargs, plate=plate, **options)
 
     def check(self, particles: Particles) -> None:
         """Raise ValueError if the estimator does not fit these particles."""

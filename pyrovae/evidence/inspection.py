@@ -23,7 +23,6 @@ from pyrovae.particles import (
     SummedSites,
     check_right_most,
     draw,
-    find_mixing,
     find_supports,
     is_point,
 )
@@ -199,9 +198,6 @@ def _run_once(
         few = find_supports(particles)
         supports = few if supports is None else join_supports(supports, few)
         observed.finish_piece()
-    some = np.arange(len(keys) if whole else min(4, len(keys)))
-    rows = tuple(arg[some].to(device) for arg in args)
-    find_mixing(model, guide, rows, max_plate_nesting=nesting)
     latents = particles.latents
     points = [] if particles.mapped else [n for n, s in latents.items() if is_point(s.posterior)]
     return {

@@ -16,7 +16,6 @@ from pyrovae.particles.drawing import (
 )
 from pyrovae.particles.enumeration import SummedParticles, draw_summed, score_values_summed
 from pyrovae.particles.matching import check_right_most
-from pyrovae.particles.mixing import find_mixing
 from pyrovae.particles.result import Draws, Particles
 from pyrovae.particles.running import (
     PARTICLE_PLATE,
@@ -55,7 +54,6 @@ __all__ = [
     "encode",
     "encoded_normal",
     "every_value",
-    "find_mixing",
     "find_supports",
     "guide_log_prob",
     "is_discrete",

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from pyrovae.compilation import compile as compiled
 from pyrovae.compilation import one_thread
 from pyrovae.data.batches import Batches
-from pyrovae.estimators import Estimator
 from pyrovae.objective import Report, objective
-from pyrovae.particles import InvalidParameters, find_mixing
+from pyrovae.particles import InvalidParameters
 from pyrovae.programs import Program, evaluation_mode
 from pyrovae.schedules import Schedule
 from pyrovae.signals import Stop, deferred
@@ -62,9 +61,6 @@ class Trainer(State):
     ):
         super().__init__(programs, modules, step, train, beta)
         self.processes = step.processes
-        if isinstance(self.estimator, Estimator) and self.estimator.several:
-            with evaluation_mode(*programs):
-                find_mixing(*programs, train.first())
         self.valid, self.lr, self.seed = valid, lr, seed
         judged = objective(*programs, self.estimator)
         self.judged = compiled(

@@ -30,7 +30,7 @@ from pyrovae.estimators import (
     RWSDReG,
     ScoreELBO,
 )
-from pyrovae.particles import InvalidParameters, draw, find_mixing, runs_separately, score_values
+from pyrovae.particles import InvalidParameters, draw, score_values
 from pyrovae.svi import Step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not broadcast")
@@ -267,55 +267,6 @@ def test_layers_that_mix_the_dimensions_are_right_at_one_particle(x):
         torch.manual_seed(4)
         losses.append(elbo.differentiable_loss(owner.model, owner.guide, x).detach())
     assert_close(losses[1:], losses[:1] * 2)
-
-
-class Softmax(Single):
-    """Along the data's last dimension, or the first one after them in a run with one particle."""
-
-    def __init__(self, dim):
-        super().__init__(False)
-        self.dim = dim
-
-    def seen(self, z, x):
-        return z.softmax(self.dim)
-
-
-def test_programs_that_mix_particles_are_found(x):
-    """softmax(1) gives other numbers under a dimension of particles, and no error."""
-    found = [
-        pv.log_marginal(owner.model, owner.guide, x, num_particles=20).log_marginal.values
-        for owner in (Softmax(-1), Softmax(1))
-    ]
-    assert_close(*map(torch.as_tensor, found))
-    for start in (
-        lambda *pair: pv.fit(*pair, x, estimator=IWAE(3), epochs=1, progress=False),
-        lambda *pair: pv.compare_estimators(
-            *pair, x, {"IWAE": IWAE(3)}, num_replicates=5, reference=0.0, gradient_reference=False
-        ),
-    ):
-        owner = Softmax(1)
-        with pytest.warns(UserWarning, match="does not broadcast over a dimension of particles"):
-            start(owner.model, owner.guide)
-        assert runs_separately(owner.model)
-
-
-def test_looking_for_mixing_leaves_everything_as_it_was(x):
-    owner = Single(False)
-    torch.manual_seed(0)
-    before = torch.random.get_rng_state()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        find_mixing(owner.model, owner.guide, (x,))
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert not runs_separately(owner.model)
-
-    def model(x):  # its own noise: nothing can be said of its scores
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z + torch.randn_like(z), 1.0).to_event(1), obs=x)
-
-    find_mixing(model, owner.guide, (x,))
-    assert not runs_separately(model)
 
 
 def test_the_shapes_of_one_particle_are_those_of_many(x):
