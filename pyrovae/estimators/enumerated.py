@@ -63,6 +63,10 @@ class EnumELBO(Estimator):
         # What is impossible may have an infinite value, and counts nothing.
         return (shares * torch.where(shares > 0, values, 0.0)).sum(0)
 
+    @property
+    def several(self) -> bool:
+        return True
+
     def drawn(self, model: Program, guide: Program, args: tuple, kwargs: Any) -> Particles:
         nesting: dict[str, Any] = {"max_plate_nesting": int(self.max_plate_nesting)}
         values = every_value(guide, self.num_draws, args, kwargs, **nesting)

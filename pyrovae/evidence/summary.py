@@ -134,7 +134,8 @@ def better_method(evidence: Numbers) -> tuple[str, dict[str, Any]] | None:
 
 def _chains(evidence: Numbers) -> str:
     variance = float(evidence.log_weight_variance.median())
-    text = f"accepted {float(evidence.acceptance.mean()):.0%}"
+    share = float(evidence.acceptance.mean())
+    text = "made no transition" if math.isnan(share) else f"accepted {share:.0%}"
     if math.isnan(variance):
         return f"{text}; a single chain shows no variance"
     text += f"; log weights vary by {variance:.2g} nats squared (median)"

@@ -4,6 +4,7 @@ This is the only place where programs are traced. Estimators and evidence work o
 log-densities of shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
+from pyrovae.particles.agreement import settle
 from pyrovae.particles.drawing import (
     draw,
     draw_encoded,
@@ -64,5 +65,6 @@ __all__ = [
     "real_support",
     "runs_separately",
     "score",
+    "settle",
     "simulate",
 ]

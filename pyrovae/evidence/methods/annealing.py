@@ -147,7 +147,7 @@ class Anneal:
         watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``(C, B)`` log weights of a walk from one end of the path to the other, and ``(B,)`` mean
-        acceptance.
+        acceptance, NaN of a path without transitions.
 
         ``watch`` gets, at each temperature, the weights so far and the log ratio of the chains.
         """
@@ -165,7 +165,7 @@ class Anneal:
                 accepted += acceptance.mean(0)
             if watch is not None:
                 watch(log_w, state.log_ratio)
-        return log_w, accepted / max(1, last - 1)
+        return log_w, accepted / (last - 1) if last > 1 else torch.full_like(accepted, math.nan)
 
     def _move(
         self, state: State, path: AnnealingPath, t: int, streams: DatumStreams
