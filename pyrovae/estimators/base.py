@@ -184,9 +184,8 @@ class Estimator(Declared, pyro.infer.ELBO):
 
     def drawn(self, model: Program, guide: Program, args: tuple, kwargs: Any) -> Particles:
         """The draws of :meth:`particles`, by runs with ``max_plate_nesting``."""
-        options: dict[str, Any] = {"plate": self.several, "draws": self.draws}
-        options["max_plate_nesting"] = int(self.max_plate_nesting)
-        return draw(model, guide, self.num_draws, args, kwargs, **options)
+        how: Any = {"draws": self.draws, "max_plate_nesting": int(self.max_plate_nesting)}
+        return draw(model, guide, self.num_draws, args, kwargs, plate=self.several, **how)
 
     def check(self, particles: Particles) -> None:
         """Raise ValueError if the estimator does not fit these particles."""

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import weighted
-from pyrovae.particles import Particles, draw, every_value, is_discrete
+from pyrovae.particles import Particles, draw, every_value
+from pyrovae.particles.scoring import is_discrete
 from pyrovae.programs import Program
 
 __all__ = ["EnumELBO"]

@@ -25,7 +25,7 @@ from pyrovae.particles.running import (
     is_point,
     nesting_of,
 )
-from pyrovae.particles.scoring import is_discrete, over_plates, score
+from pyrovae.particles.scoring import over_plates, score
 from pyrovae.particles.separate import WRAPPERS
 from pyrovae.particles.simulation import dream, predict, simulate
 from pyrovae.particles.site import LatentSite, real_support
@@ -57,7 +57,6 @@ __all__ = [
     "every_value",
     "find_supports",
     "guide_log_prob",
-    "is_discrete",
     "is_point",
     "nesting_of",
     "over_plates",

@@ -112,6 +112,12 @@ def every_value(
 
     Raises:
         ValueError: If the values of a discrete site cannot be listed, or there are too many.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.DiscreteMixture()
+        >>> every_value(oracle.guide, 2, (oracle.sample(3),))["c"].shape  # twice, for three data
+        torch.Size([8, 3])
     """
     floating = (arg for arg in args if isinstance(arg, Tensor) and arg.is_floating_point())
     still = _Still(next(floating, torch.zeros(())))(particle_plate(1, max_plate_nesting)(guide))
