@@ -124,7 +124,7 @@ class Objective:
         with torch.no_grad():
             report = Report(
                 terms.bound.detach().sum(),
-                particles.log_likelihood.detach().mean(0).sum(),
+                estimator.average(particles, particles.log_likelihood).detach().sum(),
                 estimator.kl(particles).detach().sum(),
             )
         return report, loss

@@ -138,18 +138,22 @@ class Estimator(Declared, pyro.infer.ELBO):
         compiles it.
         """
 
+    def average(self, particles: Particles, values: Tensor) -> Tensor:
+        """``(B,)``: the mean under the guide of values ``(K, B)`` at the particles."""
+        return values.mean(0)
+
     def kl(self, particles: Particles) -> Tensor:
         """``(B,)``: KL(q(z | x) || p(z)) of each datum, or its estimate from the particles, without
         any beta.
         """
-        return (particles.log_q - particles.log_prior).mean(0)
+        return self.average(particles, particles.log_q - particles.log_prior)
 
     def settle(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> None:
         """Find out, by values, whether the programs broadcast over particles, if not yet known.
 
         :meth:`particles` does so itself, except while a graph is captured, which has no values.
         """
-        if self.num_draws > 1:
+        if self.several:
             settle(model, guide, args, kwargs, max_plate_nesting=int(self.max_plate_nesting))
 
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
@@ -165,21 +169,23 @@ class Estimator(Declared, pyro.infer.ELBO):
                 program whose bound is importance-weighted.
         """
         self.settle(model, guide, *args, **kwargs)
-        options: dict[str, Any] = {"draws": self.draws, "plate": self.num_draws > 1}
-
-        def drawn() -> Particles:
-            nesting = int(self.max_plate_nesting)
-            return draw(
-                model, guide, self.num_draws, args, kwargs, max_plate_nesting=nesting, **options
-            )
-
         try:
-            particles = drawn()
+            particles = self.drawn(model, guide, args, kwargs)
         except NestedPlates:
             self.max_plate_nesting = nesting_of(guide, model, args=args, kwargs=kwargs)
-            particles = drawn()
+            particles = self.drawn(model, guide, args, kwargs)
         self.check(particles)
         return particles
+
+    @property
+    def several(self) -> bool:
+        """Whether programs run with a dimension of particles in front."""
+        return self.num_draws > 1
+
+    def drawn(self, model: Program, guide: Program, args: tuple, kwargs: Any) -> Particles:
+        """The draws of :meth:`particles`, by runs with ``max_plate_nesting``."""
+        how: Any = {"draws": self.draws, "max_plate_nesting": int(self.max_plate_nesting)}
+        return draw(model, guide, self.num_draws, args, kwargs, plate=self.several, **how)
 
     def check(self, particles: Particles) -> None:
         """Raise ValueError if the estimator does not fit these particles."""

@@ -29,7 +29,7 @@ from pyrovae.particles.scoring import over_plates, score
 from pyrovae.particles.separate import WRAPPERS
 from pyrovae.particles.simulation import dream, predict, simulate
 from pyrovae.particles.site import LatentSite, real_support
-from pyrovae.particles.supports import MOST_VALUES, SummedSites, find_supports
+from pyrovae.particles.supports import MOST_VALUES, SummedSites, every_value, find_supports
 from pyrovae.particles.trial import runs_separately
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "dream",
     "encode",
     "encoded_normal",
+    "every_value",
     "find_supports",
     "guide_log_prob",
     "is_point",

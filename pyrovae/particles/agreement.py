@@ -109,6 +109,11 @@ def _scores(trace: Any) -> dict[str, Tensor]:
 
 def _agree(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(
-        torch.allclose(*torch.broadcast_tensors(one[name], other[name]), _CLOSE, _CLOSE, True)
+        torch.allclose(*_alike(one[name], other[name]), rtol=_CLOSE, atol=_CLOSE, equal_nan=True)
         for name in one
     )
+
+
+def _alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    left, right = torch.broadcast_tensors(one, other)
+    return left, right

@@ -6,14 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.distributions import MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
 from pyrovae.distributions.base import innermost
 from pyrovae.particles.result import Particles
+from pyrovae.particles.running import particle_plate, run_errors, sites_of
 from pyrovae.particles.scoring import is_discrete
 from pyrovae.particles.separate import Separate
+from pyrovae.programs import Program
 
 MOST_VALUES = 2**16
 """Joint values that are listed at all."""
@@ -89,6 +94,82 @@ def find_supports(particles: Particles) -> tuple[dict[str, Tensor], dict[str, st
         except _Unlistable as reason:
             reasons[name] = str(reason)
     return found, reasons
+
+
+def every_value(
+    guide: Program,
+    num_particles: int,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+) -> dict[str, Tensor]:
+    """Each joint value of a guide's discrete sites for each of K particles, by site: ``(M * K,
+    *inner, B, *event)``.
+
+    The guide runs once to show its sites. This draws no random numbers: other sites stand at their
+    means, which say nothing of the values of a discrete one.
+
+    Raises:
+        ValueError: If the values of a discrete site cannot be listed, or there are too many.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.DiscreteMixture()
+        >>> every_value(oracle.guide, 2, (oracle.sample(3),))["c"].shape  # twice, for three data
+        torch.Size([8, 3])
+    """
+    floating = (arg for arg in args if isinstance(arg, Tensor) and arg.is_floating_point())
+    still = _Still(next(floating, torch.zeros(())))(particle_plate(1, max_plate_nesting)(guide))
+    tracer = poutine.trace(still)
+    with torch.no_grad(), run_errors(max_plate_nesting, "guide", tracer):
+        sites = sites_of(tracer.get_trace(*args, **(kwargs or {})), observed=False)
+    discrete = {name: site["fn"] for name, site in sites.items() if is_discrete(site["fn"])}
+    if not discrete:
+        return {}
+    supports = {}
+    for name, fn in discrete.items():
+        try:
+            if sites[name]["mask"] is not None:
+                raise _Unlistable("it is masked")
+            supports[name] = _all_values(fn)
+        except _Unlistable as why:
+            raise ValueError(
+                f"Site '{name}' cannot be summed: {why}. Use estimators.ELBO, which draws it."
+            ) from None
+    if (num := math.prod(map(len, supports.values()))) > MOST_VALUES:
+        raise ValueError(
+            f"The sites {list(supports)} have {num} joint values; at most {MOST_VALUES} are summed."
+        )
+    found = {}
+    for name, values in SummedSites.product(supports).values.items():
+        fn = discrete[name]
+        shape = num, num_particles, *fn.batch_shape[1:], *fn.event_shape
+        found[name] = values.expand(shape).flatten(0, 1)
+    return found
+
+
+class _Still(Messenger):
+    """Give every latent site a value without drawing it: the first that is listed, the mean, or
+    zeros that are ``like`` a tensor.
+    """
+
+    def __init__(self, like: Tensor):
+        super().__init__()
+        self.like = like
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["value"] is not None:
+            return
+        fn, msg["done"] = msg["fn"], True
+        if site_is_subsample(msg):
+            msg["value"] = torch.arange(fn.subsample_size or fn.size, device=fn.device)
+            return
+        try:
+            listed = innermost(fn).enumerate_support() if is_discrete(fn) else [fn.mean]
+            msg["value"] = listed[0].expand(fn.shape())
+        except NotImplementedError:
+            msg["value"] = self.like.new_zeros(fn.shape())
 
 
 class _Unlistable(Exception):
