@@ -1,6 +1,7 @@
 """A trial by values: whether programs give all particles at once what they give one by one."""
 
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -9,18 +10,18 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from pyrovae.particles.running import is_point, nesting_of, run, sites_of
+from pyrovae.particles.running import NestedPlates, is_point, nesting_of, run, sites_of
 from pyrovae.particles.scoring import over_plates
-from pyrovae.particles.trial import remember, runs_separately
-from pyrovae.programs import Program, evaluation_mode, undisturbed, unwrapped
+from pyrovae.particles.trial import identity, remember, runs_separately
+from pyrovae.programs import Program, evaluation_mode, undisturbed
 
 __all__ = ["settle"]
 
 _NUM = 2  # particles of a trial
 _CLOSE = 1e-4  # well above rounding, well below what a wrong dimension does
 
-# Pairs of programs that have been tried.
-_tried: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
+# Names of the programs that have been tried together, by the owners of model and guide.
+_tried: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary] = weakref.WeakKeyDictionary()
 
 
 def settle(
@@ -51,25 +52,30 @@ def settle(
         return
     if not again and _known(model, guide):
         return
-    with undisturbed(model, guide), evaluation_mode(model, guide), poutine.block():
+    # Whatever is wrong shows where the programs run for their result.
+    with (
+        undisturbed(model, guide),
+        evaluation_mode(model, guide),
+        poutine.block(),
+        suppress(Exception),
+    ):
         try:
-            nesting = max(max_plate_nesting, nesting_of(guide, model, args=args, kwargs=kwargs))
+            _try(model, guide, args, kwargs, max_plate_nesting)
+        except NestedPlates:
+            nesting = nesting_of(guide, model, args=args, kwargs=kwargs)
             _try(model, guide, args, kwargs, nesting)
-        except Exception:  # whatever is wrong shows where the programs run for their result
-            return
 
 
 def _known(model: Program, guide: Program) -> bool:
     """Whether the pair has been tried before; it has now."""
-    inner = unwrapped(model)
-    owner = getattr(inner, "__self__", inner)
-    pair = tuple(getattr(unwrapped(each), "__name__", "") for each in (model, guide))
+    (first, name), (second, other) = identity(model), identity(guide)
     try:
-        tried = _tried.setdefault(owner, set())
+        guides = _tried.setdefault(first, weakref.WeakKeyDictionary())
+        names = guides.setdefault(second, set())
     except TypeError:  # neither hashable nor referable
         return True
-    known = pair in tried
-    tried.add(pair)
+    known = (name, other) in names
+    names.add((name, other))
     return known
 
 

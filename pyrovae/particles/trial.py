@@ -43,7 +43,8 @@ def _captured_graph() -> Any:
 _separate: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
-def _identity(program: Program) -> tuple[Any, str]:
+def identity(program: Program) -> tuple[Any, str]:
+    """Who owns a program, and its name there."""
     inner = unwrapped(program)
     owner = getattr(inner, "__self__", None)
     return (inner, "") if owner is None else (owner, getattr(inner, "__name__", ""))
@@ -51,7 +52,7 @@ def _identity(program: Program) -> tuple[Any, str]:
 
 def runs_separately(program: Program) -> bool:
     """Whether a trial has shown that a program does not broadcast over particles."""
-    owner, name = _identity(program)
+    owner, name = identity(program)
     try:
         return name in _separate.get(owner, ())
     except TypeError:  # neither hashable nor referable
@@ -60,7 +61,7 @@ def runs_separately(program: Program) -> bool:
 
 def remember(program: Program, num_particles: int) -> None:
     """Note that a program does not broadcast over particles, and warn if that costs time."""
-    owner, name = _identity(program)
+    owner, name = identity(program)
     try:
         _separate.setdefault(owner, set()).add(name)
     except TypeError:
