@@ -48,9 +48,10 @@ class SummedSites:
         others.
         """
         counts = {name: len(support) for name, support in supports.items()}
-        columns = _product(list(counts.values())).unbind(1)
+        device = next(iter(supports.values())).device
+        columns = _product(list(counts.values()), device).unbind(1)
         values = {
-            name: support[column.to(support.device)]
+            name: support[column]
             for (name, support), column in zip(supports.items(), columns, strict=True)
         }
         return cls(values, counts)
@@ -195,15 +196,15 @@ def _all_values(distribution: Any) -> Tensor:
     num = len(listed) ** math.prod(elements)
     if num > MOST_VALUES:
         raise _Unlistable(f"it has {len(listed)} ** {math.prod(elements)} joint values")
-    places = _product([len(listed)] * math.prod(elements))
-    return listed[places.to(listed.device)].reshape(num, 1, *inner, 1, *event)
+    places = _product([len(listed)] * math.prod(elements), listed.device)
+    return listed[places].reshape(num, 1, *inner, 1, *event)
 
 
-def _product(counts: list[int]) -> Tensor:
+def _product(counts: list[int], device: torch.device) -> Tensor:
     """``(prod(counts), len(counts))``: all combinations of places."""
     total = math.prod(counts)
     places, repeat = [], total
     for count in counts:
         repeat //= count
-        places.append(torch.arange(total) // repeat % count)
+        places.append(torch.arange(total, device=device) // repeat % count)
     return torch.stack(places, 1)
