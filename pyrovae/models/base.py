@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from pyrovae import posteriors, priors
 from pyrovae.data.arguments import as_arguments, is_several
+from pyrovae.data.loaders import gathered
 from pyrovae.data.rows import Rows
 from pyrovae.declare import is_count, plain
 from pyrovae.likelihoods import Bernoulli, Likelihood
@@ -163,6 +165,9 @@ class Model(Shipping, Forms, Registered, ABC):
 
     def _as_data(self, x: Any) -> Tensor:
         """Data as a tensor of the parameters' dtype and device, or an error."""
+        if isinstance(x, Dataset | DataLoader):
+            x = gathered(x, 1, "data")  # labels in its items are left out
+        (x,) = x if is_several(x) and len(x) == 1 else (x,)
         x = as_tensor(self.likelihood.read(x), self._like)
         Model.check(self, x, support=False)  # subclasses may check more than x
         return x

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 import pyrovae as pv
 from pyrovae import likelihoods, nets, priors
@@ -117,3 +118,13 @@ def test_a_vamp_prior_starts_at_arrays():
     vae.initialize_from(data("vae")[0].double().numpy())
     rows = {tuple(r) for r in data("vae")[0].flatten(1).tolist()}
     assert all(tuple(r) in rows for r in vae.prior.pseudo_inputs().flatten(1).tolist())
+
+
+@pytest.mark.parametrize("name", ["vae", "clustering"])
+def test_a_data_set_a_loader_and_a_tuple_of_one_array_are_that_array(name):
+    """Labels in the items are left out, as in training."""
+    vae, (x,) = made(name), data(name)
+    items = TensorDataset(x, torch.arange(len(x)))
+    for form in (items, DataLoader(items, batch_size=2), (x,), [x]):
+        assert_close(vae.encode(form).mean, vae.encode(x).mean)
+        assert vae.reconstruct(form).shape == vae.interpolate(form, x, 5).shape[1:] == x.shape
