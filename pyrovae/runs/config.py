@@ -183,8 +183,15 @@ class Config:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no configuration at {path}.")
+        content = _content_of(Path(path))
+        if content is None:  # an empty file leaves everything at its default
+            return cls()
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{path} holds no options: expected lines such as 'epochs: 100', found {content!r}."
+            )
         if not trust:
-            check_options(_content_of(Path(path)), Path(path))
+            check_options(content, Path(path))
         try:
             return cls(**vars(_parser().parse_path(str(path), defaults=False)))
         except Exception as error:  # of many kinds: the file may hold anything
