@@ -84,7 +84,7 @@ class Config:
         patience: Stop after so many epochs without a better validation bound; null never stops.
         clip_norm: Largest norm of the gradients; null does not clip.
         clip_value: Largest absolute value of an element of a gradient; null does not clip.
-        nonfinite: What a step does that is not finite: stop the run, or skip the step and count it.
+        nonfinite: At a step that is not finite: stop the run, or skip the step and count it.
         method: How the evidence of the test data is estimated after training.
         seed: Seed of the initial weights, of training, and of the evidence.
         device: cpu, cuda, ...; default CUDA where there is any.
