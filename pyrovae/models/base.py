@@ -152,6 +152,12 @@ class Model(Shipping, Forms, Registered, ABC):
             latent_dim=latent_dim, data_shape=self.data_shape, decoder=decoder
         )
 
+    def _take_precision_of(self, *networks: Any) -> None:
+        """Compute in float64 throughout where a module that was given does."""
+        given = [net for net in networks if isinstance(net, nn.Module)]
+        if any(p.dtype == torch.float64 for net in given for p in net.parameters()):
+            self.double()
+
     @staticmethod
     def _reading(likelihood: Likelihood | None, encoder: Recipe | nn.Module | None) -> Any:
         """The encoder, with what it is to see of x put before it."""
