@@ -72,9 +72,9 @@ def _check_numeric(columns: Sequence[Any], what: str) -> None:
         named = _listed(f"{str(c.name)!r} ({c.dtype})" for c in other)
         raise TypeError(
             f"{what} have columns without numbers: {named}. Take likelihoods.Columns "
-            "(--likelihood Columns), which gives each column a likelihood of its own. Or keep the "
-            "numeric columns only, or convert the others: categories to labels or one column each, "
-            "dates to numbers."
+            "(--likelihood Columns), which gives each column a likelihood of its own: then vae.fit "
+            "and vae.read take the frame. Or keep the numeric columns only, or convert the others: "
+            "categories to labels or one column each, dates to numbers."
         )
 
 

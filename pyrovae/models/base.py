@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyrovae import posteriors, priors
 from pyrovae.data.arguments import as_arguments, is_several
+from pyrovae.data.arrays import check_finite
 from pyrovae.data.loaders import gathered
 from pyrovae.data.rows import Rows
 from pyrovae.declare import is_count, plain
@@ -176,6 +177,8 @@ class Model(Shipping, Forms, Registered, ABC):
         (x,) = x if is_several(x) and len(x) == 1 else (x,)
         x = as_tensor(self.likelihood.read(x), self._like)
         Model.check(self, x, support=False)  # subclasses may check more than x
+        if is_validation_enabled():
+            check_finite(x, "The data hold", missing=self.likelihood.missing)
         return x
 
     @property

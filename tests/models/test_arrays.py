@@ -70,7 +70,7 @@ def test_arrays_and_tensors_of_any_precision_give_the_same(name, double):
 
 
 @models
-@pytest.mark.parametrize("given", ["integer", "masked", "ragged", "shape"])
+@pytest.mark.parametrize("given", ["integer", "masked", "ragged", "shape", "nan"])
 def test_what_is_not_data_is_refused_with_what_to_do(name, given):
     x, *rest = data(name)
     bad, kind, message = {
@@ -81,6 +81,7 @@ def test_what_is_not_data_is_refused_with_what_to_do(name, given):
             "values are masked.*observe_part",
         ),
         "ragged": ([[1.0], [1.0, 2.0]] * 2, ValueError, "lists of unequal lengths"),
+        "nan": (x.masked_fill(x > 0.9, np.nan), ValueError, r"NaN or infinite values, in \d of"),
         "shape": (x[:, 0].numpy(), ValueError, r"shape \(B, 2, 3\), found \([25], 3\)"),
     }[given]
     for call in calls(name).values():
