@@ -4,9 +4,9 @@
     python examples/semi_supervised.py --quick
     python examples/semi_supervised.py --data mnist   # with 100 labels, an hour
 
-A ConditionalVAE with a classifier takes labels of which most are -1. TraceEnum_ELBO sums an unknown
-label exactly. The script prints the share of wrong labels of held-out data, for the model and for
-the same classifier trained on the labelled data alone.
+A ConditionalVAE with a classifier takes labels of which most are -1. EnumELBO sums an unknown label
+exactly. The script prints the share of wrong labels of held-out data, for the model and for the
+same classifier trained on the labelled data alone.
 
 The paper has 11.97 % wrong on MNIST with 100 labels (arXiv:1406.5298, table 1, M2). There each step
 sees labelled and unlabelled data in equal numbers; here labelled data are repeated in each epoch.
@@ -15,11 +15,10 @@ sees labelled and unlabelled data in equal numbers; here labelled data are repea
 import argparse
 
 import torch
-from pyro.infer import TraceEnum_ELBO
 from torch import nn
 
 import pyrovae as pv
-from pyrovae import nets
+from pyrovae import estimators, nets
 
 NET = nets.MLP(500, activation="softplus")
 SMALL = nets.MLP(100, activation="softplus")
@@ -75,7 +74,7 @@ def main(quick, name, seed):
         vae.joint_model,
         vae.joint_guide,
         mixed(x, y, labelled, repeats),
-        estimator=TraceEnum_ELBO(max_plate_nesting=1),
+        estimator=estimators.EnumELBO(),
         epochs=2 if quick else epochs,
         batch_size=200,
         lr=3e-3 if small else 3e-4,

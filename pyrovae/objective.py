@@ -99,6 +99,12 @@ class Objective:
         gradients = clipped(gradients_of(loss, self.parameters), self.clip_norm, self.clip_value)
         return Evaluation(report, loss.detach(), gradients)
 
+    def settle(self, *batch: Any, **kwargs: Any) -> None:
+        """Let the estimator find out on real data how it has to run the programs."""
+        if isinstance(self.estimator, Estimator):
+            with undisturbed(self.model, self.guide):
+                self.estimator.settle(self.model, self.guide, *self._arguments(batch), **kwargs)
+
     def report(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> tuple[Report, Tensor]:
         """Evaluate without gradients: the report and the loss."""
         with torch.no_grad():
@@ -118,7 +124,7 @@ class Objective:
         with torch.no_grad():
             report = Report(
                 terms.bound.detach().sum(),
-                particles.log_likelihood.detach().mean(0).sum(),
+                estimator.average(particles, particles.log_likelihood).detach().sum(),
                 estimator.kl(particles).detach().sum(),
             )
         return report, loss

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pyrovae
@@ -29,20 +30,27 @@ def layers() -> list[list[str]]:
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """The rooms that a file imports, inside functions and under ``TYPE_CHECKING`` too."""
-    here = ".".join(("pyrovae", *path.relative_to(ROOT).with_suffix("").parts))
+def named(path: Path) -> set[str]:
+    """What a file imports of the package, inside functions and under ``TYPE_CHECKING`` too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{here} imports relatively"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("pyrovae.")}
-    return found
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("pyrovae.")}
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms that a file imports."""
+    return {name.split(".")[1] for name in named(path)}
+
+
+def files() -> dict[str, Path]:
+    """Every file by its dotted name, without the faces of folders, which only hand names on."""
+    found = {path.relative_to(ROOT.parent).with_suffix(""): path for path in ROOT.rglob("*.py")}
+    return {".".join(name.parts): path for name, path in found.items() if path.stem != "__init__"}
 
 
 def test_every_room_has_its_place():
@@ -64,6 +72,15 @@ def test_imports_only_go_down():
             if climbs and (here, room) not in ALLOWED:
                 wrong.append(f"{path.relative_to(ROOT)} imports {room}")
     assert not wrong
+
+
+def test_files_do_not_import_each_other_in_a_circle():
+    known = files()
+    below = {
+        here: {n if n in known else n.rpartition(".")[0] for n in named(path)} & known.keys()
+        for here, path in known.items()
+    }
+    TopologicalSorter(below).prepare()  # raises CycleError, which shows a circle
 
 
 def test_every_exception_is_needed():

@@ -44,6 +44,7 @@ WITHOUT_EXAMPLE = {
         "particles.real_support",
         "particles.runs_separately",
         "particles.score_values_summed",
+        "particles.settle",
     },
     "machinery of training": {
         "compilation.pays_back",

@@ -94,8 +94,7 @@ def capture(
 
     Raises:
         Uncapturable: If the function reads the value of a tensor (data-dependent control flow,
-            ``.item()``), draws from Python's or numpy's generator, or stores what it computed in an
-            attribute.
+            ``.item()``), draws from a generator other than torch's, or stores what it computed.
 
     Example:
         >>> graph = capture(lambda x: (x.sin() + x,), [torch.ones(3)])
@@ -104,10 +103,9 @@ def capture(
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    before = Frozen(*settings, deep=False)
-    generators = _python_generators()
-
-    watch = _Watch()
+    before, watch, generators = Frozen(*settings, deep=False), _Watch(), _python_generators()
+    if before.unfit:
+        raise Uncapturable(before.unfit)
 
     def watched(*arguments: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad(), watch:
@@ -231,6 +229,8 @@ def _lift(module: fx.GraphModule) -> list[Tensor]:
         if node.op != "get_attr":
             continue
         tensor = getattr(module, node.target)
+        if not isinstance(tensor, Tensor):
+            raise Uncapturable(f"the programs use a {type(tensor).__name__} of their own")
         if id(tensor) not in held:
             with graph.inserting_before(start):
                 held[id(tensor)] = (graph.placeholder(f"closed_{len(held)}"), tensor)

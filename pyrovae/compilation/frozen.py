@@ -2,6 +2,9 @@
 change.
 """
 
+import io
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,9 @@ MOST_BYTES = 2**20
 """Bytes of NumPy arrays that are looked at before a step, in a tenth of a millisecond."""
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, torch.device)
+
+_MOVING = Iterator, random.Random, np.random.Generator, np.random.RandomState
+"""What gives another value at each use, and keeps its state to itself."""
 
 
 class Frozen:
@@ -51,6 +57,12 @@ class Frozen:
         self.unfit: str | None = None
         for name, array in reach.arrays if deep else ():
             self._watch(name, array)
+        for name, thing in reach.closed:
+            if isinstance(thing, _MOVING) and not isinstance(thing, io.IOBase):
+                self.unfit = (
+                    f"the programs can read {name}, a {type(thing).__name__}, which gives another "
+                    "value at each use. Draw by torch's own generator, and count in a tensor"
+                )
 
     def _watch(self, name: str, array: np.ndarray) -> None:
         if not array.flags.writeable:

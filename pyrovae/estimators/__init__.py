@@ -2,6 +2,7 @@
 
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import ELBO, AnalyticKL
+from pyrovae.estimators.enumerated import EnumELBO
 from pyrovae.estimators.iwae import CIWAE, IWAE, MIWAE, PIWAE
 from pyrovae.estimators.jackknife import Jackknife
 from pyrovae.estimators.kl_control import Capacity, FreeBits
@@ -19,6 +20,7 @@ __all__ = [
     "Capacity",
     "DReG",
     "ELBO",
+    "EnumELBO",
     "Estimator",
     "FreeBits",
     "IWAE",

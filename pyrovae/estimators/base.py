@@ -21,6 +21,7 @@ from pyrovae.particles import (
     draw,
     is_point,
     nesting_of,
+    settle,
 )
 from pyrovae.programs import Program, check_taken, modules_of
 
@@ -137,39 +138,54 @@ class Estimator(Declared, pyro.infer.ELBO):
         compiles it.
         """
 
+    def average(self, particles: Particles, values: Tensor) -> Tensor:
+        """``(B,)``: the mean under the guide of values ``(K, B)`` at the particles."""
+        return values.mean(0)
+
     def kl(self, particles: Particles) -> Tensor:
         """``(B,)``: KL(q(z | x) || p(z)) of each datum, or its estimate from the particles, without
         any beta.
         """
-        return (particles.log_q - particles.log_prior).mean(0)
+        return self.average(particles, particles.log_q - particles.log_prior)
+
+    def settle(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> None:
+        """Find out, by values, whether the programs broadcast over particles, if not yet known.
+
+        :meth:`particles` does so itself, except while a graph is captured, which has no values.
+        """
+        if self.several:
+            settle(model, guide, args, kwargs, max_plate_nesting=int(self.max_plate_nesting))
 
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
         """Draw what :meth:`terms` works on, and check that the estimator fits it.
 
         One draw runs both programs as they are, with no dimension added. Several draws run them
         once with a dimension of particles in front, or once for each particle where a program fails
-        with that dimension. Where plates nest deeper than ``max_plate_nesting``, the attribute is
-        set to what the programs use.
+        with that dimension or means something else by it. Where plates nest deeper than
+        ``max_plate_nesting``, the attribute is set to what the programs use.
 
         Raises:
             ValueError: If a site is not reparameterised but must be, or if a handler scales a
                 program whose bound is importance-weighted.
         """
-        options: dict[str, Any] = {"draws": self.draws, "plate": self.num_draws > 1}
-
-        def drawn() -> Particles:
-            nesting = int(self.max_plate_nesting)
-            return draw(
-                model, guide, self.num_draws, args, kwargs, max_plate_nesting=nesting, **options
-            )
-
+        self.settle(model, guide, *args, **kwargs)
         try:
-            particles = drawn()
+            particles = self.drawn(model, guide, args, kwargs)
         except NestedPlates:
             self.max_plate_nesting = nesting_of(guide, model, args=args, kwargs=kwargs)
-            particles = drawn()
+            particles = self.drawn(model, guide, args, kwargs)
         self.check(particles)
         return particles
+
+    @property
+    def several(self) -> bool:
+        """Whether programs run with a dimension of particles in front."""
+        return self.num_draws > 1
+
+    def drawn(self, model: Program, guide: Program, args: tuple, kwargs: Any) -> Particles:
+        """The draws of :meth:`particles`, by runs with ``max_plate_nesting``."""
+        how: Any = {"draws": self.draws, "max_plate_nesting": int(self.max_plate_nesting)}
+        return draw(model, guide, self.num_draws, args, kwargs, plate=self.several, **how)
 
     def check(self, particles: Particles) -> None:
         """Raise ValueError if the estimator does not fit these particles."""

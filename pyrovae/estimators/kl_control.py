@@ -16,6 +16,7 @@ from torch import Tensor
 from pyrovae.declare import is_count
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import AnalyticKL, is_one
+from pyrovae.estimators.enumerated import EnumELBO
 from pyrovae.particles import LatentSite, Particles
 from pyrovae.schedules import Constant, Schedule
 
@@ -47,6 +48,11 @@ class KLControl(Estimator):
             raise ValueError(
                 f"{name} controls a KL term, and {estimator!r} has none: its bound is "
                 "importance-weighted. Wrap estimators.ELBO, AnalyticKL or STL."
+            )
+        if isinstance(estimator, EnumELBO):
+            raise ValueError(
+                f"{name} takes the KL of draws, and {estimator!r} sums values that are not drawn. "
+                "Wrap estimators.ELBO, AnalyticKL or STL."
             )
         super().__init__(
             estimator.num_particles, max_plate_nesting=int(estimator.max_plate_nesting)

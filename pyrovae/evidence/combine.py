@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pyrovae.evidence.result import Evidence
+from pyrovae.evidence.numbers import Numbers
 
 _COUNTS = ("num_particles", "num_chains")
 _AVERAGED = ("acceptance", "refinement_gain", "rounding_error", "pareto_k")
 
 
-def combine(evidence: "Sequence[Evidence]") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def combine(evidence: Sequence[Numbers]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Columns and attributes of :meth:`Evidence.combine`."""
     settings = [one.settings for one in evidence]
     attributes = [one.dataset.attrs for one in evidence]

@@ -25,6 +25,7 @@ from pyrovae.particles import (
     draw,
     find_supports,
     is_point,
+    settle,
 )
 from pyrovae.programs import Program, alone, evaluation_mode, find_device, store_as_found
 
@@ -198,6 +199,8 @@ def _run_once(
         few = find_supports(particles)
         supports = few if supports is None else join_supports(supports, few)
         observed.finish_piece()
+    some = tuple(arg[: len(keys) if whole else 4].to(device) for arg in args)
+    settle(model, guide, some, max_plate_nesting=nesting, again=True)
     latents = particles.latents
     points = [] if particles.mapped else [n for n, s in latents.items() if is_point(s.posterior)]
     return {

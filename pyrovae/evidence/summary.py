@@ -1,22 +1,20 @@
 """What an :class:`~pyrovae.Evidence` prints."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pyrovae.evidence.intervals import LEAST_WEIGHTS
+from pyrovae.evidence.numbers import Numbers
 from pyrovae.weights import BAD_K
 
 __all__ = ["advice", "better_method", "ends", "summarize", "tail"]
 
-if TYPE_CHECKING:
-    from pyrovae.evidence.result import Evidence
-
 _MUCH = 3.0  # variance of annealed log weights beyond which few chains show little
 
 
-def summarize(evidence: "Evidence") -> str:
+def summarize(evidence: Numbers) -> str:
     """Estimate, errors, interval, and what to think of them, a line each."""
     unit = "datum" if len(evidence) == 1 else "data"
     settings = ", ".join(f"{name}={value!r}" for name, value in evidence.settings.items())
@@ -44,7 +42,7 @@ def summarize(evidence: "Evidence") -> str:
     return "\n  ".join(lines)
 
 
-def _estimate(evidence: "Evidence") -> list[str]:
+def _estimate(evidence: Numbers) -> list[str]:
     exact = bool(evidence.notes.get("exact"))
     what = "log p(x|y)" if evidence.dataset.attrs.get("given") else "log p(x)"
     chance = "" if exact else f" ± {evidence.monte_carlo_error():.2g} (Monte Carlo)"
@@ -73,7 +71,7 @@ def ends(low: float, high: float, form: str = ".6g") -> str:
     return f"below {high:{form}}" if math.isinf(low) else f"{low:{form}} to {high:{form}}"
 
 
-def _diagnosis(evidence: "Evidence") -> list[str]:
+def _diagnosis(evidence: Numbers) -> list[str]:
     lines = []
     if "ess" in evidence.dataset:
         ess = evidence.ess.values
@@ -93,7 +91,7 @@ def _diagnosis(evidence: "Evidence") -> list[str]:
     return lines
 
 
-def tail(evidence: "Evidence") -> str:
+def tail(evidence: Numbers) -> str:
     """What Pareto k says of the data."""
     if "num_particles" in evidence.dataset and (evidence.num_particles < LEAST_WEIGHTS).all():
         return f"no diagnosis: it takes {LEAST_WEIGHTS} particles or more"
@@ -104,7 +102,7 @@ def tail(evidence: "Evidence") -> str:
     return f"{share:.1%} above {BAD_K}: {consequence}"
 
 
-def advice(evidence: "Evidence") -> str:
+def advice(evidence: Numbers) -> str:
     """What to do about a bad k, in words."""
     found = better_method(evidence)
     if found is None:
@@ -118,7 +116,7 @@ def advice(evidence: "Evidence") -> str:
     return "more particles seldom help; try method=pv.ImportanceSampling(1_000, refine_steps=100)"
 
 
-def better_method(evidence: "Evidence") -> tuple[str, dict[str, Any]] | None:
+def better_method(evidence: Numbers) -> tuple[str, dict[str, Any]] | None:
     """A method that helped where it was measured (docs/what_the_errors_mean.md), as its name and
     settings; more particles did not. None where nothing needs help, or none is known.
     """
@@ -134,9 +132,10 @@ def better_method(evidence: "Evidence") -> tuple[str, dict[str, Any]] | None:
     return "ImportanceSampling", {"num_particles": 1000, "refine_steps": 100}
 
 
-def _chains(evidence: "Evidence") -> str:
+def _chains(evidence: Numbers) -> str:
     variance = float(evidence.log_weight_variance.median())
-    text = f"accepted {float(evidence.acceptance.mean()):.0%}"
+    share = float(evidence.acceptance.mean())
+    text = "made no transition" if math.isnan(share) else f"accepted {share:.0%}"
     if math.isnan(variance):
         return f"{text}; a single chain shows no variance"
     text += f"; log weights vary by {variance:.2g} nats squared (median)"

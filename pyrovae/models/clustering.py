@@ -32,10 +32,11 @@ class ClusteringVAE(SingleLatentModel):
     - ``model`` and ``guide``: c is summed out of the density of z. The sites are ``"z"`` and
       ``"x"``; every estimator and evidence method takes them.
     - ``joint_model`` and ``joint_guide``: c is a site ``"c"``, marked for parallel enumeration.
-      ``TraceEnum_ELBO`` sums it exactly, with ``joint_guide``, or with ``guide``, where c is a
-      latent site of the model alone. Evidence sums c too, as any discrete site with few values;
-      other estimators draw it. They also take the clusters of some data as known labels,
-      ``(x, y)`` with -1 where unknown: the bound is then one on log p(x, c) where c is known.
+      ``estimators.EnumELBO`` sums it exactly, and so does ``TraceEnum_ELBO``, which takes ``guide``
+      as well, where c is a latent site of the model alone. Evidence sums c too, as any discrete
+      site with few values; other estimators draw it. They also take the clusters of some data as
+      known labels, ``(x, y)`` with -1 where unknown: the bound is then one on log p(x, c) where c
+      is known.
 
     Args:
         data_shape: Shape of one datum.

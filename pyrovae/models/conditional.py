@@ -40,9 +40,10 @@ class ConditionalVAE(Model):
     .. math:: p(x, y, z) = p(y)\, p(z \mid y)\, p(x \mid z, y), \qquad
               q(y, z \mid x) = q(y \mid x)\, q(z \mid x, y),
 
-    with equal p(y), marked for parallel enumeration: ``pyro.infer.TraceEnum_ELBO`` sums unknown
-    labels exactly, and known ones are observed. The bound is one on log p(x, y) where y is known,
-    and on log p(x) elsewhere. Evidence sums the labels as well.
+    with equal p(y), marked for parallel enumeration: ``estimators.EnumELBO`` and
+    ``pyro.infer.TraceEnum_ELBO`` sum unknown labels exactly, and known ones are observed. The bound
+    is one on log p(x, y) where y is known, and on log p(x) elsewhere. Evidence sums the labels as
+    well.
 
     Args:
         data_shape: Shape of one datum x.

@@ -4,6 +4,7 @@ This is the only place where programs are traced. Estimators and evidence work o
 log-densities of shape ``(K, B)``, one for each particle and datum, never summed over data.
 """
 
+from pyrovae.particles.agreement import settle
 from pyrovae.particles.drawing import (
     draw,
     draw_encoded,
@@ -28,7 +29,7 @@ from pyrovae.particles.scoring import over_plates, score
 from pyrovae.particles.separate import WRAPPERS
 from pyrovae.particles.simulation import dream, predict, simulate
 from pyrovae.particles.site import LatentSite, real_support
-from pyrovae.particles.supports import MOST_VALUES, SummedSites, find_supports
+from pyrovae.particles.supports import MOST_VALUES, SummedSites, every_value, find_supports
 from pyrovae.particles.trial import runs_separately
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "dream",
     "encode",
     "encoded_normal",
+    "every_value",
     "find_supports",
     "guide_log_prob",
     "is_point",
@@ -62,5 +64,6 @@ __all__ = [
     "real_support",
     "runs_separately",
     "score",
+    "settle",
     "simulate",
 ]

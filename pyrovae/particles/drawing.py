@@ -29,6 +29,7 @@ def draw(
     draws: Draws = "attached",
     complete: bool = False,
     plate: bool = True,
+    values: dict[str, Tensor] | None = None,
 ) -> Particles:
     """Draw ``num_particles`` from the guide for every datum and score them under model and guide.
 
@@ -46,6 +47,7 @@ def draw(
             them.
         plate: False runs both programs once for each particle from the start, with nothing added in
             front.
+        values: Of some sites, ``(K, ..., B, *event)``, in place of draws.
 
     Raises:
         ValueError: If a site lies outside the data plate, is latent in one program only, is scaled
@@ -69,6 +71,7 @@ def draw(
     def trace_both(plate: bool) -> tuple[Any, Any, Bridge | None]:
         nesting = max_plate_nesting
         how: dict[str, Any] = {"max_plate_nesting": nesting, "detach": detach, "role": "guide"}
+        how["trace"] = None if values is None else given(values)
         trace = run(guide, num_particles, args, kwargs, plate=plate, **how)
         bridge, source = _bridge(trace) if draws == "bridged" else (None, trace)
         separate = any("raw" in site for site in sites_of(trace, observed=False).values())

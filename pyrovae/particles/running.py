@@ -177,7 +177,9 @@ def run(
         plated = _Given(dict(trace.nodes), None)(plated)
     mark = Mark()
     try:
-        return _trace(plated, args, kwargs, max_plate_nesting, detach, role)
+        found = _trace(plated, args, kwargs, max_plate_nesting, detach, role)
+        _check_places(found)
+        return found
     except (NestedPlates, InvalidParameters, torch.OutOfMemoryError):
         raise
     except Exception:
@@ -185,6 +187,22 @@ def run(
         found = _separately(program, num_particles, args, kwargs, **options)
         remember(program, num_particles)
         return found
+
+
+def _check_places(trace: Any) -> None:
+    """Raise ValueError where particles are in another dimension than theirs, as after ``z[..., 0,
+    :]``, which takes a plate's dimension away. Such a site would be counted once too often.
+    """
+    for observed in (False, True):
+        for name, site in sites_of(trace, observed=observed).items():
+            plates = {frame.dim: frame.size for frame in site["cond_indep_stack"]}
+            shape = getattr(site["fn"], "batch_shape", ())
+            wrong = [dim for dim in range(-len(shape), 0) if shape[dim] not in (1, plates.get(dim))]
+            if wrong:
+                raise ValueError(
+                    f"Site '{name}' has the batch shape {tuple(shape)}, but no plate of "
+                    f"{shape[wrong[0]]} at dim={wrong[0]}."
+                )
 
 
 def _separately(

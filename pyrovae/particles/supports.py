@@ -6,14 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.distributions import MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
 from pyrovae.distributions.base import innermost
 from pyrovae.particles.result import Particles
+from pyrovae.particles.running import particle_plate, run_errors, sites_of
 from pyrovae.particles.scoring import is_discrete
 from pyrovae.particles.separate import Separate
+from pyrovae.programs import Program
 
 MOST_VALUES = 2**16
 """Joint values that are listed at all."""
@@ -43,9 +48,10 @@ class SummedSites:
         others.
         """
         counts = {name: len(support) for name, support in supports.items()}
-        columns = _product(list(counts.values())).unbind(1)
+        device = next(iter(supports.values())).device
+        columns = _product(list(counts.values()), device).unbind(1)
         values = {
-            name: support[column.to(support.device)]
+            name: support[column]
             for (name, support), column in zip(supports.items(), columns, strict=True)
         }
         return cls(values, counts)
@@ -91,6 +97,82 @@ def find_supports(particles: Particles) -> tuple[dict[str, Tensor], dict[str, st
     return found, reasons
 
 
+def every_value(
+    guide: Program,
+    num_particles: int,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    max_plate_nesting: int = 1,
+) -> dict[str, Tensor]:
+    """Each joint value of a guide's discrete sites for each of K particles, by site: ``(M * K,
+    *inner, B, *event)``.
+
+    The guide runs once to show its sites. This draws no random numbers: other sites stand at their
+    means, which say nothing of the values of a discrete one.
+
+    Raises:
+        ValueError: If the values of a discrete site cannot be listed, or there are too many.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.testing.DiscreteMixture()
+        >>> every_value(oracle.guide, 2, (oracle.sample(3),))["c"].shape  # twice, for three data
+        torch.Size([8, 3])
+    """
+    floating = (arg for arg in args if isinstance(arg, Tensor) and arg.is_floating_point())
+    still = _Still(next(floating, torch.zeros(())))(particle_plate(1, max_plate_nesting)(guide))
+    tracer = poutine.trace(still)
+    with torch.no_grad(), run_errors(max_plate_nesting, "guide", tracer):
+        sites = sites_of(tracer.get_trace(*args, **(kwargs or {})), observed=False)
+    discrete = {name: site["fn"] for name, site in sites.items() if is_discrete(site["fn"])}
+    if not discrete:
+        return {}
+    supports = {}
+    for name, fn in discrete.items():
+        try:
+            if sites[name]["mask"] is not None:
+                raise _Unlistable("it is masked")
+            supports[name] = _all_values(fn)
+        except _Unlistable as why:
+            raise ValueError(
+                f"Site '{name}' cannot be summed: {why}. Use estimators.ELBO, which draws it."
+            ) from None
+    if (num := math.prod(map(len, supports.values()))) > MOST_VALUES:
+        raise ValueError(
+            f"The sites {list(supports)} have {num} joint values; at most {MOST_VALUES} are summed."
+        )
+    found = {}
+    for name, values in SummedSites.product(supports).values.items():
+        fn = discrete[name]
+        shape = num, num_particles, *fn.batch_shape[1:], *fn.event_shape
+        found[name] = values.expand(shape).flatten(0, 1)
+    return found
+
+
+class _Still(Messenger):
+    """Give every latent site a value without drawing it: the first that is listed, the mean, or
+    zeros that are ``like`` a tensor.
+    """
+
+    def __init__(self, like: Tensor):
+        super().__init__()
+        self.like = like
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["value"] is not None:
+            return
+        fn, msg["done"] = msg["fn"], True
+        if site_is_subsample(msg):
+            msg["value"] = torch.arange(fn.subsample_size or fn.size, device=fn.device)
+            return
+        try:
+            listed = innermost(fn).enumerate_support() if is_discrete(fn) else [fn.mean]
+            msg["value"] = listed[0].expand(fn.shape())
+        except NotImplementedError:
+            msg["value"] = self.like.new_zeros(fn.shape())
+
+
 class _Unlistable(Exception):
     """Why a site's values cannot be listed."""
 
@@ -114,15 +196,15 @@ def _all_values(distribution: Any) -> Tensor:
     num = len(listed) ** math.prod(elements)
     if num > MOST_VALUES:
         raise _Unlistable(f"it has {len(listed)} ** {math.prod(elements)} joint values")
-    places = _product([len(listed)] * math.prod(elements))
-    return listed[places.to(listed.device)].reshape(num, 1, *inner, 1, *event)
+    places = _product([len(listed)] * math.prod(elements), listed.device)
+    return listed[places].reshape(num, 1, *inner, 1, *event)
 
 
-def _product(counts: list[int]) -> Tensor:
+def _product(counts: list[int], device: torch.device) -> Tensor:
     """``(prod(counts), len(counts))``: all combinations of places."""
     total = math.prod(counts)
     places, repeat = [], total
     for count in counts:
         repeat //= count
-        places.append(torch.arange(total) // repeat % count)
+        places.append(torch.arange(total, device=device) // repeat % count)
     return torch.stack(places, 1)

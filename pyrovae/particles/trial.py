@@ -68,7 +68,7 @@ def remember(program: Program, num_particles: int) -> None:
     if num_particles > 1:
         warnings.warn(
             f"{name or owner} does not broadcast over a dimension of particles, so it runs once "
-            f"for each of the {num_particles} particles, which is right but slow. Let layers work "
-            "on the right-most dimensions to run it once for all.",
+            "for each particle, which is right but slow. Let layers work on the right-most "
+            "dimensions to run it once for all.",
             stacklevel=2,
         )

@@ -30,8 +30,8 @@ class Categorical(_BlockPosterior):
 
     .. math:: q(z \mid x) = \prod_{l=1}^L \prod_{c=1}^C \pi_{lc}(x)^{z_{lc}}
 
-    Draws have no gradient. Use ``TraceEnum_ELBO`` with ``pyro.infer.config_enumerate(vae.guide)``,
-    which sums over all :math:`C^L` values, or an estimator with score-function gradients, such as
+    Draws have no gradient. Use ``estimators.EnumELBO``, which sums over all :math:`C^L` values,
+    or an estimator with score-function gradients, such as
     ``estimators.ELBO``. It goes with ``priors.Categorical``; the KL has a closed form.
 
     Args:

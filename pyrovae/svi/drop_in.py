@@ -54,7 +54,7 @@ class SVI(pyro.infer.SVI):
         super().__init__(model, guide, optim, loss)
         check_optimizer(optim)
         self.estimator = loss
-        evaluated = objective(model, guide, loss, summed=True)
+        self._objective = evaluated = objective(model, guide, loss, summed=True)
         self._loss = compiled_of(evaluated.report, evaluated, enabled=capture, backend=compile)
         self._options: dict[str, Any] = {"capture": capture, "compile": compile, "steps": steps}
         self._step: Step | None = None
@@ -91,6 +91,8 @@ class SVI(pyro.infer.SVI):
             if self._loss.reason is not None:
                 return super().evaluate_loss(*args, **kwargs)  # type: ignore[return-value]
             self._meet(*args, **kwargs)
+            if not self._loss.graphs:
+                self._objective.settle(*args, **kwargs)
             return self._loss(None, *args, **kwargs)[1].item()
 
     def _meet(self, *args: Any, **kwargs: Any) -> list[Tensor]:

@@ -143,7 +143,7 @@ class Step:
         self._beta = 1.0
         self.scaled = False  # whether a beta has been met, so that graphs take one
         self._rebuilt = self._looks = 0
-        self._guarded = False
+        self._guarded = self._settled = False
         self.skip, self.skipped = skip, 0
         held = modules_of(model, guide) if modules is None else modules
         self._buffers = [b for m in held for b in m.buffers()] if skip else []
@@ -156,6 +156,7 @@ class Step:
         """As calling the step, with the loss besides."""
         factor = self._factor(beta)
         self._prepare()
+        self._settle(batch, kwargs)
         if is_validation_enabled() and self.compiled.enabled and not self.compiled.graphs:
             with undisturbed(self.objective.model, self.objective.guide):
                 self.objective.report(factor, *batch, **kwargs)  # a graph would not validate
@@ -180,6 +181,7 @@ class Step:
     def prepare(self, *batch: Any) -> None:
         """Capture the graph for such a batch, and take no step."""
         self._prepare()
+        self._settle(batch, {})
         factor = self.beta if self.scaled else None
         if self.processes is None:
             self.compiled.prepare(factor, *batch)
@@ -188,6 +190,7 @@ class Step:
 
     def gradients(self, *batch: Any, beta: float = 1.0, **kwargs: Any) -> Report:
         """Add the loss's gradients, not clipped, to the parameters' ``grad``; take no step."""
+        self._settle(batch, kwargs)
         report, _, gradients = self._unclipped(self._factor(beta), *batch, **kwargs)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             if gradient is not None:
@@ -266,6 +269,12 @@ class Step:
             self.update.ready()
             self._whole.clear()
         return None
+
+    def _settle(self, batch: tuple, kwargs: dict[str, Any]) -> None:
+        """Once, before a graph is captured."""
+        if not self._settled:
+            self._settled = True
+            self._plain.settle(*batch, **kwargs)
 
     def _factor(self, beta: float) -> Tensor | None:
         """Beta as a tensor, which a graph reads at each call; None for the programs as they are."""

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,32 +9,30 @@ from torch import Tensor
 from pyrovae.objective import Report
 from pyrovae.training.diagnosis import advice, fault
 from pyrovae.training.history import NonFiniteLoss
-
-if TYPE_CHECKING:
-    from pyrovae.training.loop import Trainer
+from pyrovae.training.state import State
 
 __all__ = ["check", "of_validation", "stopped"]
 
 
-def check(trainer: "Trainer") -> None:
+def check(state: State) -> None:
     """Look at the steps since the last look.
 
     Raises:
         NonFiniteLoss: If one of them, or a weight, is not finite.
     """
-    tally = trainer.tally
+    tally = state.tally
     assert tally is not None
     reports = tally.reports[tally.checked :]
     if not reports:
         return
     values = torch.stack([torch.stack(tuple(report)) for report in reports])
-    if not trainer.ours:
+    if not state.ours:
         values = values[:, :1]  # an ELBO of Pyro's own reports its loss alone
     bad = ~torch.isfinite(values).all(1)
-    if not bad.any() and _are_finite(trainer.step.parameters):
-        trainer.good = trainer.weights.copy()
+    if not bad.any() and _are_finite(state.step.parameters):
+        state.good = state.weights.copy()
         tally.checked = len(tally.reports)
-        trainer.recent.clear()
+        state.recent.clear()
         return
     index, term, value = len(reports) - 1, "weights", math.nan
     if bad.any():
@@ -44,17 +41,17 @@ def check(trainer: "Trainer") -> None:
         order = ("reconstruction", "kl", "bound")
         term = next(name for name in order if not math.isfinite(seen.get(name, 0.0)))
         value = seen[term]
-    trainer.weights.restore(trainer.good)
+    state.weights.restore(state.good)
     back = len(reports) - index  # steps since then
-    number, rows = tally.taken - back, trainer.recent[index]
+    number, rows = tally.taken - back, state.recent[index]
     why = f"the {term} became {value} in batch {number} of the epoch"
     if rows is None:
-        raise stopped(trainer, trainer.count - back + 1, term, f"{why}. ")
+        raise stopped(state, state.count - back + 1, term, f"{why}. ")
     some = ", ".join(map(str, rows[0][:5].tolist()))
     more = f" and {len(rows[0]) - 5} more" if len(rows[0]) > 5 else ""
-    batch = trainer.train.gather(*rows)
-    why = f"{why}, which holds the data {some}{more}. {fault(trainer.programs, batch)}"
-    raise stopped(trainer, trainer.count - back + 1, term, why, batch)
+    batch = state.train.gather(*rows)
+    why = f"{why}, which holds the data {some}{more}. {fault(state.programs, batch)}"
+    raise stopped(state, state.count - back + 1, term, why, batch)
 
 
 def _are_finite(tensors: Sequence[Tensor]) -> bool:
@@ -65,34 +62,32 @@ def _are_finite(tensors: Sequence[Tensor]) -> bool:
 
 
 def stopped(
-    trainer: "Trainer", step: int, term: str, why: str, batch: tuple[Tensor, ...] | None = None
+    state: State, step: int, term: str, why: str, batch: tuple[Tensor, ...] | None = None
 ) -> NonFiniteLoss:
     """The error that ends training at a step; ``batch`` is what it saw, if that is known."""
-    trainer.weights.restore(trainer.good)
-    epoch = len(trainer.history) + 1
-    what = advice(trainer.programs, batch or trainer.train.first())
+    state.weights.restore(state.good)
+    epoch = len(state.history) + 1
+    what = advice(state.programs, batch or state.train.first())
     return NonFiniteLoss(
         f"Training stopped at step {step} (epoch {epoch}): {why}The last good weights are back "
         f"in place. {what}",
         step=step,
         epoch=epoch,
         term=term,
-        history=trainer.history,
+        history=state.history,
     )
 
 
-def of_validation(
-    trainer: "Trainer", bound: float, epoch: int, first: int, last: int
-) -> NonFiniteLoss:
+def of_validation(state: State, bound: float, epoch: int, first: int, last: int) -> NonFiniteLoss:
     """The error that ends training after an epoch whose validation bound is not finite."""
-    best = trainer.history.best_epoch
-    trainer.weights.restore(trainer.best if best else trainer.good)
+    best = state.history.best_epoch
+    state.weights.restore(state.best if best else state.good)
     return NonFiniteLoss(
         f"Training stopped after epoch {epoch + 1}: the bound of the validation data {first} "
         f"to {last - 1} is {bound}. Look for outliers among them, or lower lr. The weights "
         f"of {f'epoch {best}' if best else 'the last step'} are back in place.",
-        step=trainer.count,
+        step=state.count,
         epoch=epoch + 1,
         term="valid_bound",
-        history=trainer.history,
+        history=state.history,
     )

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from pyrovae.compilation import compile as compiled
 from pyrovae.compilation import one_thread
 from pyrovae.data.batches import Batches
-from pyrovae.estimators import Estimator
 from pyrovae.objective import Report, objective
 from pyrovae.particles import InvalidParameters
 from pyrovae.programs import Program, evaluation_mode
@@ -21,28 +20,26 @@ from pyrovae.schedules import Schedule
 from pyrovae.signals import Stop, deferred
 from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
-from pyrovae.training import failures, state
+from pyrovae.training import failures
 from pyrovae.training.history import COLUMNS, History
 from pyrovae.training.outputs import Outputs
 from pyrovae.training.progress import Progress
 from pyrovae.training.shares import Share
+from pyrovae.training.state import State
 from pyrovae.training.tally import Tally
-from pyrovae.training.weights import Weights
 
 __all__ = ["Trainer"]
 
 CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
 
 
-class Trainer:
-    """The state of a training run, from one epoch to the next.
+class Trainer(State):
+    """A training run, and its way from one epoch to the next.
 
     Args:
-        programs: Model and guide.
-        modules: Those that the programs call.
-        step: Takes the training steps.
-        train, valid: The data; validation data may be missing.
-        beta, lr: Schedules over steps; without ``lr`` the optimiser keeps its own.
+        programs, modules, step, train, beta: As :class:`State` has them.
+        valid: Validation data, which may be missing.
+        lr: A schedule over steps; without it the optimiser keeps its own.
         seed: Of validation's draws.
         capture, compile, epochs: How the bound of validation batches runs, and how often.
     """
@@ -62,21 +59,9 @@ class Trainer:
         compile: bool | Literal["auto"],
         epochs: int,
     ):
-        self.programs, self.modules, self.step = programs, modules, step
+        super().__init__(programs, modules, step, train, beta)
         self.processes = step.processes
-        self.train, self.valid = train, valid
-        self.beta, self.lr, self.seed = beta, lr, seed
-        self.estimator = step.objective.estimator
-        self.ours = isinstance(self.estimator, Estimator)
-        self.history = History()
-        self.count = 0  # steps taken
-        self.waited = 0  # epochs since the best one
-        self.best_bound = -math.inf
-        self.tally: Tally | None = None  # of the epoch at hand
-        self.recent: list[Any] = []  # batches since the last look at the losses
-        self.layout: list[Any] | None = None  # of the first batch of the run
-        self.weights = Weights(modules, step.parameters)
-        self.best = self.good = self.weights.copy()
+        self.valid, self.lr, self.seed = valid, lr, seed
         judged = objective(*programs, self.estimator)
         self.judged = compiled(
             judged.report if step.processes is None else Share(judged, gradients=False),
@@ -94,7 +79,8 @@ class Trainer:
         self.outputs = outputs
         checkpoint = outputs.checkpoint
         if resume and checkpoint is not None and files.exists(checkpoint):
-            state.restore(self, checkpoint)
+            self.restore(checkpoint)
+            self.judged.resume(len(self.history) * getattr(self.valid, "num_batches", 0))
             # The log and the checkpoint may have ended at different epochs.
             outputs.rewrite(self.history.rows)
         hidden = None if outputs.progress is None else not outputs.progress
@@ -272,7 +258,7 @@ class Trainer:
             return
         start = time.monotonic()
         if self.processes is None or self.processes.first:
-            state.save(self, self.outputs.checkpoint)
+            self.save(self.outputs.checkpoint)
         self.outputs.saved(time.monotonic() - start)  # the others count steps and time, too
 
     def _stop(self) -> NoReturn:

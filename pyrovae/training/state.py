@@ -1,89 +1,133 @@
-"""A training run as a checkpoint, and back."""
+"""A training run as it stands: what a checkpoint holds, and what a failure looks at."""
 
+import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
+from pyrovae.data.batches import Batches
+from pyrovae.estimators import Estimator
+from pyrovae.programs import Program
+from pyrovae.schedules import Schedule
+from pyrovae.svi import Step
 from pyrovae.training import checkpoint as files
+from pyrovae.training.history import History
 from pyrovae.training.tally import Tally
+from pyrovae.training.weights import Weights
 
-if TYPE_CHECKING:
-    from pyrovae.training.loop import Trainer
-
-__all__ = ["restore", "save"]
+__all__ = ["State"]
 
 
-def save(trainer: "Trainer", path: Path) -> None:
-    """Write all that a run needs to go on from where it is, within an epoch too."""
-    files.save(_state(trainer), path)
+class State:
+    """All that a training run changes, from one step to the next.
 
+    Args:
+        programs: Model and guide.
+        modules: Those that the programs call.
+        step: Takes the training steps.
+        train: The data.
+        beta: A schedule over steps.
 
-def _state(trainer: "Trainer") -> dict[str, Any]:
-    optimizer: Any = trainer.step.optimizer
-    return {
-        "weights": trainer.weights.copy(),
-        "best": trainer.best,
-        "optimizer_class": type(optimizer).__name__,
-        "optimizer": optimizer.state_dict(),
-        "rows": trainer.history.rows,
-        "best_epoch": trainer.history.best_epoch,
-        "stopped_early": trainer.history.stopped_early,
-        "count": trainer.count,
-        "waited": trainer.waited,
-        "best_bound": trainer.best_bound,
-        "beta": trainer.beta.state_dict(),
-        "random": files.random_states(trainer.train.device, trainer.train.source),
-        "epoch": None if trainer.tally is None else trainer.tally.state_dict(),
-        "layout": trainer.layout,
-        "scaled": trainer.step.scaled,
-    }
-
-
-def restore(trainer: "Trainer", path: Path) -> None:
-    """Put a run back to where it was saved.
-
-    Raises:
-        ValueError: If the file is no checkpoint, or that of another model or optimiser.
+    Attributes:
+        count: Steps taken.
+        waited: Epochs since the best one.
+        tally: Of the epoch at hand.
+        recent: Batches since the last look at the losses.
+        layout: Shape, strides and dtype of the first batch of the run.
+        best, good: The weights of the best epoch, and of the last look at the losses.
     """
-    state, warning = files.load(path)
-    if warning:
-        warnings.warn(warning, stacklevel=2)
-    optimizer: Any = trainer.step.optimizer
-    kind = type(optimizer).__name__
-    if not isinstance(state, dict) or set(state) != set(_state(trainer)):
-        raise ValueError(f"{path} is whole, but no checkpoint that fit wrote. Remove it.")
-    if state["optimizer_class"] != kind:
-        raise ValueError(
-            f"{path} was written with {state['optimizer_class']}, and the optimiser is {kind}. "
-            "Give the same optimiser, or another checkpoint."
-        )
-    tensors = trainer.weights.tensors
-    if not files.tensors_match(state["weights"], tensors):
-        raise ValueError(
-            f"{path} holds the weights of another model. Remove it, or give another checkpoint."
-        )
-    trainer.weights.restore(state["weights"])
-    trainer.best = [b.to(t.device) for b, t in zip(state["best"], tensors, strict=True)]
-    trainer.good = trainer.weights.copy()
-    optimizer.load_state_dict(state["optimizer"])
-    trainer.history.rows = state["rows"]
-    trainer.history.best_epoch = state["best_epoch"]
-    trainer.history.stopped_early = state["stopped_early"]
-    trainer.count, trainer.waited = state["count"], state["waited"]
-    trainer.best_bound = state["best_bound"]
-    trainer.beta.load_state_dict(state["beta"])
-    device, epoch = trainer.train.device, state["epoch"]
-    trainer.tally = None if epoch is None else Tally.load(epoch, device)
-    trainer.step.scaled, trainer.layout = state["scaled"], state["layout"]
-    trainer.step.resume(trainer.count)
-    trainer.judged.resume(len(trainer.history) * getattr(trainer.valid, "num_batches", 0))
-    if trainer.layout is not None:
-        # The first layout that a step meets is the one that may be compiled: the same as before.
-        # Several processes run the programs on it, so it holds zeros, such as numbers of rows.
-        trainer.step.prepare(
-            *(torch.empty_strided(shape, stride, dtype=dtype, device=device).zero_()
-              for shape, stride, dtype in trainer.layout)
-        )  # fmt: skip
-    files.restore_random_states(state["random"], device, trainer.train.source)
+
+    def __init__(
+        self,
+        programs: tuple[Program, Program],
+        modules: Sequence[nn.Module],
+        step: Step,
+        train: Batches,
+        beta: Schedule,
+    ):
+        self.programs, self.modules, self.step = programs, modules, step
+        self.train, self.beta = train, beta
+        self.estimator = step.objective.estimator
+        self.ours = isinstance(self.estimator, Estimator)
+        self.history = History()
+        self.count = self.waited = 0
+        self.best_bound = -math.inf
+        self.tally: Tally | None = None
+        self.recent: list[Any] = []
+        self.layout: list[Any] | None = None
+        self.weights = Weights(modules, step.parameters)
+        self.best = self.good = self.weights.copy()
+
+    def save(self, path: Path) -> None:
+        """Write all that a run needs to go on from where it is, within an epoch too."""
+        files.save(self._values(), path)
+
+    def _values(self) -> dict[str, Any]:
+        optimizer: Any = self.step.optimizer
+        return {
+            "weights": self.weights.copy(),
+            "best": self.best,
+            "optimizer_class": type(optimizer).__name__,
+            "optimizer": optimizer.state_dict(),
+            "rows": self.history.rows,
+            "best_epoch": self.history.best_epoch,
+            "stopped_early": self.history.stopped_early,
+            "count": self.count,
+            "waited": self.waited,
+            "best_bound": self.best_bound,
+            "beta": self.beta.state_dict(),
+            "random": files.random_states(self.train.device, self.train.source),
+            "epoch": None if self.tally is None else self.tally.state_dict(),
+            "layout": self.layout,
+            "scaled": self.step.scaled,
+        }
+
+    def restore(self, path: Path) -> None:
+        """Put a run back to where it was saved.
+
+        Raises:
+            ValueError: If the file is no checkpoint, or that of another model or optimiser.
+        """
+        state, warning = files.load(path)
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+        optimizer: Any = self.step.optimizer
+        kind = type(optimizer).__name__
+        if not isinstance(state, dict) or set(state) != set(self._values()):
+            raise ValueError(f"{path} is whole, but no checkpoint that fit wrote. Remove it.")
+        if state["optimizer_class"] != kind:
+            raise ValueError(
+                f"{path} was written with {state['optimizer_class']}, and the optimiser is {kind}. "
+                "Give the same optimiser, or another checkpoint."
+            )
+        tensors = self.weights.tensors
+        if not files.tensors_match(state["weights"], tensors):
+            raise ValueError(
+                f"{path} holds the weights of another model. Remove it, or give another checkpoint."
+            )
+        self.weights.restore(state["weights"])
+        self.best = [b.to(t.device) for b, t in zip(state["best"], tensors, strict=True)]
+        self.good = self.weights.copy()
+        optimizer.load_state_dict(state["optimizer"])
+        self.history.rows = state["rows"]
+        self.history.best_epoch = state["best_epoch"]
+        self.history.stopped_early = state["stopped_early"]
+        self.count, self.waited = state["count"], state["waited"]
+        self.best_bound = state["best_bound"]
+        self.beta.load_state_dict(state["beta"])
+        device, epoch = self.train.device, state["epoch"]
+        self.tally = None if epoch is None else Tally.load(epoch, device)
+        self.step.scaled, self.layout = state["scaled"], state["layout"]
+        self.step.resume(self.count)
+        if self.layout is not None:
+            # The first layout that a step meets is the one that may be compiled: that of before.
+            # Several processes run the programs on it, so it holds zeros, such as numbers of rows.
+            self.step.prepare(
+                *(torch.empty_strided(shape, stride, dtype=dtype, device=device).zero_()
+                  for shape, stride, dtype in self.layout)
+            )  # fmt: skip
+        files.restore_random_states(state["random"], device, self.train.source)

@@ -1,5 +1,6 @@
 """Tracing a function to a graph, and what it refuses."""
 
+import itertools
 import random
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from pyrovae.compilation import compile as compiled
 from pyrovae.compilation.capture import Uncapturable, capture
 from pyrovae.compilation.frozen import Frozen
 from pyrovae.handlers import KLScale
@@ -92,6 +94,31 @@ REFUSED = {
 def test_what_a_graph_would_freeze_is_refused(function, message):
     with pytest.raises(Uncapturable, match=message):
         capture(function, (X,))
+
+
+MOVING = {
+    "numpy": (np.random.default_rng(0), lambda source: source.random()),
+    "python": (random.Random(0), lambda source: source.random()),
+    "count": (itertools.count(), next),
+    "generator": ((1.0 + i for i in range(9)), next),
+}
+
+
+@pytest.mark.parametrize(("source", "read"), MOVING.values(), ids=MOVING)
+def test_what_gives_another_value_at_each_use_is_refused(source, read):
+    def scale(x):
+        return (x * read(source),)
+
+    with pytest.raises(Uncapturable, match="which gives another value at each use"):
+        capture(scale, (X,), scale)
+    found = compiled(scale, settings=(scale,), quiet=True)
+    assert not torch.equal(found(X)[0], found(X)[0])
+
+
+def test_a_generator_of_torch_that_the_function_made_is_refused():
+    generator = torch.Generator()
+    with pytest.raises(Uncapturable, match="a Generator of their own"):
+        capture(lambda x: (x * torch.rand(x.shape, generator=generator),), (X,))
 
 
 def test_a_number_read_from_an_input_stays_live_or_is_refused():

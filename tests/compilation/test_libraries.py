@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pyrovae.compilation import Graph, capture, compile, inductor
+from pyrovae.compilation import Graph, capture, compile, inductor, products
 from pyrovae.compilation.libraries import Library, folder
 from pyrovae.compilation.library_build import is_complete
 
@@ -254,6 +254,27 @@ def test_a_library_that_ends_a_process_is_never_loaded_in_this_one(
             torch.testing.assert_close(compiled(X), (X * 3).exp())
     assert len(instead) == 1
     assert not [path for path in folder().iterdir() if is_complete(path)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not products._available(), reason="this torch has no oneDNN")
+def test_a_library_with_products_of_onednn_is_loaded_by_another_process_too(monkeypatch):
+    """That process has to know the operators that the library calls."""
+    monkeypatch.setattr(products, "_pays", lambda: True)
+    monkeypatch.setattr(products, "FEWEST_MULTIPLICATIONS", 1)
+    x, weight, bias = torch.randn(8, 6), torch.randn(5, 6), torch.randn(5)
+
+    def function(x):
+        hidden = torch.addmm(bias, x, weight.t()).relu()
+        return hidden @ weight + 1
+
+    compiled = compile(function, backend=True)
+    torch.testing.assert_close(compiled(x), function(x))
+    [graph] = compiled.graphs
+    assert graph.kind == "compiled"
+    assert [*folder().glob("loads-*")]  # what a process that loaded it has left
+    [path] = [path for path in folder().iterdir() if path.is_dir()]
+    assert b"onednn" in (path / "graph.json").read_bytes()
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ ESTIMATORS = {
         if name not in ("Estimator", "Terms")
     },
 }
-SCORE_FUNCTION = {"ELBO", "AnalyticKL", "ScoreELBO", "VIMCO", "RWS", "TVO", "Capacity"}
+SCORE_FUNCTION = {"ELBO", "AnalyticKL", "ScoreELBO", "VIMCO", "RWS", "TVO", "Capacity", "EnumELBO"}
 METHODS = {
     "importance": pv.ImportanceSampling(20),
     "defended": pv.ImportanceSampling(20, prior_share=0.2),

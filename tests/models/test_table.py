@@ -82,6 +82,7 @@ LIKELIHOODS = {
 }
 ESTIMATORS = {
     "ELBO": lambda: estimators.ELBO(num_particles=2),
+    "EnumELBO": lambda: estimators.EnumELBO(num_particles=2),
     "AnalyticKL": lambda: estimators.AnalyticKL(),
     "BetaTC": lambda: estimators.BetaTC(),
     "STL": lambda: estimators.STL(num_particles=2),

@@ -200,7 +200,7 @@ def impute(
             some = inspection.sampler().select(index)
             log_w, values = _weigh(some, num_particles, work.num_particles)
             _check_weights(log_w, index[0])
-            draws.append(_resample(model, some, log_w, values, num_draws).cpu())
+            draws.append(_resample(some, log_w, values, num_draws).cpu())
             sizes.append(ess(log_w).cpu().numpy())
     return Imputation(torch.cat(draws, 1), np.concatenate(sizes))
 
@@ -217,15 +217,13 @@ def _weigh(sampler: Sampler, num_particles: int, size: int) -> tuple[Tensor, dic
     return torch.cat(log_w), {name: torch.cat(parts) for name, parts in values.items()}
 
 
-def _resample(
-    model: Program, sampler: Sampler, log_w: Tensor, values: dict[str, Tensor], num_draws: int
-) -> Tensor:
+def _resample(sampler: Sampler, log_w: Tensor, values: dict[str, Tensor], num_draws: int) -> Tensor:
     """``(S, B, *data_shape)``: x given particles that are drawn by their weights."""
-    axis, (seen, *given, mask) = sampler.max_plate_nesting, sampler.args
+    axis, (seen, *_, mask) = sampler.max_plate_nesting, sampler.args
     with sampler.streams(num_draws, salt=_RESAMPLING):
         chosen = torch.multinomial(log_w.softmax(0).T, num_draws, True)  # (B, S)
         picked = {name: _pick(value, chosen, axis) for name, value in values.items()}
-        found = predict(model, picked, (seen, *given), max_plate_nesting=axis)
+        found = predict(sampler.model, picked, sampler.args, max_plate_nesting=axis)
     if len(found) != 1:
         raise ValueError(f"impute fills one observed site, found {list(found)}.")
     (sample,) = found.values()

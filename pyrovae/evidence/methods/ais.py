@@ -106,7 +106,9 @@ class AIS(Method):
             raise ValueError(
                 f"target_acceptance must lie between 0 and 1, found {target_acceptance}."
             )
-        self.start, self.schedule, self.target_acceptance = start, schedule, target_acceptance
+        self.start: Literal["prior", "guide"] = start
+        self.schedule: Literal["sigmoid", "linear", "adaptive"] = schedule
+        self.target_acceptance = target_acceptance
         self.enumerate: Enumerate = check_enumerate(enumerate)
         if precision not in ("double", "program"):
             raise ValueError(f"precision must be 'double' or 'program', found {precision!r}.")

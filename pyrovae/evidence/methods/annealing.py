@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from pyrovae.evidence.sampler import Sampler, check_log_weights, repeat_values
 from pyrovae.evidence.streams import DatumStreams
 from pyrovae.particles import Particles, real_support
 from pyrovae.weights import RunningWeights
-
-if TYPE_CHECKING:
-    from pyrovae.evidence.methods.ais import AIS
 
 __all__ = ["SCALE_DRAWS", "Anneal", "check_sites"]
 
@@ -31,16 +28,27 @@ _CAPTURED = 2_000  # gradients of a chain from which capturing it pays on CPU
 _LEAST_STEPS = 40  # least number of transitions of the whole warm-up
 
 
+class Settings(Protocol):
+    """How chains walk, as :class:`~pyrovae.AIS` says it."""
+
+    num_temperatures: int
+    num_chains: int
+    num_leapfrog: int
+    start: Literal["prior", "guide"]
+    schedule: Literal["sigmoid", "linear", "adaptive"]
+    target_acceptance: float
+
+
 class Anneal:
     """Annealing of some of the data.
 
     Args:
-        method: Its settings.
+        method: How.
         sampler: The data.
         last_beta: The end of the path.
     """
 
-    def __init__(self, method: "AIS", sampler: Sampler, last_beta: float = 1.0):
+    def __init__(self, method: Settings, sampler: Sampler, last_beta: float = 1.0):
         self.method, self.sampler, self.last_beta = method, sampler, last_beta
         self.first = self._begin(SCALE_DRAWS, self._streams(1, SCALE_DRAWS))
         check_sites(self.first)
@@ -139,7 +147,7 @@ class Anneal:
         watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``(C, B)`` log weights of a walk from one end of the path to the other, and ``(B,)`` mean
-        acceptance.
+        acceptance, NaN of a path without transitions.
 
         ``watch`` gets, at each temperature, the weights so far and the log ratio of the chains.
         """
@@ -157,7 +165,7 @@ class Anneal:
                 accepted += acceptance.mean(0)
             if watch is not None:
                 watch(log_w, state.log_ratio)
-        return log_w, accepted / max(1, last - 1)
+        return log_w, accepted / (last - 1) if last > 1 else torch.full_like(accepted, math.nan)
 
     def _move(
         self, state: State, path: AnnealingPath, t: int, streams: DatumStreams

@@ -2,6 +2,7 @@
 
 import platform
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +13,40 @@ from pyrovae.runs import figures
 from pyrovae.runs.page import made_by, write_page
 from pyrovae.runs.pictures import Picture
 from pyrovae.runs.sweeps import table
-from pyrovae.runs.sweeps.result import Group, Sweep
+from pyrovae.runs.sweeps.rows import Group, Row
 from pyrovae.runs.terminal import attempt
 
 __all__ = ["write"]
 
 
-def write(sweep: Sweep) -> None:
+def write(folder: Path, rows: Sequence[Row], groups: Sequence[Group]) -> None:
     """Write the figures and ``sweep.html``."""
-    groups, pictures = [], {}
-    for place, group in enumerate(sweep.groups, 1):
+    shown, pictures = [], {}
+    for place, group in enumerate(groups, 1):
         models = table.models_of(group, place)
-        shown = _figures(sweep.folder, group, models, place)
-        pictures |= shown
-        groups.append(
+        drawn = _figures(folder, group, models, place)
+        pictures |= drawn
+        shown.append(
             {
-                "heading": table.heading(sweep, group, place),
+                "heading": table.heading(groups, place),
                 "verdict": _verdict(models),
                 "models": [_model(model, i) for i, model in enumerate(models)],
                 "remarks": table.remarks(group),
-                "figures": [*shown],
+                "figures": [*drawn],
             }
         )
     write_page(
-        sweep.folder / "sweep.html",
+        folder / "sweep.html",
         template="sweep.html.jinja",
-        title=f"Sweep {sweep.folder.name}",
-        name=table.summary(sweep).partition(": ")[2],
-        groups=groups,
-        separate=table.separate(sweep) if sweep.apart() else "",
-        runs=[_run(row) for row in sweep.rows],
-        declaration=(sweep.folder / "sweep.yaml").read_text(encoding="utf-8"),
+        title=f"Sweep {folder.name}",
+        name=table.summary(folder.name, rows).partition(": ")[2],
+        groups=shown,
+        separate=table.separate(groups) if len(groups) > 1 else "",
+        runs=[_run(row) for row in rows],
+        declaration=(folder / "sweep.yaml").read_text(encoding="utf-8"),
         commands=[
-            f"pyrovae sweep {shlex.quote(str(sweep.folder / 'sweep.yaml'))} "
-            f"--out {shlex.quote(str(sweep.folder))}"
+            f"pyrovae sweep {shlex.quote(str(folder / 'sweep.yaml'))} "
+            f"--out {shlex.quote(str(folder))}"
         ],
         figures=pictures,
         versions=made_by(platform.machine()),
@@ -117,7 +118,7 @@ def _model(model: table.Model, place: int) -> dict[str, Any]:
     }
 
 
-def _run(row: Any) -> dict[str, Any]:
+def _run(row: Row) -> dict[str, Any]:
     shown = {"model": row.model, "seed": row.seed, "what": "", "cells": [], "link": ""}
     if row.path is not None and (row.path / "report.html").is_file():
         shown["link"] = f"runs/{row.path.name}/report.html"

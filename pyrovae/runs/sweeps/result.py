@@ -1,70 +1,20 @@
 """What a sweep found: its runs, and the comparison of its models."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from pyrovae import plots
-from pyrovae.compare.checks import effort_of
-from pyrovae.compare.models import ModelComparison, tabulate
 from pyrovae.evidence import Evidence
+from pyrovae.runs.sweeps import page, table
 from pyrovae.runs.sweeps.axes import in_words
 from pyrovae.runs.sweeps.declaration import Declaration
 from pyrovae.runs.sweeps.queue import latest
+from pyrovae.runs.sweeps.rows import Group, Row, grouped
 from pyrovae.runs.sweeps.study import open_study, quiet
 
-__all__ = ["Group", "Row", "Sweep"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A run of a sweep.
-
-    Attributes:
-        model: The values of its declaration, in words.
-        values: The values, by option.
-        seed: The training seed.
-        state: ``"complete"``, ``"fail"``, ``"pruned"``, ``"running"`` or ``"waiting"``.
-        reason: Why it failed.
-        path: Its folder, where it has one.
-        facts: ``valid_bound``, ``seconds`` of training, ``parameters``.
-        evidence: Its held-out evidence, if it is complete.
-    """
-
-    model: str
-    values: Mapping[str, Any]
-    seed: int
-    state: str
-    reason: str
-    path: Path | None
-    facts: Mapping[str, Any] = field(repr=False)
-    evidence: Evidence | None = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Models that may be compared with one another.
-
-    Attributes:
-        about: What their evidence has in common.
-        models: The runs of each model.
-        comparison: Their comparison; of a single model, its errors.
-    """
-
-    about: Mapping[str, Any]
-    models: Mapping[str, list[Row]]
-    comparison: ModelComparison
-
-    @property
-    def means(self) -> dict[str, list[float]]:
-        """Means of log p(x) of the runs of each model."""
-        return {
-            name: [row.evidence.mean() for row in rows if row.evidence is not None]
-            for name, rows in self.models.items()
-        }
+__all__ = ["Sweep"]
 
 
 class Sweep:
@@ -121,39 +71,14 @@ class Sweep:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The models with evidence, apart where their evidence must not be compared; the largest
-        group first.
-        """
-        found: dict[tuple, dict[str, list[Row]]] = {}
-        abouts: dict[tuple, dict[str, Any]] = {}
-        for row in self.rows:
-            if row.evidence is not None:
-                about = _about(row)
-                abouts[key := tuple(about.values())] = about
-                found.setdefault(key, {}).setdefault(row.model, []).append(row)
-        groups = [_group(abouts[key], models) for key, models in found.items()]
-        return sorted(groups, key=lambda group: -len(group.models))
-
-    def apart(self) -> str:
-        """In which respect the groups differ; empty for one group."""
-        if len(self.groups) < 2:
-            return ""
-        names = [
-            name
-            for name in self.groups[0].about
-            if len({str(group.about[name]) for group in self.groups}) > 1
-        ]
-        return " and ".join(names)
+        """The models that may be compared with one another; the largest group first."""
+        return grouped(self.rows)
 
     def __repr__(self) -> str:
-        from pyrovae.runs.sweeps.table import text
-
-        return text(self)
+        return table.text(self.folder.name, self.rows, self.groups)
 
     def _repr_html_(self) -> str:
-        from pyrovae.runs.sweeps.table import html
-
-        return html(self)
+        return table.html(self.folder.name, self.rows, self.groups)
 
     def plot(self, axes: Any = None) -> Any:
         """Differences from the best model of the largest group, and single runs:
@@ -168,31 +93,6 @@ class Sweep:
 
     def save(self) -> None:
         """Write ``sweep.csv``, the figures and ``sweep.html``, in place of those of before."""
-        from pyrovae.runs.sweeps.page import write
-        from pyrovae.runs.sweeps.table import write_csv
-
-        write_csv(self, self.folder / "sweep.csv")
-        write(self)
-
-
-def _about(row: Row) -> dict[str, Any]:
-    """What two results must have in common to be compared."""
-    assert row.evidence is not None
-    attrs = row.evidence.dataset.attrs
-    return {
-        "test data": f"{attrs['data']} ({len(row.evidence)})",
-        "what x is given": attrs.get("given", ""),
-        "the measure (probability or density)": row.evidence.measure,
-        "the scale of the data": attrs["data_scale"],
-        "the side of the bound": attrs["bound"],
-        "method or effort": effort_of(row.evidence),
-    }
-
-
-def _group(about: dict[str, Any], models: dict[str, list[Row]]) -> Group:
-    runs = {
-        name: [row.evidence for row in rows if row.evidence is not None]
-        for name, rows in models.items()
-    }
-    comparison = tabulate(runs)
-    return Group(about, {name: models[name] for name in comparison.names}, comparison)
+        axes = [axis.option for axis in self.declaration.axes]
+        table.write_csv(self.folder / "sweep.csv", self.rows, self.groups, axes)
+        page.write(self.folder, self.rows, self.groups)

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -11,7 +12,7 @@ from pyrovae.compare.checks import effort_of
 from pyrovae.compare.table import share
 from pyrovae.declare import html_table
 from pyrovae.files import written_whole
-from pyrovae.runs.sweeps.result import Group, Row, Sweep
+from pyrovae.runs.sweeps.rows import Group, Row, unlike
 
 __all__ = ["Model", "models_of", "text", "write_csv"]
 
@@ -78,36 +79,38 @@ def models_of(group: Group, number: int) -> list[Model]:
     return found
 
 
-def text(sweep: Sweep) -> str:
-    """The whole table."""
-    lines = [summary(sweep)]
-    for number, group in enumerate(sweep.groups, 1):
-        lines += ["", heading(sweep, group, number)]
+def text(name: str, rows: Sequence[Row], groups: Sequence[Group]) -> str:
+    """The whole table of the sweep of that name."""
+    lines = [summary(name, rows)]
+    for number, group in enumerate(groups, 1):
+        lines += ["", heading(groups, number)]
         lines += _models(models_of(group, number))
         lines += remarks(group)
-    if sweep.apart():
-        lines += ["", separate(sweep)]
-    return "\n".join([*lines, "", *_runs(sweep)])
+    if len(groups) > 1:
+        lines += ["", separate(groups)]
+    return "\n".join([*lines, "", *_runs(rows)])
 
 
-def html(sweep: Sweep) -> str:
+def html(name: str, rows: Sequence[Row], groups: Sequence[Group]) -> str:
     """The comparisons of the groups, and the table of the runs, as a notebook shows them."""
     tables = []
-    for number, group in enumerate(sweep.groups, 1):
-        tables += [f"<p>{escape(heading(sweep, group, number))}</p>"]
+    for number, group in enumerate(groups, 1):
+        tables += [f"<p>{escape(heading(groups, number))}</p>"]
         tables += [group.comparison._repr_html_()]
-    rows = [
+    lines = [
         (row.model, row.seed, what_became(row))
         if row.evidence is None
         else (row.model, row.seed, f"{row.evidence.mean():.3f}")
-        for row in sweep.rows
+        for row in rows
     ]
-    return "".join([*tables, html_table(summary(sweep), rows, ("model", "seed", "log p(x)"))])
+    return "".join([*tables, html_table(summary(name, rows), lines, ("model", "seed", "log p(x)"))])
 
 
-def heading(sweep: Sweep, group: Group, number: int) -> str:
-    """What the numbers of a group are."""
-    start = f"Group {number} ({about(sweep, group)}): " if len(sweep.groups) > 1 else ""
+def heading(groups: Sequence[Group], number: int) -> str:
+    """What the numbers of a group, counted from 1, are."""
+    group = groups[number - 1]
+    about = ", ".join(f"{name}: {group.about[name] or 'nothing'}" for name in unlike(groups))
+    start = f"Group {number} ({about}): " if about else ""
     return (
         f"{start}log p(x) of {group.comparison.dataset.attrs['num_data']} test data in nats per "
         f"datum by {group.about['method or effort']}"
@@ -126,27 +129,20 @@ def remarks(group: Group) -> list[str]:
     ]
 
 
-def summary(sweep: Sweep) -> str:
+def summary(name: str, rows: Sequence[Row]) -> str:
     """How many runs there are, and what became of them."""
     counts: dict[str, int] = {}
-    for row in sweep.rows:
+    for row in rows:
         counts[row.state] = counts.get(row.state, 0) + 1
     words = {"complete": "complete", "fail": "failed"}
     parts = [f"{number} {words.get(state, state)}" for state, number in counts.items()]
-    return f"Sweep {sweep.folder.name}: {len(sweep.rows)} runs, {', '.join(parts)}"
+    return f"Sweep {name}: {len(rows)} runs, {', '.join(parts)}"
 
 
-def separate(sweep: Sweep) -> str:
+def separate(groups: Sequence[Group]) -> str:
     """Why groups are not compared."""
-    return (
-        f"Models of different groups differ in {sweep.apart()}: their numbers must not be compared."
-    )
-
-
-def about(sweep: Sweep, group: Group) -> str:
-    """What sets a group apart."""
-    names = sweep.apart().split(" and ")
-    return ", ".join(f"{name}: {group.about[name] or 'nothing'}" for name in names)
+    respects = " and ".join(unlike(groups))
+    return f"Models of different groups differ in {respects}: their numbers must not be compared."
 
 
 def _models(models: list[Model]) -> list[str]:
@@ -175,13 +171,13 @@ def ends(numbers: dict[str, Any]) -> str:
     return f"[{numbers['lower']:.3f}, {numbers['upper']:.3f}]"
 
 
-def _runs(sweep: Sweep) -> list[str]:
-    width = max(12, *(len(row.model) for row in sweep.rows), 12) if sweep.rows else 12
+def _runs(rows: Sequence[Row]) -> list[str]:
+    width = max([12, *(len(row.model) for row in rows)])
     lines = [
         f"{'run':<{width}}  {'seed':>4}  {'log p(x)':>10}  {'± MC':>7}  {'± test':>7}  "
         f"{'k > 0.7':>7}  {'valid':>10}  {'training':>9}  folder"
     ]
-    for row in sweep.rows:
+    for row in rows:
         start = f"{row.model:<{width}}  {row.seed:>4}  "
         if row.evidence is None:
             lines.append(f"{start}{what_became(row)}")
@@ -208,16 +204,17 @@ def known(value: float) -> str:
     return "?" if math.isnan(value) else f"{value:.3f}"
 
 
-def write_csv(sweep: Sweep, path: Path) -> None:
+def write_csv(
+    path: Path, rows: Sequence[Row], groups: Sequence[Group], axes: Sequence[str]
+) -> None:
     """A line for each run (kind ``run``), and one for each model over its seeds (``model``)."""
-    axes = [axis.option for axis in sweep.declaration.axes]
-    groups: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     lines: list[dict[str, Any]] = []
-    for number, group in enumerate(sweep.groups, 1):
+    for number, group in enumerate(groups, 1):
         for model in models_of(group, number):
             lines.append(_model_line(model))
-            groups |= {id(row): number for row in model.rows}
-    lines += [_run_line(row, groups.get(id(row))) for row in sweep.rows]
+            numbers |= {id(row): number for row in model.rows}
+    lines += [_run_line(row, numbers.get(id(row))) for row in rows]
     with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *axes], restval="", extrasaction="ignore")
         writer.writeheader()

@@ -89,6 +89,9 @@ def test_one_temperature_is_importance_sampling_from_the_start(start):
     # The same law, not only the same mean: 400 estimates of each.
     assert annealed.log_weight_variance.mean() > 0
     assert float(annealed.ess.mean()) == pytest.approx(float(plain.ess.mean()), rel=0.1)
+    # No proposal was made, so none was refused.
+    assert annealed.acceptance.isnull().all()
+    assert "chains     made no transition" in repr(annealed)
 
 
 @pytest.mark.parametrize("start", ["prior", "guide"])
