@@ -104,6 +104,26 @@ def test_parameters_that_the_store_alone_holds_stay():
     assert pyro.param("loc").abs().min() > 0
 
 
+def test_a_module_may_have_two_names_in_the_store():
+    """A guide of one's own names the network that the model shows as well, under another name."""
+    vae, same = make(), make()
+
+    def guide(x):
+        pyro.module("mine", vae)
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", vae.encode(x))
+
+    options = {"epochs": 2, "batch_size": 16, "progress": False, "capture": False}
+    pv.fit(vae.model, guide, data(), **options)
+    same.fit(data(), **options)
+    assert torch.equal(weights(vae), weights(same))
+    store = pyro.get_param_store()
+    assert not store
+    pyro.module("mine", vae)  # a name that was there before stays one
+    vae.fit(data(), **options)
+    assert [store.param_name(p) for p in vae.parameters()] == list(store.keys())
+
+
 def test_two_threads_take_turns():
     """Each result is that of a fit by itself, and the one that waits is told so."""
     expected = [weights(trained(seed)) for seed in (0, 1)]

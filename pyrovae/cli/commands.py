@@ -89,13 +89,17 @@ def evaluate(
 
 
 def _check_bdmc(num_data: int, run: Run) -> None:
-    if num_data < 1:
-        raise ValueError(f"--bdmc must be at least 1, found {num_data}.")
+    _check_count("bdmc", num_data)
     if run.config.dequantize == "variational":
         raise ValueError(
             "--bdmc takes data drawn from the model, and a model with variational dequantisation "
             "draws no grey levels. Leave it out."
         )
+
+
+def _check_count(option: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"--{option} must be at least 1, found {value}.")
 
 
 def _sandwich(vae: Any, data: Any, **settings: Any) -> evidence.Sandwich:
@@ -137,6 +141,7 @@ def estimators(
             RUN/estimators-N.nc.
         trust: Use a run that names classes that are not pyrovae's own, which runs their code.
     """
+    _check_count("num_data", num_data)
     opened = Run.open(run, trust=trust)
     with reserved(out, run / "estimators.nc", ".nc") as file:
         chosen = names or [getattr(pv.estimators, n)() for n in ("ELBO", "STL", "IWAE", "DReG")]

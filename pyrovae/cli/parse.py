@@ -14,7 +14,7 @@ from pyrovae.estimators import Estimator
 from pyrovae.runs import Config
 from pyrovae.runs.declared import CLASSES, add_arguments, instantiate, with_widths
 from pyrovae.runs.messages import one_line
-from pyrovae.runs.own_classes import MODE
+from pyrovae.runs.own_classes import MODE, imported
 
 __all__ = ["parse"]
 
@@ -94,6 +94,8 @@ def _parse(name: str, words: list[str], add: Callable[[ArgumentParser], None]) -
         prog=f"pyrovae {name}", description=COMMANDS[name], exit_on_error=False, parser_mode=MODE
     )
     add(parser)
+    pairs = zip(["", *words], words, strict=False)
+    words = [imported(word) if before.endswith(".help") else word for before, word in pairs]
     try:
         found = parser.parse_args(words).as_dict()
         chosen = {key: value for key, value in found.items() if _is_class(value)}

@@ -226,6 +226,11 @@ def _on_device(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
 
 
 def _check(estimators: Mapping[str, Any], num_replicates: int, num_particles: Any) -> None:
+    if not isinstance(estimators, Mapping):
+        raise TypeError(
+            'compare_estimators takes a mapping {"name": estimator}, found '
+            f"{type(estimators).__name__}."
+        )
     if not estimators:
         raise ValueError("Give at least one estimator, such as {'ELBO': estimators.ELBO()}.")
     for name, estimator in estimators.items():

@@ -17,8 +17,9 @@ __all__ = ["SAME", "unknown_pair", "Pair", "monte_carlo", "of_weights", "within"
 class Pair(NamedTuple):
     """A mean difference of log p(x), in nats per datum.
 
-    ``p_value`` is that of no difference. Where an end of the interval is unknown, the ends are
-    infinite and the probabilities NaN.
+    ``p_value`` is that of no difference. Both probabilities make the allowances that the interval
+    makes, so all three agree on whether there is a difference. Where an end of the interval is
+    unknown, the ends are infinite and the probabilities NaN.
     """
 
     difference: float
@@ -71,12 +72,11 @@ def within(
         bias = above[0] - below[0]
         low = math.hypot(reached, below[1]), max(0.0, -bias)
         high = math.hypot(reached, above[1]), max(0.0, bias)
-    probability = _probability(mean, chance, degrees)
     # The half-width that decides is the one towards zero.
     width, shift = low if mean > 0 else high
-    scale = width / quantile(prob, degrees)
-    p_value = 2 * (1 - _probability(max(abs(mean) - shift, 0.0), scale, degrees))
-    return Pair(mean, chance, mean - sum(low), mean + sum(high), probability, p_value)
+    tail = _probability(-max(abs(mean) - shift, 0.0), width / quantile(prob, degrees), degrees)
+    probability = tail if mean < 0 else 1 - tail
+    return Pair(mean, chance, mean - sum(low), mean + sum(high), probability, 2 * tail)
 
 
 def _allowance(side: list[Evidence], prob: float) -> tuple[float, float]:

@@ -37,8 +37,9 @@ class ModelComparison:
     ``dataset`` is an :class:`xarray.Dataset` over ``model`` and ``reference``, both the models'
     names, best first: ``difference`` is the mean of log p(x) under the model less that under the
     reference, ``standard_error`` its error, ``lower`` and ``upper`` the ends of its interval,
-    ``probability`` that the model is the better of the two. Where the evidence of either side has
-    no upper end, the ends are infinite and the probability is NaN. Over ``model`` alone: ``mean``,
+    ``probability`` that the model is the better of the two, with the allowances of the interval.
+    Where the evidence of either side has no upper end, the ends are infinite and the probability is
+    NaN. Over ``model`` alone: ``mean``,
     its ``monte_carlo_error`` and ``test_set_error``, ``flagged``, the share of data with k above
     0.7, and ``effort``, the method with its settings.
 

@@ -96,27 +96,38 @@ def for_programs(args: Sequence[Any], programs: Sequence[Program]) -> tuple[Any,
     """Positional arguments of programs, arrays of any kind as tensors in the precision and place of
     the parameters; numbers, dictionaries and other settings as they are.
 
+    A tuple, a ``Dataset`` or a ``DataLoader``, given alone, stands for all arguments.
+
     Raises:
-        TypeError, ValueError: As :func:`~pyrovae.data.arrays.as_tensor`.
+        TypeError, ValueError: As :func:`as_arguments`.
     """
+    if len(args) == 1:
+        (data,) = args
+        if isinstance(data, Dataset | DataLoader):
+            data = gathered(data, num_arguments(programs[0]), "data")
+        args = data if is_several(data) else args
     like = floating_parameter(*programs)
     found = []
     for item in args:
         if item is not None and not isinstance(item, int | float | str):
             with suppress(NoArray):  # a setting, such as a dictionary or a function
                 item = as_tensor(item[:] if isinstance(item, Rows) else item, "The data")
+                if not found and item.dim() and not len(item):
+                    raise ValueError(_empty("The data", [item]))
                 if like is not None:
                     item = item.to(device=like.device, dtype=_kept(item, like.dtype))
         found.append(item)
     return tuple(found)
 
 
+def _empty(what: str, found: Sequence[Tensor | Rows]) -> str:
+    shapes = [tuple(value.shape) for value in found]
+    return f"{what} are empty: shapes {shapes}. Their first dimension counts the data."
+
+
 def _check_lengths(found: Sequence[Tensor | Rows], what: str) -> None:
     if not found or any(value.dim() == 0 or len(value) == 0 for value in found):
-        raise ValueError(
-            f"{what} are empty: shapes {[tuple(value.shape) for value in found]}. Their "
-            "first dimension counts the data."
-        )
+        raise ValueError(_empty(what, found))
     lengths = [len(value) for value in found]
     if len(set(lengths)) > 1:
         raise ValueError(

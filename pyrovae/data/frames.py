@@ -72,9 +72,9 @@ def _check_numeric(columns: Sequence[Any], what: str) -> None:
         named = _listed(f"{str(c.name)!r} ({c.dtype})" for c in other)
         raise TypeError(
             f"{what} have columns without numbers: {named}. Take likelihoods.Columns "
-            "(--likelihood Columns), which gives each column a likelihood of its own. Or keep the "
-            "numeric columns only, or convert the others: categories to labels or one column each, "
-            "dates to numbers."
+            "(--likelihood Columns), which gives each column a likelihood of its own: then vae.fit "
+            "and vae.read take the frame. Or keep the numeric columns only, or convert the others: "
+            "categories to labels or one column each, dates to numbers."
         )
 
 
@@ -100,8 +100,8 @@ def read_frame(path: Any) -> Any:
 
     Raises:
         ImportError: If no library that reads it is installed.
-        ValueError: If the file is damaged, its columns are separated otherwise, or its first line
-            does not name them.
+        ValueError: If the file is damaged or has no rows, its columns are separated otherwise, or
+            its first line does not name them.
     """
     import importlib.util
 
@@ -127,6 +127,8 @@ def read_frame(path: Any) -> Any:
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise ValueError(f"Cannot read {path}: {reason}. Is it a table?") from error
     _check_names(frame, path)
+    if not len(frame):
+        raise ValueError(f"{path} has no rows, only the names of {len(frame.columns)} columns.")
     return frame.with_columns(*map(_with_gaps, frame.iter_columns()))
 
 

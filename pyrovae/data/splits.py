@@ -296,5 +296,5 @@ def _size(wanted: float | int | None, total: int, label: str) -> int:
     else:
         size = wanted
     if not 1 <= size < total:
-        raise ValueError(f"{label}={wanted} leaves a part empty: {total} data to cut.")
+        raise ValueError(f"{label}={size} of {total} data leaves a part empty. Give more data.")
     return size

@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
-from pyrovae.data.arguments import for_programs, is_several
+from pyrovae.data.arguments import for_programs
 from pyrovae.declare import Declared
 from pyrovae.distributions.base import innermost
 from pyrovae.particles import (
@@ -222,16 +222,14 @@ class Estimator(Declared, pyro.infer.ELBO):
         """``(B,)`` estimates for each datum, in nats, without gradients and without subsampling
         scale.
 
-        Data may be arrays, frames, ... as for :func:`pyrovae.fit`, one by one or as a tuple.
+        Data may be of any kind that :func:`pyrovae.fit` takes; arrays one by one or as a tuple.
 
         Raises:
             TypeError: If the programs do not take so many arrays.
         """
-        if len(args) == 1 and is_several(args[0]):
-            args = tuple(args[0])
+        args = for_programs(args, (model, guide))
         for program in (guide, model):
             check_taken(program, *args, **kwargs)
-        args = for_programs(args, (model, guide))
         with torch.no_grad():
             return self.terms(self.particles(model, guide, *args, **kwargs)).bound
 

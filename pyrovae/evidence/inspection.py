@@ -27,7 +27,7 @@ from pyrovae.particles import (
     is_point,
     settle,
 )
-from pyrovae.programs import Program, alone, evaluation_mode, store_as_found
+from pyrovae.programs import Program, alone, evaluation_mode, find_device, store_as_found
 
 __all__ = ["Inspection", "evaluating", "in_pieces", "inspect"]
 
@@ -226,7 +226,7 @@ def evaluating(model: Program, guide: Program, *, device: Any = None) -> Iterato
     can have them.
     """
     cuda = torch.cuda.is_initialized() or (
-        device is not None and torch.device(device).type == "cuda"
+        device is not None and find_device(device).type == "cuda"
     )
     devices = list(range(torch.cuda.device_count())) if cuda else []
     with (

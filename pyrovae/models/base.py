@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from pyrovae import posteriors, priors
 from pyrovae.data.arguments import as_arguments, is_several
+from pyrovae.data.arrays import check_finite
+from pyrovae.data.loaders import gathered
 from pyrovae.data.rows import Rows
 from pyrovae.declare import is_count, plain
 from pyrovae.likelihoods import Bernoulli, Likelihood
@@ -150,6 +153,12 @@ class Model(Shipping, Forms, Registered, ABC):
             latent_dim=latent_dim, data_shape=self.data_shape, decoder=decoder
         )
 
+    def _take_precision_of(self, *networks: Any) -> None:
+        """Compute in float64 throughout where a module that was given does."""
+        given = [net for net in networks if isinstance(net, nn.Module)]
+        if any(p.dtype == torch.float64 for net in given for p in net.parameters()):
+            self.double()
+
     @staticmethod
     def _reading(likelihood: Likelihood | None, encoder: Recipe | nn.Module | None) -> Any:
         """The encoder, with what it is to see of x put before it."""
@@ -163,8 +172,13 @@ class Model(Shipping, Forms, Registered, ABC):
 
     def _as_data(self, x: Any) -> Tensor:
         """Data as a tensor of the parameters' dtype and device, or an error."""
+        if isinstance(x, Dataset | DataLoader):
+            x = gathered(x, 1, "data")  # labels in its items are left out
+        (x,) = x if is_several(x) and len(x) == 1 else (x,)
         x = as_tensor(self.likelihood.read(x), self._like)
         Model.check(self, x, support=False)  # subclasses may check more than x
+        if is_validation_enabled():
+            check_finite(x, "The data hold", missing=self.likelihood.missing)
         return x
 
     @property

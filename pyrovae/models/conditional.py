@@ -121,6 +121,7 @@ class ConditionalVAE(Model):
         if classifier is not None:
             seen = self._reading(likelihood, as_recipe("classifier", classifier))
             self.classifier = Sized(seen, self.data_shape, (condition_dim,), "The classifier")
+        self._take_precision_of(decoder)
 
     def model(self, x: Tensor, y: Tensor) -> Tensor:
         """Generative program of x given y: z from the prior, and x given z and y, observed."""

@@ -133,6 +133,7 @@ class HierarchicalVAE(Model):
             latent_dim=dims[-1], data_shape=self.data_shape, posterior=top
         )
         self._check_spaces()
+        self._take_precision_of(decoder)
 
     def _check_spaces(self) -> None:
         *lower, (top, _) = self.posteriors.spaces

@@ -49,6 +49,7 @@ class SingleLatentModel(Model):
         self._bind_likelihood(likelihood, decoder, latent_dim)
         self.prior = unbound(prior, Prior, StandardNormal).bind(posterior=self.posterior, **sizes)
         check_spaces(self.prior, self.posterior)
+        self._take_precision_of(encoder, decoder)
 
     def model(self, x: Tensor) -> Tensor:
         """Generative program: z from the prior, and x given z from the likelihood, observed."""

@@ -24,7 +24,8 @@ class VAE(SingleLatentModel):
     :func:`pyrovae.log_marginal`.
 
     The VAE copies the given prior, likelihood and posterior, and gives the copies their sizes. A
-    network that is given as a module is used itself, not copied.
+    network that is given as a module is used itself, not copied. If it has float64 parameters, the
+    whole model computes in float64.
 
     Args:
         data_shape: Shape of one datum, such as ``(28, 28)``.

@@ -84,15 +84,16 @@ def _plane(z: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     if z.shape[1] == 2:
         return z, ("z[0]", "z[1]")
     centred = z - z.mean(0)
-    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
-    shares = sizes**2 / max(float((sizes**2).sum()), 1e-300)
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    variances, directions = variances[::-1].clip(min=0), directions.T[::-1][:2]
+    shares = variances[:2] / max(float(variances.sum()), 1e-300)
     # A direction has no sign of its own: let its largest entry be positive.
-    signs = np.sign(directions[np.arange(2), np.abs(directions[:2]).argmax(1)])
+    signs = np.sign(directions[np.arange(2), np.abs(directions).argmax(1)])
     first, second = (
         f"{name} principal component ({share:.0%})"
-        for name, share in zip(("first", "second"), shares, strict=False)
+        for name, share in zip(("first", "second"), shares, strict=True)
     )
-    return centred @ (directions[:2] * signs[:, None]).T, (first, second)
+    return centred @ (directions * signs[:, None]).T, (first, second)
 
 
 @styled

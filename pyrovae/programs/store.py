@@ -56,7 +56,7 @@ def register_parameters(module: nn.Module, prefix: str) -> None:
             continue
         full_name = f"{prefix}.{name}"
         if full_name in store and store.get_param(full_name) is not parameter:
-            del store[full_name]
+            _remove(full_name)
         if parameter.is_contiguous():
             _entries[module].add(full_name)
             pyro.param(full_name, parameter)
@@ -74,10 +74,22 @@ _entries: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictio
 
 
 def _forget(names: set[str]) -> None:
-    store = pyro.get_param_store()
     for name in names:
-        if name in store:
-            del store[name]
+        if name in pyro.get_param_store():
+            _remove(name)
+
+
+def _remove(name: str) -> None:
+    """Take a name out of Pyro's store. A parameter of several names keeps the others; Pyro would
+    fail at the second of them.
+    """
+    store = pyro.get_param_store()
+    parameter = store._params[name]
+    store._param_to_name[parameter] = name
+    del store[name]
+    for other, held in store._params.items():
+        if held is parameter:
+            store._param_to_name[parameter] = other
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Config:
         patience: Stop after so many epochs without a better validation bound; null never stops.
         clip_norm: Largest norm of the gradients; null does not clip.
         clip_value: Largest absolute value of an element of a gradient; null does not clip.
-        nonfinite: What a step does that is not finite: stop the run, or skip the step and count it.
+        nonfinite: At a step that is not finite: stop the run, or skip the step and count it.
         method: How the evidence of the test data is estimated after training.
         seed: Seed of the initial weights, of training, and of the evidence.
         device: cpu, cuda, ...; default CUDA where there is any.
@@ -183,8 +183,15 @@ class Config:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no configuration at {path}.")
+        content = _content_of(Path(path))
+        if content is None:  # an empty file leaves everything at its default
+            return cls()
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{path} holds no options: expected lines such as 'epochs: 100', found {content!r}."
+            )
         if not trust:
-            check_options(_content_of(Path(path)), Path(path))
+            check_options(content, Path(path))
         try:
             return cls(**vars(_parser().parse_path(str(path), defaults=False)))
         except Exception as error:  # of many kinds: the file may hold anything

@@ -16,6 +16,14 @@ _NO_CLASS = re.compile(r"(?:dot import path string|import path format): (\S+)")
 _NO_OPTION = re.compile(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted")
 _NO_KEY = re.compile(r"(?:[Kk]ey|Option) '([\w.]+)' is not (?:accepted|expected)")
 
+_LIST = "a list in brackets"
+_KINDS = {
+    "<class 'int'>": "int",
+    "<class 'list'>": _LIST,
+    "<class 'tuple'>": _LIST,
+    "<class 'collections.abc.Sequence'>": _LIST,
+}
+
 
 def one_line(error: Exception, kinds: dict[str, Any], options: Iterable[str] = ()) -> str:
     """An error of the parser on one line.
@@ -26,7 +34,8 @@ def one_line(error: Exception, kinds: dict[str, Any], options: Iterable[str] = (
         options: Names of all options.
     """
     text = str(error)
-    keys = [*dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text))]
+    named = re.findall(r'Parser key "([\w.]+)"', text) or re.findall(r"--([\w.]+)\.help:", text)
+    keys = [*dict.fromkeys(named)]
     where = ".".join(keys)
     if found := re.search(r"unrecognized arguments: --([\w.\-]+)", text, re.IGNORECASE):
         nested = _nested(found[1], kinds, options)
@@ -56,14 +65,27 @@ def one_line(error: Exception, kinds: dict[str, Any], options: Iterable[str] = (
 def _innermost(text: str) -> str:
     """What the parser says of the type that fits best, without the others that it tried."""
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    lines = [re.sub(r'^Parser key "[\w.]+":?\s*', "", line) for line in lines]
+    lines = [re.sub(r'^Parser key "[\w.]+"( element \d+)?:?\s*', "", line) for line in lines]
     lines = [x for x in lines if x and not x.startswith(_NOISE) and "NoneType" not in x]
-    for poor in ("Import path", "Expected a dot", "Expected a"):
+    for poor in ("Import path", "Expected a dot", "Expected"):
         lines = [line for line in lines if not line.startswith(poor)] or lines
-    said = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(dict.fromkeys(lines)))
-    return re.sub(
-        r"Expected an? ([^.]+)\. Got value: (.+)", r"Expected \1, found \2.", said
-    ).strip()
+    said = " ".join(dict.fromkeys(lines))
+    given = re.search(r"(?:Got value|Given value): (.+)", text)
+    found = given[1] if given else "another value"
+    found = re.sub(r"{'class_path': '(?:\w+\.)*(\w+)'.*", r"\1", found)
+    if all(line.startswith("Import path") for line in lines):
+        bases = " or ".join(re.findall(r"a subclass of (\w+)", said))
+        return f"{found} is not a subclass of {bases}."
+    if kinds := re.findall(r"Expected (?:an? )?(<class '[\w.]+'>|[\w.]+\[.+?\])", said):
+        words = dict.fromkeys(_KINDS.get(kind, "") or _choice(kind) for kind in kinds)
+        return f"Expected {' or '.join(words)}, found {found}."
+    return said
+
+
+def _choice(kind: str) -> str:
+    """The values of a ``Literal`` as words; another type without what surrounds its name."""
+    _, _, values = kind.partition("Literal")
+    return f"one of {values.strip('[]')}" if values else kind.removeprefix("<class ").strip("'>")
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
 
-__all__ = ["MODE", "file_and_name", "path_of", "resolved", "taken_along"]
+__all__ = ["MODE", "file_and_name", "imported", "path_of", "resolved", "taken_along"]
 
 MODE = "pyrovae"
 """The parser mode whose YAML also names classes by their files."""
@@ -60,14 +60,19 @@ def resolved(value: Any) -> Any:
     """A value in which files with classes are replaced by the import paths of the classes."""
     if isinstance(value, dict):
         path = value.get("class_path")
-        if isinstance(path, str) and _IN_FILE.fullmatch(path):
-            value = {**value, "class_path": _import_path(path)}
+        if isinstance(path, str):
+            value = {**value, "class_path": imported(path)}
         return {key: resolved(item) for key, item in value.items()}
     if isinstance(value, list):
         return [resolved(item) for item in value]
     if isinstance(value, str) and _IN_FILE.fullmatch(value):
         return {"class_path": _import_path(value)}
     return value
+
+
+def imported(text: str) -> str:
+    """The import path of ``path/to/mine.py:Mine``, whose file is loaded; another text as it is."""
+    return _import_path(text) if _IN_FILE.fullmatch(text) else text
 
 
 def file_and_name(text: str) -> tuple[str, str] | None:

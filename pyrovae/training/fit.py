@@ -1,7 +1,5 @@
 """Train any Pyro model and guide."""
 
-import copy
-import math
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -18,8 +16,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.batches import as_batches
-from pyrovae.declare import is_count, plain
-from pyrovae.estimators import ELBO, Estimator
+from pyrovae.declare import plain
+from pyrovae.estimators import ELBO
 from pyrovae.programs import (
     Program,
     alone,
@@ -34,6 +32,13 @@ from pyrovae.programs import (
 from pyrovae.schedules import Constant, Schedule
 from pyrovae.signals import ignored
 from pyrovae.svi import Networks, Step
+from pyrovae.training.arguments import (
+    beta_schedule,
+    check_clips,
+    check_counts,
+    check_schedules,
+    made_by,
+)
 from pyrovae.training.distributed import Processes
 from pyrovae.training.history import History, NonFiniteLoss
 from pyrovae.training.loop import Trainer
@@ -155,8 +160,9 @@ def fit(
     clip_norm, clip_value, lr, beta = map(plain, (clip_norm, clip_value, lr, beta))
     if not isinstance(seed, int):
         raise TypeError(f"seed must be an integer, found {seed!r}.")
-    counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
-    _check_arguments(counts, {"clip_norm": clip_norm, "clip_value": clip_value}, lr)
+    check_counts(epochs=epochs, batch_size=batch_size, patience=1 if patience is None else patience)
+    check_clips(clip_norm=clip_norm, clip_value=clip_value)
+    check_schedules(lr=lr, beta=beta)
     if nonfinite not in ("stop", "skip"):
         raise ValueError(f"nonfinite must be 'stop' or 'skip', found {nonfinite!r}.")
     if patience is not None and valid is None:
@@ -164,7 +170,7 @@ def fit(
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=..., the file to go on from.")
     estimator = ELBO() if estimator is None else estimator
-    beta_schedule = _beta_schedule(beta, estimator)
+    schedule = beta_schedule(beta, estimator)
     where = find_device(device)
     processes = Processes.join(where)
     log_path, saved = (None if path is None else Path(path) for path in (log, checkpoint))
@@ -209,7 +215,7 @@ def fit(
         step = Step(
             *programs,
             estimator,
-            make_optimizer(parameters),
+            made_by(make_optimizer, parameters),
             parameters,
             clip_norm=clip_norm,
             clip_value=clip_value,
@@ -227,7 +233,7 @@ def fit(
             step,
             train_data,
             valid_data,
-            beta=beta_schedule,
+            beta=schedule,
             lr=None if optimizer and not isinstance(lr, Schedule) else lr_schedule,
             seed=seed,
             epochs=epochs,
@@ -256,42 +262,3 @@ def _check_batch(programs: tuple[Program, Program], *batch: Any) -> None:
     """As :func:`check_data`, support included, though Pyro's validation is off while training."""
     with pyro.validation_enabled(True):
         check_data(programs, *batch)
-
-
-def _beta_schedule(beta: float | Schedule, estimator: Any) -> Schedule:
-    """A schedule of beta that is this run's alone, once the estimator is known to serve it."""
-    if not isinstance(estimator, pyro.infer.ELBO):
-        raise TypeError(
-            "estimator must be an instance of a pyrovae.estimators class or a Pyro ELBO, "
-            f"found {estimator!r}."
-        )
-    # A copy: a schedule that listens to this run is as given for the next one.
-    schedule = copy.deepcopy(beta) if isinstance(beta, Schedule) else Constant(beta)
-    if schedule.feedback and not isinstance(estimator, Estimator):
-        raise ValueError(
-            f"{schedule!r} listens to the reconstruction and the KL, which "
-            f"{type(estimator).__name__} does not report. Use one of pyrovae.estimators, or a beta "
-            "that is a function of the step."
-        )
-    weighs = pyro.infer.RenyiELBO, pyro.infer.ReweightedWakeSleep, pyro.infer.TraceTailAdaptive_ELBO
-    if isinstance(estimator, weighs) and repr(schedule) != repr(Constant(1.0)):
-        raise ValueError(
-            f"{type(estimator).__name__} weighs particles, and under beta the weighted bound is "
-            "none of log p(x). Use beta=1, or an ELBO without weights."
-        )
-    return schedule
-
-
-def _check_arguments(
-    counts: dict[str, int | None], clips: dict[str, float | None], lr: Any
-) -> None:
-    for name, value in counts.items():
-        if value is not None and not is_count(value):
-            raise ValueError(f"{name} must be a positive integer, found {value!r}.")
-    for name, most in clips.items():
-        if most is not None and not most > 0:
-            raise ValueError(f"{name} must be positive, found {most}.")
-    if not isinstance(lr, Schedule | int | float | Tensor):
-        raise TypeError(f"lr must be a number or a schedule, found {lr!r}.")
-    if not isinstance(lr, Schedule) and not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"lr must be finite and positive, found {lr}.")

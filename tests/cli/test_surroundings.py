@@ -206,4 +206,5 @@ def test_estimators_of_nothing_are_refused(words, run, capsys):
     assert call("estimators", run, words, "--names ELBO") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "found 0" in line or "found [0]" in line
+    assert words.split()[0].strip("-") in line
     assert sorted(run.glob("estimators*")) == before

@@ -386,6 +386,7 @@ def test_squared_norm_is_unbiased():
     ("options", "error", "words"),
     [
         ({"estimators": {}}, ValueError, "at least one estimator"),
+        ({"estimators": [ELBO()]}, TypeError, "takes a mapping .*found list"),
         ({"estimators": {"ELBO": ELBO}}, TypeError, "must be an instance"),
         ({"num_replicates": 3}, ValueError, "at least 4"),
         ({"reference": [0.0, 0.0]}, ValueError, "one for each of 3 data"),

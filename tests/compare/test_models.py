@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.compare import compare_models
+from pyrovae.compare import compare_models, pairs
 from pyrovae.evidence import Evidence
 from pyrovae.testing import LinearGaussian
 
@@ -40,6 +40,21 @@ def test_differences_are_paired():
     assert float(back["difference"]) == -float(row["difference"])
     assert float(back["probability"]) == pytest.approx(1 - float(row["probability"]))
     assert "better" in repr(table)
+
+
+def test_the_probability_makes_the_allowances_of_the_interval():
+    """Where the interval holds zero, because a poor guide may have missed weights, neither side is
+    the better with a probability of 0.975; where it does not, one is.
+    """
+    oracle = LinearGaussian(data_dim=6, latent_dim=3, orthogonal=False, shift=1.0, stretch=0.9)
+    evidence = pv.log_marginal(oracle.model, oracle.guide, oracle.sample(40), num_particles=400)
+    error, found = evidence.monte_carlo_error(), set()
+    for mean in np.linspace(-20, 20, 101) * error:
+        pair = pairs.within(mean, error, 39, 0.95, [[evidence], [evidence]])
+        inside = pair.lower <= 0 <= pair.upper
+        assert inside == (0.025 <= pair.probability <= 0.975) == (pair.p_value >= 0.05)
+        found.add((inside, abs(mean) > 2.1 * error))  # by chance alone, 2.02 errors decide
+    assert found == {(True, False), (True, True), (False, True)}
 
 
 def test_large_differences_do_not_underflow():

@@ -137,6 +137,8 @@ BAD = {
     "two conditions": ("a,b,c\n1,2,3\n", {"labels": "b", "covariates": ["c"]}, "one of them"),
     "layer": ("a\n1\n", {"layer": "counts"}, "layer= does not go with"),
     "empty": ("", {}, "Cannot read|empty"),
+    "no rows": ("a,b\n", {}, "has no rows, only the names of 2 columns"),
+    "one row": ("a,b\n1,2\n", {}, "test_size=1 of 1 data leaves a part empty"),
     "bytes": ("\x00\x01PAR\x02,\n\x03", {}, "Cannot read|first line|without numbers"),
 }
 

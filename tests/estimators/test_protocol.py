@@ -10,6 +10,7 @@ import torch
 from helpers.gradients import TwoLayers, gradient
 from pyro import poutine
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 from pyrovae import estimators
 from pyrovae.estimators import AnalyticKL, BetaTC, Estimator
@@ -42,6 +43,16 @@ def test_exact_guide_makes_every_bound_tight(estimator, exact):
 def test_exact_guide_in_two_layers_too(estimator):
     module, x = TwoLayers(), torch.tensor([0.3, -1.0], dtype=torch.float64)
     assert_close(estimator.bound(module.model, module.guide, x), module.log_prob(x).detach())
+
+
+def test_a_bound_takes_data_sets_and_loaders_and_refuses_no_data(exact):
+    oracle, x = exact
+    items = TensorDataset(x.float(), torch.arange(len(x)))  # labels are left out
+    for form in (items, DataLoader(items, batch_size=3), (x,), x.numpy()):
+        bound = estimators.IWAE(2).bound(oracle.model, oracle.guide, form)
+        assert_close(bound, oracle.log_prob(x).detach(), rtol=1e-6, atol=0)  # of float32 data
+    with pytest.raises(ValueError, match=r"empty: shapes \[\(0, 5\)\]"):
+        estimators.IWAE(2).bound(oracle.model, oracle.guide, x[:0])
 
 
 @pytest.mark.parametrize("estimator", SMALL, ids=repr)

@@ -255,3 +255,9 @@ def test_a_mask_in_one_program_alone_is_refused(both):
         return
     with pytest.raises(ValueError, match="A mask hides part of the site 'z' in one program"):
         inspect(model, oracle.guide, x)
+
+
+def test_a_device_that_is_not_here_is_refused_in_few_words():
+    oracle = pv.testing.LinearGaussian()
+    with pytest.raises(ValueError, match=r"no device 'abacus' here. Choose cpu"):
+        pv.log_marginal(oracle.model, oracle.guide, oracle.sample(2), device="abacus")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 import pyrovae as pv
 from pyrovae import likelihoods, nets, priors
@@ -69,7 +70,7 @@ def test_arrays_and_tensors_of_any_precision_give_the_same(name, double):
 
 
 @models
-@pytest.mark.parametrize("given", ["integer", "masked", "ragged", "shape"])
+@pytest.mark.parametrize("given", ["integer", "masked", "ragged", "shape", "nan"])
 def test_what_is_not_data_is_refused_with_what_to_do(name, given):
     x, *rest = data(name)
     bad, kind, message = {
@@ -80,6 +81,7 @@ def test_what_is_not_data_is_refused_with_what_to_do(name, given):
             "values are masked.*observe_part",
         ),
         "ragged": ([[1.0], [1.0, 2.0]] * 2, ValueError, "lists of unequal lengths"),
+        "nan": (x.masked_fill(x > 0.9, np.nan), ValueError, r"NaN or infinite values, in \d of"),
         "shape": (x[:, 0].numpy(), ValueError, r"shape \(B, 2, 3\), found \([25], 3\)"),
     }[given]
     for call in calls(name).values():
@@ -117,3 +119,13 @@ def test_a_vamp_prior_starts_at_arrays():
     vae.initialize_from(data("vae")[0].double().numpy())
     rows = {tuple(r) for r in data("vae")[0].flatten(1).tolist()}
     assert all(tuple(r) in rows for r in vae.prior.pseudo_inputs().flatten(1).tolist())
+
+
+@pytest.mark.parametrize("name", ["vae", "clustering"])
+def test_a_data_set_a_loader_and_a_tuple_of_one_array_are_that_array(name):
+    """Labels in the items are left out, as in training."""
+    vae, (x,) = made(name), data(name)
+    items = TensorDataset(x, torch.arange(len(x)))
+    for form in (items, DataLoader(items, batch_size=2), (x,), [x]):
+        assert_close(vae.encode(form).mean, vae.encode(x).mean)
+        assert vae.reconstruct(form).shape == vae.interpolate(form, x, 5).shape[1:] == x.shape

@@ -11,9 +11,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyrovae import likelihoods, nets, posteriors, priors
-from pyrovae.estimators import ELBO
+from pyrovae.estimators import ELBO, IWAE
 from pyrovae.handlers import KLScale
 from pyrovae.models.vae import VAE
+from pyrovae.testing import LinearGaussian
 
 
 def make(**kwargs):
@@ -215,3 +216,24 @@ def test_bad_calls(x):
         vae.decode(torch.zeros(3))
     with pytest.raises(ValueError, match="steps"):
         vae.interpolate(x, x, steps=1)
+
+
+def test_networks_in_float64_make_the_model_one_of_float64():
+    """The scale, too: 0.7 of float32 would be another number."""
+    oracle = LinearGaussian()
+
+    class Encoder(nn.Linear):
+        def forward(self, x):  # means, and logarithms of the variances
+            return torch.cat([super().forward(x), 2 * oracle.log_scale.expand(len(x), 2)], -1)
+
+    encoder, decoder = Encoder(5, 2), nn.Linear(2, 5)
+    encoder.weight, encoder.bias = oracle.gain, oracle.offset
+    decoder.weight, decoder.bias = oracle.weight, oracle.bias
+    vae = VAE(
+        5, 2, likelihood=likelihoods.Gaussian(0.7), encoder=encoder, decoder=decoder,
+        posterior=posteriors.DiagonalNormal("exp"),
+    )  # fmt: skip
+    assert vae.sample(3).dtype == torch.float64
+    x = oracle.sample(4)
+    bound = IWAE(3).bound(vae.model, vae.guide, x)  # tight, as the guide is exact
+    assert_close(bound, oracle.log_prob(x), rtol=1e-12, atol=0)

@@ -156,6 +156,8 @@ def test_codes_of_many_dimensions_are_principal_components():
     place = axes.get_lines()[0].get_xydata()
     np.testing.assert_allclose(place.var(0), values[:2], rtol=1e-4)
     assert f"({float(values[0] / values.sum()):.0%})" in axes.get_xlabel()
+    place = plots.codes(z[:1]).get_lines()[0].get_xydata()  # one code is its own centre
+    np.testing.assert_array_equal(place, np.zeros((1, 2)))
 
 
 def test_codes_of_one_dimension_and_of_real_labels():

@@ -113,6 +113,8 @@ def test_an_object_that_no_file_can_hold_is_refused():
 def test_a_file_may_hold_few_lines(tmp_path):
     (tmp_path / "c.yaml").write_text("prior: Vamp\nepochs: 3\n")
     assert pv.Config.load(tmp_path / "c.yaml") == pv.Config(prior="Vamp", epochs=3)
+    (tmp_path / "c.yaml").write_text("# nothing yet\n")
+    assert pv.Config.load(tmp_path / "c.yaml") == pv.Config()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from helpers.runs import TINY, assert_same_run, call, files_with_classes, forget_files
 
 import pyrovae as pv
+from pyrovae.cli.parse import parse
 from pyrovae.runs import Config, Run, pipeline, resume
 
 MINE = """
@@ -33,6 +34,12 @@ def mine(tmp_path, monkeypatch):
     forget_files()
     yield file
     forget_files()
+
+
+def test_help_shows_the_arguments_of_a_class_in_a_file(mine, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse("train", ["--prior.help", "mine.py:Mine"])
+    assert "--prior.number" in capsys.readouterr().out
 
 
 def test_every_command_works_once_file_and_run_are_moved(mine, tmp_path):

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -29,6 +28,11 @@ def simulate_data(
     """
     with evaluating(model, guide, device=device), _RefuseTotals():
         args, place = check_arguments(model, guide, _template(model, data, num_data), device)
+        if len(args[0]) < num_data:
+            raise ValueError(
+                f"{num_data} data are to be simulated, but the arguments given hold "
+                f"{len(args[0])} rows."
+            )
         torch.manual_seed(seed)
         return simulate(model, tuple(arg[:num_data].to(place) for arg in args))
 
@@ -48,14 +52,6 @@ class _RefuseTotals(Messenger):
 
 def _template(model: Program, data: Any, num_data: int) -> Any:
     if data is not None:
-        rows = [
-            np.shape(part)[0] if np.ndim(part) else 0
-            for part in (data if isinstance(data, tuple) else (data,))
-        ]
-        if min(rows, default=0) < num_data:
-            raise ValueError(
-                f"{num_data} data are to be simulated, but the arguments given hold {rows} rows."
-            )
         return data
     for module in modules_of(model):
         if callable(getattr(module, "sample", None)):
