@@ -10,6 +10,7 @@ same classifier trained on the labelled data alone.
 
 The paper has 11.97 % wrong on MNIST with 100 labels (arXiv:1406.5298, table 1, M2). There each step
 sees labelled and unlabelled data in equal numbers; here labelled data are repeated in each epoch.
+This script does not reach that figure: docs/examples.md has what it gives.
 """
 
 import argparse
