@@ -104,7 +104,7 @@ ESTIMATORS = {
     "Capacity": lambda: estimators.Capacity(estimators.ELBO(num_particles=2), capacity=2.0),
 }
 # A point mass has no density to weigh its draw by, or to differentiate.
-TAKES_DELTA = {"ELBO", "AnalyticKL", "STL", "FreeBits", "Capacity"}
+TAKES_DELTA = {"ELBO", "EnumELBO", "AnalyticKL", "STL", "FreeBits", "Capacity"}
 # Where latents are independent of one another under both, which BetaTC's parts of the KL need.
 MEAN_FIELD = {(p, "DiagonalNormal") for p in ("StandardNormal", "Laplace", "StudentT")}
 NEEDS_RSAMPLE = {
