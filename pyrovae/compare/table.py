@@ -39,9 +39,8 @@ class ModelComparison:
     reference, ``standard_error`` its error, ``lower`` and ``upper`` the ends of its interval,
     ``probability`` that the model is the better of the two, with the allowances of the interval.
     Where the evidence of either side has no upper end, the ends are infinite and the probability is
-    NaN. Over ``model`` alone: ``mean``,
-    its ``monte_carlo_error`` and ``test_set_error``, ``flagged``, the share of data with k above
-    0.7, and ``effort``, the method with its settings.
+    NaN. Over ``model`` alone: ``mean``, its ``monte_carlo_error`` and ``test_set_error``,
+    ``flagged``, the share of data with k above 0.7, and ``effort``, the method with its settings.
 
     A comparison of single results is one of these weights. It does not tell how the models would
     compare after training with other seeds. A comparison over training seeds does: it also has

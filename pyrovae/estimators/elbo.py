@@ -42,9 +42,7 @@ class ELBO(Estimator):
     """
 
     def terms(self, particles: Particles) -> Terms:
-        integrand = particles.log_likelihood + weighted(
-            particles, lambda site: site.log_p - site.log_q
-        )  # (K, B)
+        integrand = log_ratio(particles)
         bound = integrand.mean(0)
         return Terms(bound, bound + _discrete_score(particles, integrand))
 
@@ -140,6 +138,11 @@ class AnalyticKL(Estimator):
                 f"AnalyticKL: {why}; its KL is estimated by Monte Carlo.",
                 stacklevel=2,
             )
+
+
+def log_ratio(particles: Particles) -> Tensor:
+    """``(K, B)``: log p(x, z) - log q(z | x), with the latent scores times their KL weights."""
+    return particles.log_likelihood + weighted(particles, lambda site: site.log_p - site.log_q)
 
 
 def weighted(particles: Particles, term: Callable[[LatentSite], Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.estimators.base import Estimator, Terms
-from pyrovae.estimators.elbo import weighted
+from pyrovae.estimators.elbo import log_ratio
 from pyrovae.particles import Particles, draw, every_value
 from pyrovae.particles.scoring import is_discrete
 from pyrovae.programs import Program
@@ -54,8 +54,7 @@ class EnumELBO(Estimator):
     """
 
     def terms(self, particles: Particles) -> Terms:
-        terms = weighted(particles, lambda site: site.log_p - site.log_q)
-        bound = self.average(particles, particles.log_likelihood + terms)
+        bound = self.average(particles, log_ratio(particles))
         return Terms(bound, bound)
 
     def average(self, particles: Particles, values: Tensor) -> Tensor:

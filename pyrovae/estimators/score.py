@@ -3,7 +3,7 @@
 import torch
 
 from pyrovae.estimators.base import Estimator, Terms
-from pyrovae.estimators.elbo import ELBO, score_term, weighted
+from pyrovae.estimators.elbo import ELBO, log_ratio, score_term
 from pyrovae.estimators.iwae import IWAE
 from pyrovae.particles import Particles
 from pyrovae.weights import leave_one_out, log_mean_exp
@@ -49,9 +49,7 @@ class ScoreELBO(Estimator):
         return ELBO(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))
 
     def terms(self, particles: Particles) -> Terms:
-        integrand = particles.log_likelihood + weighted(
-            particles, lambda site: site.log_p - site.log_q
-        )
+        integrand = log_ratio(particles)
         bound = integrand.mean(0)
         return Terms(
             bound,

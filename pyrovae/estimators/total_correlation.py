@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.estimators.base import Estimator, Terms
-from pyrovae.estimators.elbo import ELBO, weighted
+from pyrovae.estimators.elbo import ELBO, log_ratio
 from pyrovae.particles import Particles
 
 __all__ = ["BetaTC", "Decomposition"]
@@ -104,9 +104,7 @@ class BetaTC(Estimator):
         return Decomposition(site.log_q - joint, joint - alone, alone - site.log_p)
 
     def terms(self, particles: Particles) -> Terms:
-        bound = (
-            particles.log_likelihood + weighted(particles, lambda site: site.log_p - site.log_q)
-        ).mean(0)
+        bound = log_ratio(particles).mean(0)
         site = next(iter(particles.latents.values()))
         parts = self.decompose(particles)
         penalty = sum(

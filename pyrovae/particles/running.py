@@ -191,7 +191,8 @@ def run(
 
 def _check_places(trace: Any) -> None:
     """Raise ValueError where particles are in another dimension than theirs, as after ``z[..., 0,
-    :]``, which takes a plate's dimension away. Such a site would be counted once too often.
+    :]``, which takes a plate's dimension away. Such a site would be counted once too often. This
+    needs no second run to compare with, so it finds them at a single datum, too.
     """
     for observed in (False, True):
         for name, site in sites_of(trace, observed=observed).items():

@@ -30,9 +30,9 @@ class Categorical(_BlockPosterior):
 
     .. math:: q(z \mid x) = \prod_{l=1}^L \prod_{c=1}^C \pi_{lc}(x)^{z_{lc}}
 
-    Draws have no gradient. Use ``estimators.EnumELBO``, which sums over all :math:`C^L` values,
-    or an estimator with score-function gradients, such as
-    ``estimators.ELBO``. It goes with ``priors.Categorical``; the KL has a closed form.
+    Draws have no gradient. Use ``estimators.EnumELBO``, which sums over all :math:`C^L` values, or
+    an estimator with score-function gradients, such as ``estimators.ELBO``. It goes with
+    ``priors.Categorical``; the KL has a closed form.
 
     Args:
         num_categories: C; None for one latent of ``latent_dim`` values.

@@ -36,8 +36,8 @@ class Categorical(_BlockPrior):
     .. math:: p(z) = \prod_{l=1}^L \prod_{c=1}^C \pi_{lc}^{z_{lc}}
 
     It goes with ``posteriors.Categorical``; the KL has a closed form. To sum over z exactly in
-    place of drawing it, train with ``estimators.EnumELBO``. ``log_marginal`` sums by
-    itself where z has no more joint values than there would be particles.
+    place of drawing it, train with ``estimators.EnumELBO``. ``log_marginal`` sums by itself
+    where z has no more joint values than there would be particles.
 
     Args:
         num_categories: C; None for one latent of ``latent_dim`` values.

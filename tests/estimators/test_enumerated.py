@@ -83,7 +83,7 @@ def test_beta_scales_the_whole_kl():
         torch.manual_seed(0)
         bounds.append(estimator.bound(*pair, X))
     particles = estimator.particles(module.model, module.guide, X)
-    # The mean of 20,000 draws of a log-density with a variance of about one half.
+    # Over draws, the sum has a standard deviation of up to 1, which 20,000 divide by 141: 4 of these.
     assert_close(estimator.kl(particles), kl, rtol=0, atol=0.03)
     assert_close(bounds[1] - bounds[0], -2 * kl, rtol=0, atol=0.06)
 
@@ -206,15 +206,15 @@ def test_fit_captures_it_and_reports_both_terms(labelled):
         twin = pv.ConditionalVAE(
             (6,), latent_dim=2, condition_dim=3, encoder=nets.MLP(8), decoder=nets.MLP(8),
             joint=nets.MLP(8), classifier=nets.MLP(8),
-        )  # fmt: skip
+        ).double()  # fmt: skip
         history = pv.fit(
-            twin.joint_model, twin.joint_guide, (x.float(), y), estimator=EnumELBO(), epochs=3,
+            twin.joint_model, twin.joint_guide, (x, y), estimator=EnumELBO(), epochs=3,
             batch_size=5, seed=0, capture=capture, progress=False,
         )  # fmt: skip
         steps.append(torch.cat([p.detach().flatten() for p in twin.parameters()]))
         difference = history["reconstruction"] - history["kl"] - history["train_bound"]
         assert abs(difference).max() < 1e-4
-    assert_close(steps[0], steps[1], rtol=1e-4, atol=1e-5)
+    assert_close(steps[0], steps[1])
     parameters = list(vae.parameters())
     step = Step(
         vae.joint_model, vae.joint_guide, EnumELBO(), torch.optim.Adam(parameters), parameters
