@@ -83,8 +83,8 @@ def test_beta_scales_the_whole_kl():
         torch.manual_seed(0)
         bounds.append(estimator.bound(*pair, X))
     particles = estimator.particles(module.model, module.guide, X)
-    # Over draws, the sum over c has a standard deviation of up to 0.74, which 20,000 draws divide by
-    # 141: these are six errors.
+    # Over draws, the sum over c has a standard deviation of up to 0.74, which 20,000 draws divide
+    # by 141: these are six errors.
     assert_close(estimator.kl(particles), kl, rtol=0, atol=0.03)
     assert_close(bounds[1] - bounds[0], -2 * kl, rtol=0, atol=0.06)
 
