@@ -7,14 +7,13 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
-from pyro.infer.inspect import site_is_deterministic
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import TransformedDistribution
 
 from pyrovae.distributions.base import innermost
-from pyrovae.particles.separate import WRAPPERS, Separate, stack
+from pyrovae.particles.separate import WRAPPERS, Separate, is_deterministic, stack
 from pyrovae.particles.trial import Mark, remember, runs_separately
 from pyrovae.programs import Program
 
@@ -281,7 +280,7 @@ def sites_of(trace: Any, *, observed: bool) -> dict[str, Any]:
         if site["type"] == "sample"
         and site["is_observed"] == observed
         and not site_is_subsample(site)
-        and not site_is_deterministic(site)
+        and not is_deterministic(site)
     }
 
 

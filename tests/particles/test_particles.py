@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.reparam import LocScaleReparam
 from torch import nn
 from torch.testing import assert_close
 
@@ -327,6 +328,25 @@ def test_deterministic_values_count_nothing(x):
     (fresh,), latents = simulate(model, (data,))
     assert set(latents) == {"z"}
     assert fresh.shape == data.shape
+
+
+def test_a_reparameterised_model_counts_no_site_twice(x):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_ones(()), 2.0))
+            pyro.sample("x", dist.Poisson(z.exp()), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z_decentered", dist.Normal(x.new_zeros(()), 1.0))
+
+    data = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
+    changed = poutine.reparam(model, {"z": LocScaleReparam(0.0)})
+    found = draw(changed, guide, 4, (data,))
+    z = 1.0 + 2.0 * found.latents["z_decentered"].value
+    assert_close(found.log_weights, dist.Poisson(z.exp()).log_prob(data))  # the guide is the prior
+    assert (found.num_dims, found.discrete, found.mixed) == (1, True, False)
+    assert set(simulate(changed, (data,))[1]) == {"z_decentered"}
 
 
 def test_event_dimensions_must_agree(x):
