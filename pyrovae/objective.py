@@ -101,9 +101,9 @@ class Objective:
 
     def settle(self, *batch: Any, **kwargs: Any) -> None:
         """Let the estimator find out on real data how it has to run the programs."""
-        if isinstance(self.estimator, Estimator):
+        if isinstance(self.estimator, Estimator) and self.estimator.several:
             with undisturbed(self.model, self.guide):
-                self.estimator.settle(self.model, self.guide, *self._arguments(batch), **kwargs)
+                self.estimator.particles(self.model, self.guide, *self._arguments(batch), **kwargs)
 
     def report(self, beta: Tensor | None, *batch: Any, **kwargs: Any) -> tuple[Report, Tensor]:
         """Evaluate without gradients: the report and the loss."""

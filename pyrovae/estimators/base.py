@@ -211,6 +211,12 @@ class Estimator(Declared, pyro.infer.ELBO):
                 f"sites {list(particles.auxiliary)} hide. Use estimators.IWAE or DReG, or a guide "
                 "without them."
             )
+        masks = [site.masks for site in particles.latents.values()]
+        if self.importance_weighted and any(len(left) != len(right) for left, right in masks):
+            raise ValueError(
+                f"{name} is importance-weighted: with a poutine.mask in one program alone it "
+                "bounds nothing. Put the same mask into both."
+            )
         if self.importance_weighted and particles.scaled:
             raise ValueError(
                 f"{name} is importance-weighted: under a scaled program (KLScale or poutine.scale "
@@ -219,8 +225,7 @@ class Estimator(Declared, pyro.infer.ELBO):
             )
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """``(B,)`` estimates for each datum, in nats, without gradients and without subsampling
-        scale.
+        """``(B,)`` estimates in nats for each datum, without gradients or subsampling scale.
 
         Data may be of any kind that :func:`pyrovae.fit` takes; arrays one by one or as a tuple.
 
@@ -241,9 +246,7 @@ class Estimator(Declared, pyro.infer.ELBO):
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """The loss as a tensor: its value is the negative bound, its gradient that of the
-        objective.
-        """
+        """The loss as a tensor: the value of the negative bound, the gradient of the objective."""
         particles = self.particles(model, guide, *args, **kwargs)
         return self.loss_of(self.terms(particles), particles.scale)
 
@@ -283,8 +286,7 @@ class EstimatorModule(ELBOModule):
     def __init__(self, model: Any, guide: Any, elbo: Estimator):
         nn.Module.__init__(self)
         self.owners = nn.ModuleList(modules_of(model, guide))
-        # Programs that are modules themselves stand in `owners` once; held here without a second
-        # registration.
+        # Programs that are modules stand in `owners`; held here without a second registration.
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "guide", guide)
         self.elbo = elbo

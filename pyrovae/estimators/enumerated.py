@@ -10,6 +10,7 @@ from pyrovae.estimators.elbo import log_ratio
 from pyrovae.particles import Particles, draw, every_value
 from pyrovae.particles.scoring import is_discrete
 from pyrovae.programs import Program
+from pyrovae.weights import shared
 
 __all__ = ["EnumELBO"]
 
@@ -60,8 +61,7 @@ class EnumELBO(Estimator):
     def average(self, particles: Particles, values: Tensor) -> Tensor:
         log_q = [s.log_q for s in particles.sites.values() if is_discrete(s.posterior)]
         shares = sum(log_q, torch.zeros_like(values)).exp() / self.num_particles
-        # What is impossible may have an infinite value, and counts nothing.
-        return (shares * torch.where(shares > 0, values, 0.0)).sum(0)
+        return shared(shares, values).sum(0)
 
     @property
     def several(self) -> bool:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pyrovae.estimators.base import Estimator, Terms, check_count
 from pyrovae.particles import Particles
-from pyrovae.weights import log_mean_exp
+from pyrovae.weights import log_mean_exp, shared
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -93,7 +93,9 @@ class CIWAE(Estimator):
 
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights
-        bound = self.beta * log_w.mean(0) + (1 - self.beta) * log_mean_exp(log_w)
+        bound = log_mean_exp(log_w)
+        if self.beta:  # an impossible particle has an infinite mean
+            bound = self.beta * log_w.mean(0) + (1 - self.beta) * bound
         return Terms(bound, bound)
 
 
@@ -193,7 +195,7 @@ class PIWAE(_Grouped):
         bound = log_mean_exp(log_w)
         within = self.grouped(log_w)
         shares = within.detach().softmax(1).flatten(0, 1) / self.num_bounds  # (MK, B)
-        model = (log_w.detach().softmax(0) * particles.log_p).sum()
+        model = shared(log_w.detach().softmax(0), particles.log_p).sum()
         guide = (
             particles.pathwise(log_mean_exp(within, 1).mean(0).sum())
             - (shares * particles.log_q).sum()

@@ -167,18 +167,18 @@ class FreeBits(KLControl):
 
     @staticmethod
     def _element_kl(site: LatentSite) -> Tensor:
-        """The KL of each element of the event, averaged over particles and data."""
+        """The KL of each element of the event, over inner plates and masks as the bound counts it,
+        averaged over particles and data.
+        """
         try:
-            elements = site.by_element()
+            elements = replace(site.by_element(), _reduce=lambda scores: scores)
         except ValueError as error:
             raise ValueError(f"{error} FreeBits(per='site') takes it as a whole.") from error
-        try:
-            if not site.in_order:
-                raise NotImplementedError
-            kl = torch.distributions.kl_divergence(elements.posterior, elements.prior)
-        except NotImplementedError:
-            kl = elements.posterior.log_prob(site.value) - elements.prior.log_prob(site.value)
-        return kl.reshape(-1, *site.prior.event_shape).mean(0)
+        kl = elements.closed_form
+        if kl is None:
+            kl = elements.log_q - elements.log_p
+        inner = tuple(range(1, kl.dim() - len(site.prior.event_shape) - 1))
+        return (kl.sum(inner) if inner else kl).mean((0, 1))
 
 
 class Capacity(KLControl):

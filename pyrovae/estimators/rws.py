@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.particles import Particles, dream
-from pyrovae.weights import log_mean_exp
+from pyrovae.weights import log_mean_exp, shared
 
 __all__ = ["RWS"]
 
@@ -87,7 +87,7 @@ class RWS(Estimator):
     def terms(self, particles: Particles) -> Terms:
         log_w = particles.log_weights
         shares = log_w.detach().softmax(0)
-        model = (shares * particles.log_p).sum()
+        model = shared(shares, particles.log_p).sum()
         guide = (shares * particles.log_q).sum() if self.update != "sleep" else 0.0
         if self.update != "wake":
             if not isinstance(particles, _Dreaming):

@@ -1,5 +1,7 @@
 """Score-function gradients: for any latent site, discrete ones included."""
 
+import math
+
 import torch
 
 from pyrovae.estimators.base import Estimator, Terms
@@ -104,8 +106,12 @@ class VIMCO(Estimator):
         log_w, num = particles.log_weights, particles.num_particles
         bound = log_mean_exp(log_w)
         with torch.no_grad():
-            stand_in = (log_w.sum(0) - log_w) / (num - 1)
+            impossible = log_w == -math.inf
+            possible = log_w.masked_fill(impossible, 0.0)
+            stand_in = (possible.sum(0) - possible) / (num - 1)
+            stand_in = stand_in.masked_fill(impossible.sum(0) > impossible, -math.inf)
             without = torch.logaddexp(leave_one_out(log_w), stand_in) - log_w.new_tensor(num).log()
-            learned = bound - without  # (K, B)
+            # Where all others are impossible, zero is a baseline that they make as well as any.
+            learned = bound - without.masked_fill(without == -math.inf, 0.0)  # (K, B)
         score = particles.log_q + particles.log_auxiliary
         return Terms(bound, bound + (learned * score).sum(0))

@@ -8,6 +8,7 @@ import torch
 
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.particles import Particles
+from pyrovae.weights import shared
 
 __all__ = ["TVO"]
 
@@ -80,11 +81,11 @@ class TVO(Estimator):
         for left, right in pairwise(self.partition):
             beta = right if self.upper else left
             shares = (beta * frozen).softmax(0)  # (K, B)
-            mean = (shares * frozen).sum(0)
+            mean = shared(shares, frozen).sum(0)
             path = beta * log_p + (1 - beta) * log_q + particles.log_auxiliary
-            slope = (shares * log_w).sum(0) + correction * (shares * (frozen - mean) * path).sum(0)
+            slope = shared(shares, log_w) + correction * shared(shared(shares, frozen - mean), path)
             bound = bound + (right - left) * mean
-            objective = objective + (right - left) * slope
+            objective = objective + (right - left) * slope.sum(0)
         return Terms(bound, objective)
 
 

@@ -70,7 +70,7 @@ def _tail(
     found: dict[str, Any] = {}
     if "unseen" in stacked:
         added = share * relative * np.expm1(np.minimum(stacked["unseen"], 700.0))
-        found["unseen"] = np.log1p(np.sqrt((added**2).sum(0)))
+        found["unseen"] = np.log1p(np.hypot.reduce(added))  # squares would overflow
         found["unseen"][np.isinf(stacked["unseen"]).any(0)] = math.inf
     if "degrees_of_freedom" in stacked:
         variance = (share * relative * stacked["standard_error"]) ** 2

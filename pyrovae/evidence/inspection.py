@@ -165,7 +165,15 @@ def _run_once(
         def drawn() -> Particles:
             streams = DatumStreams(keys[index], 1, axis=nesting)
             with pyro.validation_enabled(True), streams, RefuseTraining(), observed:
-                return draw(model, guide, 1, rows, max_plate_nesting=nesting, complete=True)
+                found = draw(model, guide, 1, rows, max_plate_nesting=nesting, complete=True)
+            if found.num_data != len(index):
+                check_right_most(found, rows)
+                raise ValueError(
+                    f"The programs take {found.num_data} of {len(index)} data, so their plate "
+                    "draws a subsample of its own. Evidence is of each datum: give the plate "
+                    "subsample=x in place of subsample_size."
+                )
+            return found
 
         try:
             return drawn()

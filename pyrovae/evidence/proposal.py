@@ -1,6 +1,7 @@
 """A proposal that is fitted to each datum, in place of the guide."""
 
 import math
+from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -55,7 +56,11 @@ class DiagonalGuide:
                     law: Any = Normal(loc, scale, validate_args=False).to_event(event_dim)
                 else:
                     law = _DiagonalStudentT(self.degrees, loc, scale, event_dim)
-                pyro.sample(name, law)
+                inner = enumerate(reversed(loc.shape[: loc.dim() - event_dim - 1]), 2)
+                with ExitStack() as plates:
+                    for dim, size in inner:
+                        plates.enter_context(pyro.plate(f"_{name}_{dim}", size, dim=-dim))
+                    pyro.sample(name, law)
 
 
 class _DiagonalStudentT(TorchDistribution):

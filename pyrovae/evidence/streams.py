@@ -22,7 +22,7 @@ BLOCK = 128
 begin at multiples of it.
 """
 
-VERSION = 2
+VERSION = 3
 """Is raised when the same keys give other numbers, so that old parts of an estimate are not mixed
 with new ones.
 """

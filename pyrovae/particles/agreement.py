@@ -48,9 +48,9 @@ def settle(
     """
     kwargs = kwargs or {}
     size = next((len(arg) for arg in args if isinstance(arg, Tensor) and arg.dim()), 0)
-    if size < 2 or _get_current_dispatch_mode() is not None:
+    if not size or _get_current_dispatch_mode() is not None:
         return
-    if not again and _known(model, guide):
+    if not again and _known(model, guide, size > 1):
         return
     # Whatever is wrong shows where the programs run for their result.
     with (
@@ -66,16 +66,16 @@ def settle(
             _try(model, guide, args, kwargs, nesting)
 
 
-def _known(model: Program, guide: Program) -> bool:
-    """Whether the pair has been tried before; it has now."""
+def _known(model: Program, guide: Program, several: bool) -> bool:
+    """Whether the pair has been tried before, with a single datum or with several; it has now."""
     (first, name), (second, other) = identity(model), identity(guide)
     try:
         guides = _tried.setdefault(first, weakref.WeakKeyDictionary())
         names = guides.setdefault(second, set())
     except TypeError:  # neither hashable nor referable
         return True
-    known = (name, other) in names
-    names.add((name, other))
+    known = (name, other, several) in names
+    names.add((name, other, several))
     return known
 
 

@@ -3,9 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+from pyro.distributions import Unit
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from pyrovae.distributions.base import innermost
 from pyrovae.particles.result import Particles
+from pyrovae.particles.separate import WRAPPERS
 from pyrovae.particles.site import LatentSite
 
 
@@ -69,6 +74,18 @@ def check_right_most(particles: Particles, args: tuple) -> None:
             )
 
 
+def check_factors(observed: dict) -> None:
+    """Raise if the guide has a ``pyro.factor``, given its observed sites."""
+    factors = [
+        name for name, site in observed.items() if isinstance(innermost(site["fn"], WRAPPERS), Unit)
+    ]
+    if factors:
+        raise ValueError(
+            f"The guide has the factors {factors}, and a factor is the density of no site. Give "
+            "the volume of a map to its point mass, as Delta(value, log_density=...)."
+        )
+
+
 def check_names(guide_sites: dict, model_sites: dict, observed: dict) -> None:
     """Raise unless both programs have the same latent sites and the model observes something."""
     missing = [name for name in model_sites if name not in guide_sites]
@@ -110,7 +127,9 @@ def check_scale(name: str, model_site: Any, guide_site: Any, plate_scale: float)
     if in_model is in_guide:
         return
     if isinstance(in_model, Tensor) and isinstance(in_guide, Tensor):
-        if len(model_site.get("kl_scale", ())) == len(guide_site.get("kl_scale", ())):
+        scales = len(model_site.get("kl_scale", ())), len(guide_site.get("kl_scale", ()))
+        # KLScale compares its own factors; while a graph is captured, tensors have no values.
+        if scales[0] == scales[1] and (any(scales) or _alike(in_model, in_guide)):
             return
     elif (
         not isinstance(in_model, Tensor)
@@ -129,6 +148,29 @@ def check_scale(name: str, model_site: Any, guide_site: Any, plate_scale: float)
         f"Site '{name}' is scaled by {in_model} in the model but by {in_guide} in the guide. "
         "Wrap both with the same factor: KLScale(beta)(model) and KLScale(beta)(guide)."
     )
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal, as far as there are values to compare."""
+    return _get_current_dispatch_mode() is not None or torch.equal(one, other)
+
+
+def per_datum(scale: float | Tensor, site: Any) -> float | Tensor:
+    """A latent site's scale as a number, ``(B,)`` or ``(K, B)``.
+
+    Raises:
+        ValueError: If it differs between elements of an inner plate.
+    """
+    if not isinstance(scale, Tensor) or scale.dim() < 2:
+        return scale
+    lead = int(scale.dim() == len(site["fn"].batch_shape))  # whether particles come first
+    if any(size != 1 for size in scale.shape[lead:-1]):
+        raise ValueError(
+            f"Site '{site['name']}' is scaled by a tensor of shape {tuple(scale.shape)}, and a "
+            "latent site has one factor for each datum. Give the elements of an inner plate that "
+            "have other factors a site of their own."
+        )
+    return scale.reshape(*scale.shape[:lead], scale.shape[-1])
 
 
 def check_event(site: LatentSite) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.particles.site import LatentSite
+from pyrovae.weights import shared
 
 Draws = Literal["attached", "detached", "bridged"]
 """How draws hang together with the guide: see :func:`pyrovae.particles.draw`."""
@@ -168,9 +169,9 @@ class Particles:
         """
         shares = shares.detach()
         ratio = (ratio * torch.ones_like(shares)).detach()
-        direct = (shares * log_p).sum()
+        direct = shared(shares, log_p).sum()
         if self._bridge is None:
-            return direct + self.pathwise((shares * ratio * (log_p - log_q)).sum())
+            return direct + self.pathwise(shared(shares * ratio, log_p - log_q).sum())
         self._bridge.ratio = ratio
         return direct - self.pathwise((shares * ratio * log_q).sum())
 

@@ -1,5 +1,6 @@
 """Run a program with K particles: all at once under a plate, or one after another."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.distributions import TransformedDistribution
 
 from pyrovae.distributions.base import innermost
-from pyrovae.particles.separate import WRAPPERS, Separate, stack
+from pyrovae.particles.separate import WRAPPERS, Separate, is_deterministic, stack
 from pyrovae.particles.trial import Mark, remember, runs_separately
 from pyrovae.programs import Program
 
@@ -177,9 +178,7 @@ def run(
         plated = _Given(dict(trace.nodes), None)(plated)
     mark = Mark()
     try:
-        found = _trace(plated, args, kwargs, max_plate_nesting, detach, role)
-        _check_places(found)
-        return found
+        return _trace(plated, args, kwargs, max_plate_nesting, detach, role)
     except (NestedPlates, InvalidParameters, torch.OutOfMemoryError):
         raise
     except Exception:
@@ -190,9 +189,9 @@ def run(
 
 
 def _check_places(trace: Any) -> None:
-    """Raise ValueError where particles are in another dimension than theirs, as after ``z[..., 0,
-    :]``, which takes a plate's dimension away. Such a site would be counted once too often. This
-    needs no second run to compare with, so it finds them at a single datum, too.
+    """Raise ValueError where a dimension has no plate: elements of a datum without ``to_event``, or
+    particles in another dimension than theirs, as after ``z[..., 0, :]``. Such a site would be
+    added up wrongly. This needs no second run to compare with: one datum will do.
     """
     for observed in (False, True):
         for name, site in sites_of(trace, observed=observed).items():
@@ -202,7 +201,8 @@ def _check_places(trace: Any) -> None:
             if wrong:
                 raise ValueError(
                     f"Site '{name}' has the batch shape {tuple(shape)}, but no plate of "
-                    f"{shape[wrong[0]]} at dim={wrong[0]}."
+                    f"{shape[wrong[0]]} at dim={wrong[0]}. Say with to_event which dimensions "
+                    "belong to one datum, or put them into a plate."
                 )
 
 
@@ -253,11 +253,10 @@ def _trace(
     program: Program, args: tuple, kwargs: dict, nesting: int, detach: bool, role: str
 ) -> Any:
     tracer = poutine.trace(program)
-    with run_errors(nesting, role, tracer):
-        if detach:
-            with _Detach():
-                return tracer.get_trace(*args, **kwargs)
-        return tracer.get_trace(*args, **kwargs)
+    with run_errors(nesting, role, tracer), _Detach() if detach else nullcontext():
+        trace = tracer.get_trace(*args, **kwargs)
+    _check_places(trace)
+    return trace
 
 
 def nesting_of(*programs: Program, args: tuple, kwargs: dict[str, Any]) -> int:
@@ -274,13 +273,14 @@ def nesting_of(*programs: Program, args: tuple, kwargs: dict[str, Any]) -> int:
 
 
 def sites_of(trace: Any, *, observed: bool) -> dict[str, Any]:
-    """The sample sites of a trace, either the observed or the latent ones."""
+    """The sample sites of a trace, observed or latent ones, without ``pyro.deterministic``."""
     return {
         name: site
         for name, site in trace.nodes.items()
         if site["type"] == "sample"
         and site["is_observed"] == observed
         and not site_is_subsample(site)
+        and not is_deterministic(site)
     }
 
 

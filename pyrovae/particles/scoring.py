@@ -12,10 +12,12 @@ from torch.distributions import biject_to
 
 from pyrovae.particles.matching import (
     check_event,
+    check_factors,
     check_names,
     check_scale,
     data_plate,
     handler_scale,
+    per_datum,
 )
 from pyrovae.particles.result import Particles
 from pyrovae.particles.running import PARTICLE_PLATE, is_point, run, sites_of
@@ -54,6 +56,7 @@ def score(
     observed = sites_of(model_trace, observed=True)
     completed = [name for name in model_sites if complete and name not in guide_sites]
     guide_sites |= {name: model_sites[name] for name in completed}
+    check_factors(sites_of(guide_trace, observed=True))
     check_names(guide_sites, model_sites, observed)
     everything = (*guide_sites.values(), *model_sites.values(), *observed.values())
     num_data, full_size = data_plate(everything)
@@ -116,6 +119,7 @@ def _latent_sites(
         in_model: Any = model_sites.get(name)
         if in_model is not None:
             check_scale(name, in_model, site, plate_scale)
+        counted = site if in_model is None else in_model
         drawn = site.get("attached", site["value"])
         runs = (site["raw"], site.get("drawn", site["raw"])) if "raw" in site else None
         (auxiliary if in_model is None else latents)[name] = LatentSite(
@@ -124,10 +128,10 @@ def _latent_sites(
             drawn=drawn,
             prior=None if in_model is None else in_model["fn"],
             posterior=site["fn"],
-            kl_weight=handler_scale(site if in_model is None else in_model, plate_scale),
+            kl_weight=per_datum(handler_scale(counted, plate_scale), counted),
             in_order=in_model is not None and set(order[: order.index(name)]) <= set(latents),
             _reduce=reduce,
-            _masks=(site["mask"] if in_model is None else in_model["mask"], site["mask"]),
+            _masks=(counted["mask"], site["mask"]),
             _seen=None if in_model is None else in_model["value"],
             _mapped=mapped,
             _runs=runs,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Delta, TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent, constraints, kl_divergence, register_kl
 
@@ -66,6 +66,18 @@ class Separate(TorchDistribution):
 
 WRAPPERS = (*base.WRAPPERS, Separate)
 """Distributions that hold another one of the same kind of values."""
+
+
+def is_deterministic(site: Any) -> bool:
+    """Whether a site only notes a value, as ``pyro.deterministic`` and ``poutine.reparam`` do: an
+    observed point mass that a mask within it hides.
+    """
+    fn, hidden = site["fn"], False
+    while isinstance(fn, WRAPPERS):
+        hidden = hidden or getattr(fn, "_mask", None) is False
+        fn = fn.base_dist
+    observed = site["is_observed"] or site["infer"].get("was_observed")
+    return bool(observed and hidden and isinstance(fn, Delta))
 
 
 def stack(tensors: Sequence[Tensor], padding: int) -> Tensor:

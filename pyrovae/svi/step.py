@@ -70,7 +70,7 @@ class Step:
             and the optimiser's state keep their dtype.
         summed: The loss is the sum over data times the subsampling scale, as Pyro's, not the mean.
         clip_value: Largest absolute value of an element of a gradient, before ``clip_norm``.
-        skip: Leave out a step whose report or gradients are not finite: parameters, buffers and
+        skip: Leave out a step whose bound or gradients are not finite: parameters, buffers and
             the optimiser's state stay as they were, and :attr:`skipped` counts it. The update is
             then not part of the graph, and each step waits for the device.
         processes: Those that take each step together
@@ -168,7 +168,7 @@ class Step:
                 report, loss, gradients = self._gradients(factor, *batch, **kwargs)
             else:
                 report, loss, gradients = self.processes.evaluate(self._gradients, factor, batch)
-            if self.skip and not _finite(report, gradients, self.objective):
+            if self.skip and not _finite(report, gradients):
                 self.skipped += 1
                 for buffer, value in zip(self._buffers, before, strict=True):
                     buffer.copy_(value)
@@ -292,8 +292,7 @@ def compiled_of(function: Callable[..., Any], of: Objective, **graphs: Any) -> C
     return compile(function, settings=of.settings, **graphs)
 
 
-def _finite(report: Report, gradients: Sequence[Tensor | None], of: Objective) -> bool:
+def _finite(report: Report, gradients: Sequence[Tensor | None]) -> bool:
     """Whether a step may be taken; waits for the device."""
-    told = report if isinstance(of.estimator, Estimator) else report[:1]
-    values = [*told, *(g for g in gradients if g is not None)]
+    values = [report.bound, *(g for g in gradients if g is not None)]
     return all(bool(torch.isfinite(value).all()) for value in values)

@@ -5,7 +5,7 @@ otherwise. :class:`RunningWeights` keeps what all of these need for weights that
 time.
 """
 
-from pyrovae.weights.arithmetic import ess, leave_one_out, log_mean_exp, standard_error
+from pyrovae.weights.arithmetic import ess, leave_one_out, log_mean_exp, shared, standard_error
 from pyrovae.weights.running import BATCHES, RunningWeights, jackknife
 from pyrovae.weights.tail import BAD_K, pareto_k, pareto_tail, prior_share, shrunk_k, tail_size
 
@@ -20,6 +20,7 @@ __all__ = [
     "pareto_k",
     "pareto_tail",
     "prior_share",
+    "shared",
     "shrunk_k",
     "standard_error",
     "tail_size",

@@ -16,6 +16,17 @@ def log_mean_exp(log_w: Tensor, dim: int = 0) -> Tensor:
     return torch.logsumexp(log_w, dim) - math.log(log_w.shape[dim])
 
 
+def shared(shares: Tensor, values: Tensor) -> Tensor:
+    """``shares * values``, where no share counts nothing: a particle that is impossible has an
+    infinite log-density.
+
+    Example:
+        >>> shared(torch.tensor([0.0, 0.5]), torch.tensor([-math.inf, 4.0]))
+        tensor([0., 2.])
+    """
+    return shares * torch.where(shares == 0, 0.0, values)
+
+
 def ess(log_w: Tensor, dim: int = 0) -> Tensor:
     r"""Effective sample size of self-normalised weights, :math:`(\sum w)^2 / \sum w^2`, between 1
     and K.

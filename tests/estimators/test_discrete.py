@@ -1,6 +1,7 @@
 """Estimators of discrete sites, against sums over every outcome of every particle."""
 
 import itertools
+import math
 
 import pyro
 import pyro.distributions as dist
@@ -10,6 +11,7 @@ from helpers.gradients import TwoLayers, assert_within, exact_elbo, gradient, sp
 from torch import nn
 from torch.testing import assert_close
 
+import pyrovae as pv
 from pyrovae.estimators import RWS, TVO, VIMCO, ScoreELBO
 from pyrovae.estimators.base import Estimator
 from pyrovae.testing import DiscreteMixture, LinearGaussian
@@ -179,6 +181,41 @@ def test_tvo_gradient_at_the_left_end_alone_is_unbiased_for_two_particles(mixtur
 def test_one_particle_is_refused_where_others_make_the_baseline():
     with pytest.raises(ValueError, match="VIMCO needs num_particles >= 2"):
         VIMCO(1)
+
+
+class Windows(nn.Module):
+    """x is uniform from c to c + 2, so that each c excludes most data."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(3))
+        self.net = nn.Linear(1, 3)
+        for parameter in self.net.parameters():
+            nn.init.zeros_(parameter)  # each c with a third, so that some draw explains each datum
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(logits=self.logits))
+            pyro.sample("x", dist.Uniform(c.to(x.dtype), c + 2.0, validate_args=False), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("c", dist.Categorical(logits=self.net(x[:, None])))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "nonfinite"), [(RWS(100), "stop"), (VIMCO(100), "skip")], ids=repr
+)
+def test_models_that_exclude_some_values_are_trained(estimator, nonfinite):
+    owner = Windows()
+    x = torch.linspace(0.05, 0.95, 20)
+    x = torch.cat([x, x[:10] + 3.0])  # two thirds are of c = 0, and one of c = 2
+    options = {"epochs": 100, "batch_size": 30, "lr": 0.1, "nonfinite": nonfinite}
+    history = pv.fit(owner.model, owner.guide, x, estimator=estimator, **options)
+    best = (2 * math.log(2 / 3) + math.log(1 / 3)) / 3 - math.log(2)
+    assert history["skipped"].sum() == 0
+    # Below by the noise of the weights alone: the guide comes near the posterior.
+    assert history["train_bound"][-1] == pytest.approx(best, abs=0.05)
 
 
 def test_unknown_update_is_refused():

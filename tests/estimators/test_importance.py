@@ -2,7 +2,10 @@
 
 import itertools
 import math
+from types import SimpleNamespace
+from typing import Any
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -10,7 +13,22 @@ from helpers.gradients import gradient
 from torch.testing import assert_close
 
 from pyrovae import weights
-from pyrovae.estimators import CIWAE, ELBO, IWAE, MIWAE, PIWAE, TVO, Estimator, Jackknife, Renyi
+from pyrovae.estimators import (
+    CIWAE,
+    ELBO,
+    IWAE,
+    MIWAE,
+    PIWAE,
+    RWS,
+    STLIWAE,
+    TVO,
+    VIMCO,
+    DReG,
+    Estimator,
+    Jackknife,
+    Renyi,
+    RWSDReG,
+)
 from pyrovae.testing import LinearGaussian
 
 
@@ -295,6 +313,47 @@ def test_bias_falls_faster_with_particles_for_the_jackknife():
     # near 0.003.
     assert bias(0, 4) / bias(0, 8) == pytest.approx(2.2, abs=0.3)
     assert bias(1, 4) / bias(1, 8) > 3.5
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        *(RWS(60), VIMCO(60), TVO(60, partition=2, upper=True)),
+        *(DReG(60), STLIWAE(60), RWSDReG(60), IWAE(60), PIWAE(2, 30), CIWAE(0.0, 60)),
+    ],
+    ids=repr,
+)
+def test_impossible_draws_count_nothing(estimator):
+    """As draws do whose weight is too small for double precision."""
+    center = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    def model(floor):
+        with pyro.plate("data", 5):
+            z = pyro.sample("z", dist.Normal(center.new_zeros(()), 1.0))
+            pyro.factor("x", torch.where(z.abs() < 0.7, center - z, floor))
+
+    def guide(floor):
+        with pyro.plate("data", 5):
+            pyro.sample("z", dist.Normal(center, 1.0))
+
+    found = []
+    for floor in (-math.inf, -2000.0):
+        torch.manual_seed(0)
+        loss = estimator.differentiable_loss(model, guide, center.new_tensor(floor))
+        found.append((loss.detach(), torch.autograd.grad(loss, center)[0]))
+    assert_close(found[0], found[1])
+
+
+def test_vimco_where_all_others_are_impossible():
+    """Then their mean makes no baseline, and zero stands in."""
+    log_w = torch.tensor([[0.7], [-math.inf], [-math.inf]], dtype=torch.float64)
+    score = torch.zeros_like(log_w, requires_grad=True)
+    spoilt: Any = SimpleNamespace(
+        log_weights=log_w, num_particles=3, log_q=score, log_auxiliary=torch.zeros_like(log_w)
+    )
+    VIMCO(3).terms(spoilt).objective.sum().backward()
+    bound = 0.7 - math.log(3)  # for an impossible draw, the others make the same bound
+    assert_close(score.grad, torch.tensor([[bound], [0.0], [0.0]], dtype=torch.float64))
 
 
 def test_with_draws_keeps_groups_and_the_original():

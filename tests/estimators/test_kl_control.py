@@ -2,10 +2,13 @@
 move.
 """
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch.testing import assert_close
 
 from pyrovae.estimators import ELBO, IWAE, STL, AnalyticKL, Capacity, DReG, FreeBits, ScoreELBO
@@ -159,6 +162,31 @@ def test_elements_are_told_apart_in_two_layers_and_by_monte_carlo():
     assert_close(grads["free", 1.0][:2], grads["plain", 0.0][:2])
     assert_close(grads["free", 1.0][2], grads["plain", 1.0][2])
     assert (grads["plain", 1.0] - grads["plain", 0.0]).abs().min() > 0.1
+
+
+@pytest.mark.parametrize("estimator", [AnalyticKL(), ELBO(3)], ids=repr)
+def test_the_allowance_is_for_what_the_bound_counts(estimator):
+    """A site of one element has one KL: over its inner plate, where no mask hides it."""
+    x = torch.tensor([[0.5, 1.0, -0.3], [0.1, -2.0, 0.9]], dtype=torch.float64)  # (inner, B)
+    slope = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    shown = torch.tensor([[True, True, False], [True, False, False]])
+
+    def program(x, observe):
+        plates = pyro.plate("data", 3, dim=-1), pyro.plate("inner", 2, dim=-2)
+        with plates[0], plates[1], poutine.mask(mask=shown):
+            z = pyro.sample("z", dist.Normal(0.0 if observe else slope * x, x.new_tensor(0.7)))
+            if observe:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    model, guide = partial(program, observe=True), partial(program, observe=False)
+    kl = float((0.5 * (slope.item() * x / 0.7) ** 2 * shown).sum(0).mean())
+    found = []
+    for per, nats in (("dimension", 0.99 * kl), ("site", 0.0), ("dimension", 1.01 * kl)):
+        torch.manual_seed(0)
+        loss = FreeBits(estimator, nats, per=per).differentiable_loss(model, guide, x)
+        found.append(torch.autograd.grad(loss, slope)[0])
+    assert_close(found[0], found[1])
+    assert (found[0] - found[2]).abs() > 0.1
 
 
 def test_what_cannot_be_controlled_is_refused(oracle):

@@ -69,6 +69,13 @@ def test_a_mask_in_one_program_has_no_closed_form_and_says_so():
     AnalyticKL(strict=True).bound(*programs(SOME, SOME.clone()), X)
 
 
+@pytest.mark.parametrize("one_sided", [(SOME, None), (True, SOME)])
+def test_weights_under_a_mask_in_one_program_are_refused(one_sided):
+    with pytest.raises(ValueError, match=r"IWAE is .*\.mask in one program alone"):
+        IWAE(3).bound(*programs(*one_sided), X)
+    IWAE(3).bound(*programs(SOME, SOME), X)
+
+
 @pytest.mark.parametrize("beta", [0.5, torch.tensor(1.0)])
 def test_capacity_refuses_a_scale(beta):
     oracle = LinearGaussian()

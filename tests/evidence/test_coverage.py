@@ -375,6 +375,16 @@ def test_combined_runs_cover_and_are_saved(tmp_path):
         pv.Evidence.combine(back, several[0])
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_runs_of_an_unknown_tail_are_combined_in_silence():
+    x = SPOILED.sample(3)
+    several = [
+        pv.log_marginal(SPOILED.model, SPOILED.guide, x, num_particles=16, seed=seed)
+        for seed in range(2)
+    ]
+    assert pv.Evidence.combine(*several).interval()[1] == math.inf
+
+
 def test_combining_refuses_anything_else():
     x = SPOILED.sample(5)
 

@@ -67,6 +67,20 @@ def test_nesting_is_found(dims):
     torch.testing.assert_close(bound, TRUTH, rtol=1e-12, atol=0)
 
 
+def test_chains_do_not_feel_how_deep_plates_nest():
+    """The same numbers however many dimensions lie between particles and data; with three, HMC drew
+    numbers of a wrong shape.
+    """
+    oracle = pv.testing.LinearGaussian(shift=0.5, stretch=1.3)
+    x, method = oracle.sample(4), pv.AIS(num_temperatures=3, num_chains=5, num_leapfrog=3)
+    one, two, three = (
+        pv.log_marginal(oracle.model, oracle.guide, x, method=method, max_plate_nesting=nesting)
+        for nesting in (1, 2, 3)
+    )
+    np.testing.assert_allclose(two.log_marginal, one.log_marginal, rtol=1e-9)
+    np.testing.assert_allclose(three.log_marginal, one.log_marginal, rtol=1e-9)
+
+
 def test_too_few_are_refused():
     owner = Series()
     with pytest.raises(ValueError, match="Pass max_plate_nesting=2 or more"):

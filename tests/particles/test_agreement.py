@@ -103,6 +103,19 @@ def test_scores_are_those_of_single_runs(kind, x):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not broadcast")
+def test_a_single_datum_is_scored_as_one_of_many(x):
+    owner = Softmax()
+    particles = pv.estimators.IWAE(4).particles(owner.model, owner.guide, x[:1])
+    mean = particles.latents["z"].value.softmax(-1).square().sum(-1)
+    assert_close(particles.log_likelihood, dist.Normal(mean, 0.8).log_prob(x[:1]))
+    one, all_ = (
+        pv.log_marginal(owner.model, owner.guide, data, num_particles=30)
+        for owner, data in ((Softmax(), x[:1]), (Softmax(), x))
+    )
+    assert_close(one.log_marginal.values[0], all_.log_marginal.values[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not broadcast")
 @pytest.mark.parametrize(
     ("kind", "method"),
     [

@@ -435,6 +435,14 @@ def test_fit_and_comparison_take_a_plate_inside(x):
     assert "ours" in repr(table)
 
 
+def test_a_step_with_a_plate_inside_is_captured(x):
+    x, owner = x.float(), Views("inside")
+    step = Step(owner.model, owner.guide, IWAE(3), torch.optim.Adam([owner.mean]), [owner.mean])
+    with pyro.validation_enabled(False):  # which would run the programs before they are captured
+        step(x)
+    assert step.compiled.reason is None
+
+
 def test_fit_and_comparison_refuse_a_plate_outside(x):
     x, owner = x.float(), Views("outside")
     with pytest.raises(ValueError, match=r"plate 'data' of the 5 data is at dim=-2"):

@@ -2,16 +2,19 @@
 draws.
 """
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.reparam import LocScaleReparam
 from torch import nn
 from torch.testing import assert_close
 
 from pyrovae.handlers import KLScale
-from pyrovae.particles import draw
+from pyrovae.particles import draw, simulate
 from pyrovae.testing import DiscreteMixture, LinearGaussian
 
 
@@ -247,6 +250,103 @@ def _observed_model(x):
 def test_programs_that_do_not_fit(x, model, guide, message):
     with pytest.raises(ValueError, match=message):
         draw(model, guide, 2, (x,))
+
+
+@pytest.mark.parametrize("num_particles", [1, 2, 3])
+def test_a_scale_within_a_datum_is_refused_at_a_latent_site(num_particles):
+    """The scores of a site are added over its inner plates before they are scaled."""
+    x = torch.zeros(3, 4, dtype=torch.float64)  # (inner, B)
+
+    def program(x, factor, observe):
+        with pyro.plate("data", 4, dim=-1), pyro.plate("inner", 3, dim=-2):
+            with poutine.scale(scale=factor):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            if observe:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def run(factor):
+        how = {"max_plate_nesting": 2, "plate": num_particles > 1}
+        model, guide = partial(program, observe=True), partial(program, observe=False)
+        return draw(model, guide, num_particles, (x, factor), **how)
+
+    with pytest.raises(ValueError, match=r"scaled by a tensor of shape \(3, 1\)"):
+        run(torch.tensor([[0.5], [1.0], [2.0]]))
+    for_each = torch.tensor([[0.5, 1.0, 2.0, 4.0]])
+    weight = run(for_each).latents["z"].kl_weight
+    assert_close(weight.expand(num_particles, 4), for_each.expand(num_particles, 4))
+
+
+def test_tensor_scales_of_both_programs_are_compared(x):
+    one, other = torch.tensor(0.5), torch.tensor(2.0)
+    assert draw(poutine.scale(_model, one), poutine.scale(_guide, one.clone()), 2, (x,)).scaled
+    with pytest.raises(ValueError, match=r"scaled by 0.5 in the model but by 2.0 in the guide"):
+        draw(poutine.scale(_model, one), poutine.scale(_guide, other), 2, (x,))
+
+
+def test_a_factor_of_the_guide_is_refused(x):
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+            pyro.factor("volume", x, has_rsample=True)
+
+    for num_particles in (1, 2):
+        with pytest.raises(ValueError, match=r"guide has the factors \['volume'\]"):
+            draw(_model, guide, num_particles, (x,), plate=num_particles > 1)
+
+
+@pytest.mark.parametrize("num_particles", [1, 2])
+def test_elements_without_a_plate_are_refused(num_particles):
+    """As many elements as data fit the plate of the data, and each would be taken for a datum."""
+    x = torch.zeros(3, 3)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match=r"'x' has the batch shape .* Say with to_event"):
+        draw(model, guide, num_particles, (x,), plate=num_particles > 1)
+
+
+def test_deterministic_values_count_nothing(x):
+    def model(x):
+        shift = pyro.deterministic("shift", x.new_tensor(0.3))  # outside the plate of the data
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            rate = pyro.deterministic("rate", (z + shift).exp(), event_dim=0)
+            pyro.sample("x", dist.Poisson(rate), obs=x)
+
+    data = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
+    found = draw(model, _guide, 4, (data,))
+    z = found.latents["z"].value
+    assert_close(found.log_likelihood, dist.Poisson((z + 0.3).exp()).log_prob(data))
+    assert (found.num_dims, found.discrete, found.mixed) == (1, True, False)
+    (fresh,), latents = simulate(model, (data,))
+    assert set(latents) == {"z"}
+    assert fresh.shape == data.shape
+
+
+def test_a_reparameterised_model_counts_no_site_twice(x):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_ones(()), 2.0))
+            pyro.sample("x", dist.Poisson(z.exp()), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z_decentered", dist.Normal(x.new_zeros(()), 1.0))
+
+    data = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
+    changed = poutine.reparam(model, {"z": LocScaleReparam(0.0)})
+    found = draw(changed, guide, 4, (data,))
+    z = 1.0 + 2.0 * found.latents["z_decentered"].value
+    assert_close(found.log_weights, dist.Poisson(z.exp()).log_prob(data))  # the guide is the prior
+    assert (found.num_dims, found.discrete, found.mixed) == (1, True, False)
+    assert set(simulate(changed, (data,))[1]) == {"z_decentered"}
 
 
 def test_event_dimensions_must_agree(x):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pyro.distributions import MaskedDistribution
+from pyro.infer.inspect import site_is_deterministic
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -36,7 +37,7 @@ class _Part(Messenger):
         self.mask = mask
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] or site_is_subsample(msg):
+        if not msg["is_observed"] or site_is_subsample(msg) or site_is_deterministic(msg):
             return
         if tuple(msg["value"].shape[-self.mask.dim() :]) != tuple(self.mask.shape):
             return  # other data than x, such as labels

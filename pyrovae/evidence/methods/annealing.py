@@ -25,6 +25,7 @@ SCALE_DRAWS = 64
 _FIRST_STEPS = 15  # transitions at the first temperature of the warm-up
 _SCATTER = 4  # temperatures for each transition at the posterior, before a walk backwards
 _CAPTURED = 2_000  # gradients of a chain from which capturing it pays on CPU
+_GRADES = 256  # of the acceptance, as the search for a step size sees it
 _LEAST_STEPS = 40  # least number of transitions of the whole warm-up
 
 
@@ -194,8 +195,10 @@ class Anneal:
             for _ in range(_FIRST_STEPS if t == 1 else max(1, _LEAST_STEPS // num)):
                 path = AnnealingPath(betas, log_step.exp()[None].expand(num + 1, -1))
                 state, acceptance = self._move(state, path, t, streams)
+                # This search is chaotic: what differs in the last digit must not enter it.
+                rounded = (acceptance.mean(0) * _GRADES).round() / _GRADES
                 rate = 1.0 if t == 1 else 0.3
-                log_step = log_step + rate * (acceptance.mean(0) - method.target_acceptance)
+                log_step = log_step + rate * (rounded - method.target_acceptance)
             steps[t] = log_step.exp()
             spread[t] = state.log_ratio.std(0, correction=min(1, chains - 1))
         steps[0], steps[num], spread[num] = steps[1], steps[num - 1], spread[num - 1]

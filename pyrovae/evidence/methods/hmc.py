@@ -95,7 +95,8 @@ class Transition:
             momenta = {name: p + half[name] * slopes[name] for name, p in momenta.items()}
         proposed = log_start + beta * log_ratio - self._kinetic(momenta)
         log_accept = (proposed - energy).nan_to_num(nan=-math.inf, posinf=-math.inf).clamp(max=0.0)
-        accepted = streams.uniform(log_accept).log() < log_accept
+        laid = log_accept[(slice(None), *[None] * (self.axis - 1))]  # as values are, (C, ..., B)
+        accepted = (streams.uniform(laid).log() < laid).reshape(log_accept.shape)
         values = {
             name: torch.where(self._spread(accepted, old), moved[name], old)
             for name, old in state.values.items()

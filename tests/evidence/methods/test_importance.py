@@ -1,6 +1,7 @@
 """log_marginal by importance sampling: against exact values, and free of how the work was cut."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pyro
@@ -392,6 +393,21 @@ def test_refuses_a_point_mass():
     vae = pv.VAE((4,), 2, likelihood=likelihoods.Gaussian(), posterior=posteriors.Delta())
     with pytest.raises(ValueError, match="Delta"):
         pv.log_marginal(vae.model, vae.guide, torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_refuses_programs_that_draw_a_subsample(size):
+    x = torch.arange(6.0)
+
+    def program(x, observe):
+        with pyro.plate("data", len(x), subsample_size=size) as index:
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            if observe:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x[index])
+
+    model, guide = partial(program, observe=True), partial(program, observe=False)
+    with pytest.raises(ValueError, match=rf"take {size} of 6 data"):
+        pv.log_marginal(model, guide, x, num_particles=30)
 
 
 def test_refuses_a_site_outside_the_data_plate():

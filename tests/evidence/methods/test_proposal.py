@@ -170,6 +170,25 @@ def test_a_plate_that_knows_how_many_data_there_are_is_refined():
     assert (abs(error) < 5 * evidence.standard_error.values).all()
 
 
+def test_a_site_in_an_inner_plate_is_refined():
+    """y_m is N(0, 1) and x_m is N(y_m, 1), three of them for each datum."""
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("inner", 3, dim=-2):
+            y = pyro.sample("y", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(y, 1.0), obs=x.T)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("inner", 3, dim=-2):
+            pyro.sample("y", dist.Normal(0.2 * x.T, 1.0))
+
+    method = ImportanceSampling(200, refine_steps=30)
+    evidence = pv.log_marginal(model, guide, x.T.contiguous(), method=method)
+    error = evidence.log_marginal.values - dist.Normal(0.0, 2**0.5).log_prob(x).sum(0).numpy()
+    assert (abs(error) < 5 * evidence.standard_error.values).all()
+
+
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="set refine_steps"):
         ImportanceSampling(100, proposal="student_t")
