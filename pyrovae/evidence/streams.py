@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.data.rows import Rows
 from pyrovae.evidence import counters
-from pyrovae.particles.random_operators import FACTORIES, IN_PLACE, LIKE, SAMPLERS
+from pyrovae.particles.random_operators import (
+    FACTORIES,
+    IN_PLACE,
+    LIKE,
+    SAMPLERS,
+    DispatchMode,
+)
 
 BLOCK = 128
 """Particles of one datum that share the seed of a generator, where draws need one. Pieces of work
@@ -88,7 +93,7 @@ def further(keys: np.ndarray, salt: int) -> np.ndarray:
     return _mix(keys, salt)
 
 
-class DatumStreams(TorchDispatchMode):
+class DatumStreams(DispatchMode):
     """While active, every random tensor over (particles, ..., data, ...) is filled by the data's
     streams.
 
@@ -105,10 +110,6 @@ class DatumStreams(TorchDispatchMode):
         start: The number of its first particle, a multiple of ``BLOCK``.
         axis: Dimension of the data in a tensor whose first dimension is that of the particles.
     """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise torch loads its compiler, which takes seconds
 
     def __init__(self, keys: np.ndarray, num_particles: int, start: int = 0, axis: int = 1):
         super().__init__()
