@@ -95,9 +95,8 @@ class Anneal:
             log_w, acceptance = self.walk(self._start(streams), path, streams, backwards=False)
         else:
             values = repeat_values(exact, self.first, chains)
-            if (
-                self.first.auxiliary
-            ):  # under the density p(x, z) q(u), auxiliary draws u are independent of z
+            # Under the density p(x, z) q(u), auxiliary draws u are independent of z.
+            if self.first.auxiliary:
                 values = {**self._begin(chains, streams).random_values, **values}
             state = evaluate(self.densities, values)
             state = self.scatter(state, path, streams)
