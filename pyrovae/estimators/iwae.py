@@ -197,8 +197,5 @@ class PIWAE(_Grouped):
         within = self.grouped(log_w)
         shares = within.detach().softmax(1).flatten(0, 1) / self.num_bounds  # (MK, B)
         model = (log_w.detach().softmax(0) * particles.log_p).sum()
-        guide = (
-            particles.pathwise(log_mean_exp(within, 1).mean(0).sum())
-            - (shares * particles.log_q).sum()
-        )
-        return Terms(bound, model + guide)
+        path = particles.pathwise(log_mean_exp(within, 1).mean(0).sum())
+        return Terms(bound, model + (path - (shares * particles.log_q).sum()))
