@@ -92,6 +92,6 @@ class _DiagonalStudentT(Broadcasting):
         offset = math.lgamma(0.5 * (df + num)) - math.lgamma(0.5 * df)
         offset -= 0.5 * num * math.log(df * math.pi)
         dims = len(self.event_shape)
-        squares = sum_rightmost(((value - self.loc) / self.scale).square(), dims)
-        width = sum_rightmost(self.scale.log(), dims)
+        squares: Any = sum_rightmost(((value - self.loc) / self.scale).square(), dims)
+        width: Any = sum_rightmost(self.scale.log(), dims)
         return offset - width - 0.5 * (df + num) * (squares / df).log1p()
