@@ -13,7 +13,7 @@ from pyrovae.data.checks import check, check_labels, is_grey
 from pyrovae.data.dequantization import Dequantize, dequantize
 from pyrovae.data.rows import Rows
 
-__all__ = ["Splits", "split"]
+__all__ = ["PARTS", "Splits", "split"]
 
 PARTS = ("train", "valid", "test")
 
