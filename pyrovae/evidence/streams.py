@@ -79,18 +79,13 @@ def _bytes(arg: Tensor | Rows, floating: torch.dtype = torch.float32) -> Iterato
             yield memoryview(row).cast("B") if row.size else b""
 
 
-def _mix(keys: np.ndarray, *salts: int) -> np.ndarray:
+def mix_keys(keys: np.ndarray, *salts: int) -> np.ndarray:
     """Other keys made of keys and numbers, each a step and the finaliser of SplitMix64."""
     for salt in salts:
         with np.errstate(over="ignore"):
             keys = keys + np.uint64((salt + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
         keys = counters.mix(torch.from_numpy(keys.view(np.int64))).numpy().view(np.uint64)
     return keys
-
-
-def further(keys: np.ndarray, salt: int) -> np.ndarray:
-    """Keys of other streams for the same data."""
-    return _mix(keys, salt)
 
 
 class DatumStreams(DispatchMode):
@@ -125,7 +120,7 @@ class DatumStreams(DispatchMode):
         self._fork = torch.random.fork_rng(devices=devices)
         self._fork.__enter__()
         folded = np.bitwise_xor.reduce(self.keys) if len(self.keys) else np.uint64(0)
-        torch.manual_seed(int(_mix(np.array([folded]), self.start)[0] >> np.uint64(1)))
+        torch.manual_seed(int(mix_keys(np.array([folded]), self.start)[0] >> np.uint64(1)))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -175,7 +170,7 @@ class DatumStreams(DispatchMode):
         :mod:`~pyrovae.evidence.counters`.
         """
         self._begin(particles)
-        keys = torch.from_numpy(_mix(self.keys, self.draws).view(np.int64)).to(device)
+        keys = torch.from_numpy(mix_keys(self.keys, self.draws).view(np.int64)).to(device)
         num = self.num_particles if particles else 1
         place = device, num, num_words
         if place not in self._counters:
@@ -206,7 +201,7 @@ class DatumStreams(DispatchMode):
         self._begin(particles)
         for first in range(0, self.num_particles if particles else 1, BLOCK):
             part = slice(first, min(first + BLOCK, self.num_particles))
-            seeds = _mix(self.keys, self.draws, self.start + first) >> np.uint64(1)
+            seeds = mix_keys(self.keys, self.draws, self.start + first) >> np.uint64(1)
             for datum, seed in enumerate(seeds.tolist()):
                 generator.manual_seed(seed)
                 yield (datum, part) if particles else (datum,), generator
