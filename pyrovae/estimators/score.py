@@ -51,13 +51,8 @@ class ScoreELBO(Estimator):
     def terms(self, particles: Particles) -> Terms:
         integrand = log_ratio(particles)
         bound = integrand.mean(0)
-        return Terms(
-            bound,
-            bound
-            + score_term(
-                integrand, [site.score for site in particles.sites.values() if site.is_random]
-            ),
-        )
+        scores = [site.score for site in particles.sites.values() if site.is_random]
+        return Terms(bound, bound + score_term(integrand, scores))
 
 
 class VIMCO(Weighted):

@@ -104,9 +104,8 @@ def _bridge(trace: Any) -> tuple[Bridge | None, Any]:
     values = (site["attached"],) if together else site["drawn"]
     bridge = Bridge(values, len(site["fn"].event_shape), together=together)
     beyond = trace.copy()
-    beyond.nodes[name] = (
-        {**site, "value": bridge.values[0]} if together else {**site, "raw": bridge.values}
-    )
+    changed = {"value": bridge.values[0]} if together else {"raw": bridge.values}
+    beyond.nodes[name] = {**site, **changed}
     return bridge, beyond
 
 
