@@ -13,6 +13,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrovae.data.batches import transformed
 from pyrovae.estimators import Estimator
 from pyrovae.handlers import KLScale
 from pyrovae.particles import check_right_most
@@ -135,10 +136,7 @@ class Objective:
         return KLScale(beta)(self.model), KLScale(beta)(self.guide)
 
     def _arguments(self, batch: tuple) -> tuple:
-        if self.transform is None:
-            return batch
-        changed = self.transform(*batch)
-        return tuple(changed) if isinstance(changed, list | tuple) else (changed,)
+        return transformed(self.transform, batch)
 
 
 class StockObjective(Objective):

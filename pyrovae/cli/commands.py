@@ -201,10 +201,12 @@ def compare(
     chosen = dict(zip(labels, common_evidence(runs, opened), strict=True))
     for label, (file, found) in chosen.items():
         say("evidence", f"{label}: {file}, {found.method}, {len(found):,} data")
-    settings: dict[str, Any] = {"prob": prob, "error": error}
-    if allow_unequal_effort:
-        settings["allow_unequal_effort"] = True
-    table = pv.compare_models({label: found for label, (_, found) in chosen.items()}, **settings)
+    table = pv.compare_models(
+        {label: found for label, (_, found) in chosen.items()},
+        prob=prob,
+        error=error,
+        allow_unequal_effort=allow_unequal_effort,
+    )
     show(table)
     if out is not None:
         files.write(out, bytes(table.dataset.to_netcdf(engine="h5netcdf")))

@@ -69,9 +69,7 @@ class Bench:
         if key not in self._targets:
             try:
                 self._targets[key] = self.run(wide, offset=1)
-            except (
-                ValueError
-            ):  # a discrete site, which the plain estimator cannot differentiate through
+            except ValueError:  # a discrete site, which the plain estimator has no gradient through
                 self._targets[key] = None
         return self._targets[key]
 

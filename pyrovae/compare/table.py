@@ -9,7 +9,7 @@ from pyrovae.declare import html_table
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["ERRORS", "ModelComparison", "share"]
+__all__ = ["ERRORS", "ModelComparison", "interval", "known", "share"]
 
 ERRORS = {
     "both": "for all such data",
@@ -115,10 +115,11 @@ class ModelComparison:
             row = self.dataset.isel(model=i, reference=0)
             cells = [name, f"{float(row['mean']):.3f}"]
             if self.over_seeds:
-                spread = float(row["seeds_error"])
-                shown = "?" if math.isnan(spread) else f"{spread:.3f}"
-                cells += [f"{int(row['num_seeds'])}", shown, ranks[i]]
-            cells += _difference(row) if i else ["", "", ""]
+                spread = known(float(row["seeds_error"]))
+                cells += [f"{int(row['num_seeds'])}", spread, ranks[i]]
+            difference, probability = float(row["difference"]), float(row["probability"])
+            beside = [f"{difference:.3f}", interval(row), f"{probability:.3g}"]
+            cells += beside if i else ["", "", ""]
             rows.append([*cells, share(float(row["flagged"])), f"{row['effort'].item()}"])
         return head, rows
 
@@ -161,11 +162,16 @@ class ModelComparison:
         return lines
 
 
-def _difference(row: Any) -> list[str]:
-    ends = f"[{float(row['lower']):.3f}, {float(row['upper']):.3f}]"
-    probability = float(row["probability"])
-    ends = "unknown" if math.isnan(probability) else ends
-    return [f"{float(row['difference']):.3f}", ends, f"{probability:.3g}"]
+def interval(row: Any) -> str:
+    """The interval of a difference."""
+    if math.isinf(row["lower"]):
+        return "unknown"
+    return f"[{float(row['lower']):.3f}, {float(row['upper']):.3f}]"
+
+
+def known(value: float) -> str:
+    """A number, or a question mark."""
+    return "?" if math.isnan(value) else f"{value:.3f}"
 
 
 def share(value: float) -> str:

@@ -79,12 +79,9 @@ def build(
                 # A process that was killed may have left half a file in the compiler's own cache.
                 with _fresh_cache(temporary):
                     _compile(work, code, layouts, threads)
-            for operators in work.glob(
-                "*.wrapper.json"
-            ):  # calls of operators without a C interface
-                operators.rename(
-                    work / "graph.json"
-                )  # beside the library, where they are looked for
+            # Calls of operators without a C interface are looked for beside the library.
+            for operators in work.glob("*.wrapper.json"):
+                operators.rename(work / "graph.json")
             for file in work.rglob("*"):
                 if file.suffix in (".cpp", ".o", ".S", ".h"):
                     file.unlink()

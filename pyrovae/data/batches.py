@@ -15,7 +15,7 @@ from pyrovae.data import loaders
 from pyrovae.data.arguments import as_arguments, num_arguments
 from pyrovae.data.rows import Rows
 
-__all__ = ["Batches", "as_batches"]
+__all__ = ["Batches", "as_batches", "transformed"]
 
 _AHEAD = 2  # batches of rows that are read while the ones before are used
 
@@ -73,7 +73,7 @@ class Batches:
 
     def _finished(self, numbered: Iterator[tuple[int, tuple]]) -> Iterator[tuple[Tensor, ...]]:
         for number, batch in numbered:
-            batch = self._transformed(batch)
+            batch = transformed(self.transform, batch)
             if self.check is not None and not self._seen_as_a_whole:
                 try:
                     self.check(*batch)
@@ -125,7 +125,7 @@ class Batches:
     def gather(self, index: Tensor) -> tuple[Tensor, ...]:
         """The batch of these rows, transformed."""
         assert not isinstance(self.source, DataLoader)
-        return self._transformed(_rows(self.source, index))
+        return transformed(self.transform, _rows(self.source, index))
 
     def indices(self) -> Iterator[tuple[Tensor]]:
         """The rows of each batch, in place of the data."""
@@ -184,11 +184,13 @@ class Batches:
         dtype = self.dtype if tensor.is_floating_point() else None
         return tensor.to(device=self.device, dtype=dtype)
 
-    def _transformed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if self.transform is None:
-            return batch
-        changed = self.transform(*batch)
-        return tuple(changed) if isinstance(changed, list | tuple) else (changed,)
+
+def transformed(transform: Callable[..., Any] | None, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A batch as a transform gives it back."""
+    if transform is None:
+        return batch
+    changed = transform(*batch)
+    return tuple(changed) if isinstance(changed, list | tuple) else (changed,)
 
 
 def _rows(columns: tuple[Any, ...], index: Tensor) -> tuple[Tensor, ...]:

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from pyrovae.data.arrays import as_tensor, check_size
 from pyrovae.data.rows import Rows, is_small, rows_of
+from pyrovae.data.splits import PARTS
 
 __all__ = ["read_file"]
 
-_PARTS = ("train", "valid", "test")
 _SPARSE = {"data", "indices", "indptr", "shape"}
 
 
@@ -142,7 +142,7 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
                 array = _unpack(array, [int(s) for s in shape], f"{name} in {path}")
             found[_common_name(name.removesuffix("_bits") if bits else name)] = array
     x = {k: a for k, a in found.items() if a.dim() > 1 and not k.endswith("labels")}
-    if not set(x) & {*_PARTS, "x"}:
+    if not set(x) & {*PARTS, "x"}:
         if len(x) != 1:
             listed = [f"{k} {tuple(a.shape)}" for k, a in arrays.items()]
             listed += [f"{k}, which holds texts" for k in texts]
@@ -153,7 +153,7 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
                 * bool(texts)
             )
         x = {"x": next(iter(x.values()))}
-    x = {k: _channels_first(a) for k, a in x.items() if k in (*_PARTS, "x")}
+    x = {k: _channels_first(a) for k, a in x.items() if k in (*PARTS, "x")}
     labels = {
         ("x_labels" if k == "labels" else k): a for k, a in found.items() if k.endswith("labels")
     }
@@ -162,9 +162,9 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 def _common_name(name: str) -> str:
     kind, _, part = name.partition("_")
-    if part in _PARTS and kind in ("x", "X"):
+    if part in PARTS and kind in ("x", "X"):
         return part
-    if part in _PARTS and kind in ("y", "Y"):
+    if part in PARTS and kind in ("y", "Y"):
         return f"{part}_labels"
     return "labels" if name in ("y", "labels", "targets") else name
 

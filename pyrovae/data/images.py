@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.rows import Rows
+from pyrovae.data.splits import PARTS
 
 __all__ = ["ImageRows", "read_folder", "shrink"]
 
-PARTS = ("train", "valid", "test")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 _WIDE = 2**16 - 1  # the largest grey level of 16 bits
 

@@ -103,28 +103,23 @@ def loaded(
 
 
 def _collated(loader: DataLoader, name: str) -> Iterator[Any]:
-    batches = iter(loader)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:  # of torch's default collate_fn
-            if "equal size" not in str(error):
-                raise
-            raise ValueError(
-                f"The {name} data have items of different shapes, which make no batch ({error}). "
-                "Resize or pad them in the dataset, or give the loader a collate_fn."
-            ) from error
-        except TypeError as error:
-            if "default_collate" not in str(error):
-                raise
-            kind = str(error).rpartition("found ")[2]
-            raise TypeError(
-                f"The {name} data have items that make no batch: found {kind}. Return tensors from "
-                "the dataset (torchvision: transform=ToTensor()), or give the loader a collate_fn."
-            ) from error
-        yield batch
+    try:
+        yield from loader
+    except RuntimeError as error:  # of torch's default collate_fn
+        if "equal size" not in str(error):
+            raise
+        raise ValueError(
+            f"The {name} data have items of different shapes, which make no batch ({error}). "
+            "Resize or pad them in the dataset, or give the loader a collate_fn."
+        ) from error
+    except TypeError as error:
+        if "default_collate" not in str(error):
+            raise
+        kind = str(error).rpartition("found ")[2]
+        raise TypeError(
+            f"The {name} data have items that make no batch: found {kind}. Return tensors from "
+            "the dataset (torchvision: transform=ToTensor()), or give the loader a collate_fn."
+        ) from error
 
 
 def _elements(batch: Any, where: str) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from pyrovae.data.checks import check, check_labels, is_grey
 from pyrovae.data.dequantization import Dequantize, dequantize
 from pyrovae.data.rows import Rows
 
-__all__ = ["Splits", "split"]
+__all__ = ["PARTS", "Splits", "split"]
 
 PARTS = ("train", "valid", "test")
 
@@ -155,16 +155,10 @@ class Splits:
         parts = {
             part: binarize(getattr(self, part), once, seed=seed + i) for i, part in enumerate(PARTS)
         }
-        if how != "dynamic":
-            return replace(self, **parts, levels=None, dequantized=False)
-        return replace(
-            self,
-            valid=parts["valid"],
-            test=parts["test"],
-            levels=None,
-            transform=resample,
-            dequantized=False,
-        )
+        changed: dict[str, Any] = {**parts, "levels": None, "dequantized": False}
+        if how == "dynamic":
+            changed |= {"train": self.train, "transform": resample}
+        return replace(self, **changed)
 
     def dequantize(self, *, seed: int = 0) -> "Splits":
         """Real numbers in place of grey levels, for a likelihood that is a density.
@@ -200,15 +194,12 @@ class Splits:
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, found {limit}.")
-        chosen = [
-            _shuffled(getattr(self, part).shape[0], seed)[:limit].sort().values for part in PARTS
-        ]
-        parts = {
-            part: _chosen(getattr(self, part), index)
-            for part, index in zip(PARTS, chosen, strict=True)
+        chosen = {
+            part: _shuffled(len(getattr(self, part)), seed)[:limit].sort().values for part in PARTS
         }
+        parts = {part: _chosen(getattr(self, part), index) for part, index in chosen.items()}
         labels = self.labels and tuple(
-            y[index] for y, index in zip(self.labels, chosen, strict=True)
+            y[index] for y, index in zip(self.labels, chosen.values(), strict=True)
         )
         return replace(self, **parts, labels=labels)
 

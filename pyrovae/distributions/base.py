@@ -8,7 +8,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch.distributions import Independent
 
-__all__ = ["WRAPPERS", "VectorDistribution", "double", "expanded", "innermost"]
+__all__ = ["WRAPPERS", "Broadcasting", "VectorDistribution", "double", "innermost"]
 
 WRAPPERS = (Independent, ExpandedDistribution, MaskedDistribution)
 """Distributions that rearrange or mask the dimensions of another one."""
@@ -36,27 +36,26 @@ def double(tensor: Tensor) -> Tensor:
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
-def expanded(distribution: Any, batch_shape: Any) -> Any:
-    """A copy whose batch shape is ``batch_shape``; its parameters stay as they
-    are, and broadcast.
-    """
-    new = object.__new__(type(distribution))
-    new.__dict__.update(distribution.__dict__)
-    new._batch_shape = torch.Size(batch_shape)
-    return new
-
-
-class VectorDistribution(TorchDistribution):
-    """Base of distributions over a vector, whose parameters broadcast against the batch shape.
-
-    ``expand`` changes the batch shape alone, so components that a whole batch shares stay
-    recognisable. A subclass with parameters of the batch shape expands those, too.
+class Broadcasting(TorchDistribution):
+    """Base of distributions whose parameters broadcast against the batch shape: ``expand`` changes
+    that alone, in a copy.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        return expanded(self, batch_shape)
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new._batch_shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
+        return new
+
+
+class VectorDistribution(Broadcasting):
+    """Base of distributions over a vector.
+
+    As its parameters are not expanded, components that a whole batch shares stay recognisable. A
+    subclass with parameters of the batch shape expands those, too.
+    """
 
     def check_sample(self, value: Tensor) -> None:
         """Raise a ValueError if validation is on and the value lies outside the support."""

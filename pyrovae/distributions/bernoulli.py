@@ -13,9 +13,8 @@ from pyrovae.distributions.special import capturing
 __all__ = ["JointBernoulli"]
 
 _WIDTH = 16  # elements side by side, a vector register's worth
-_DEPTH = (
-    64  # factors in a product: each lies in [1, 2], and 2^64 is far below float32's largest number
-)
+# Factors in a product: each lies in [1, 2], and 2^64 is far below float32's largest number.
+_DEPTH = 64
 
 
 class JointBernoulli(Independent):

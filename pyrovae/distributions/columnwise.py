@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrovae.distributions.base import expanded
+from pyrovae.distributions.base import Broadcasting
 
 __all__ = ["ColumnSupport", "Columnwise", "Piece"]
 
@@ -50,7 +49,7 @@ class ColumnSupport(constraints.Constraint):
         )
 
 
-class Columnwise(TorchDistribution):
+class Columnwise(Broadcasting):
     r"""Independent elements, the columns of a row, with another distribution for each piece.
 
     .. math:: \log p(x_j) = \log p_j\Big(\frac{x_j - m_j}{s_j}\Big) - \log s_j
@@ -61,8 +60,6 @@ class Columnwise(TorchDistribution):
     Args:
         pieces: The distributions, whose batch shapes agree but for the last dimension.
     """
-
-    arg_constraints: dict = {}  # noqa: RUF012  # torch asks for this very attribute
 
     def __init__(self, pieces: Sequence[Piece]):
         self.pieces = pieces
@@ -75,9 +72,6 @@ class Columnwise(TorchDistribution):
         return ColumnSupport(
             [(p.distribution.support, p.num_columns, p.loc, p.scale) for p in self.pieces]
         )
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Columnwise":
-        return expanded(self, torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(value.shape, self._batch_shape)

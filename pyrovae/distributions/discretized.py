@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from pyrovae.distributions.base import expanded
+from pyrovae.distributions.base import Broadcasting
 from pyrovae.distributions.elementwise import Elementwise
 from pyrovae.distributions.levels import GreyLevels, from_levels, to_levels
 
@@ -99,7 +98,7 @@ class DiscretizedLogistic(Elementwise):
         return (total / (self.num_levels - 1)).expand(self._batch_shape)
 
 
-class DiscretizedLogisticMixture(TorchDistribution):
+class DiscretizedLogisticMixture(Broadcasting):
     r"""A mixture of M discretised logistics for each element or, with ``coupling``, for each colour
     pixel.
 
@@ -132,8 +131,6 @@ class DiscretizedLogisticMixture(TorchDistribution):
         ValueError: If there is coupling and not three channels.
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012  # torch asks for this very attribute
-
     def __init__(
         self,
         logits: Tensor,
@@ -163,10 +160,6 @@ class DiscretizedLogisticMixture(TorchDistribution):
     @property
     def support(self):
         return constraints.independent(GreyLevels(self.num_levels), len(self._event_shape))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":
-        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         x = value.unsqueeze(-1 - len(self._event_shape))  # (*batch, 1, *event)

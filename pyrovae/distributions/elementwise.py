@@ -6,16 +6,15 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrovae.distributions.base import expanded
+from pyrovae.distributions.base import Broadcasting
 
 __all__ = ["Elementwise"]
 
 
-class Elementwise(TorchDistribution):
+class Elementwise(Broadcasting):
     """Base of univariate distributions whose parameters are broadcast only inside ``log_prob``.
 
     torch expands every parameter to the full batch shape at construction, and then takes logarithms
@@ -39,7 +38,6 @@ class Elementwise(TorchDistribution):
                 return torch.empty_like(rate).exponential_() / rate
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012  # torch asks for this very attribute
     support: Any = constraints.real
     _names: tuple[str, ...]
 
@@ -57,10 +55,6 @@ class Elementwise(TorchDistribution):
     @abstractmethod
     def draw(self, *parameters: Tensor) -> Tensor:
         """One draw for each element of the expanded parameters, in the order of construction."""
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Elementwise":
-        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         result = self.density(value)

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyrovae.distributions.base import expanded
+from pyrovae.distributions.base import Broadcasting
 
 __all__ = ["GivenTotal"]
 
 
-class GivenTotal(TorchDistribution):
+class GivenTotal(Broadcasting):
     r"""The distribution p(x | n) of counts given an exposure n, which is read from the datum.
 
     .. math:: n = \max\big(1, \sum_i x_i\big)
@@ -29,8 +28,6 @@ class GivenTotal(TorchDistribution):
         like: A tensor of shape ``(*batch, *event)``, which gives shapes, dtype and device.
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012  # torch asks for this very attribute
-
     def __init__(
         self, given: Callable[[Tensor], Any], event_dim: int, typical: Tensor, like: Tensor
     ):
@@ -42,10 +39,6 @@ class GivenTotal(TorchDistribution):
     @property
     def support(self):
         return self._typical().support
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "GivenTotal":
-        shape = torch.broadcast_shapes(self._batch_shape, torch.Size(batch_shape))
-        return expanded(self, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         dims = len(self._event_shape)

@@ -23,10 +23,6 @@ class _LocationScale(Elementwise):
     def mean(self) -> Tensor:
         return self.loc.expand(self._batch_shape)
 
-    @property
-    def stddev(self) -> Tensor:
-        return self.variance.sqrt()
-
 
 class Normal(_LocationScale):
     r"""Normal elements.
@@ -126,10 +122,8 @@ class StudentT(_LocationScale):
         return offset - 0.5 * (self.df + 1) * log_one_plus_square(t)
 
     def draw(self, df: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-        chi2 = (
-            2
-            * torch.distributions.Gamma(0.5 * df, torch.ones_like(df), validate_args=False).sample()
-        )
+        gamma = torch.distributions.Gamma(0.5 * df, torch.ones_like(df), validate_args=False)
+        chi2 = 2 * gamma.sample()
         return loc + scale * torch.randn_like(loc) * (df / chi2).sqrt()
 
     @property

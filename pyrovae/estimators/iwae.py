@@ -8,10 +8,19 @@ from pyrovae.estimators.base import Estimator, Terms, check_count
 from pyrovae.particles import Particles
 from pyrovae.weights import log_mean_exp, shared
 
-__all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
+__all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE", "Weighted"]
 
 
-class IWAE(Estimator):
+class Weighted(Estimator):
+    """Base of the importance-weighted estimators, which make ten draws by default."""
+
+    importance_weighted = True
+
+    def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+
+
+class IWAE(Weighted):
     r"""Importance-weighted bound on log p(x), in nats per datum.
 
     .. math:: \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q
@@ -41,18 +50,14 @@ class IWAE(Estimator):
         True
     """
 
-    importance_weighted = True
     needs_rsample = True
-
-    def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
-        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
 
     def terms(self, particles: Particles) -> Terms:
         bound = log_mean_exp(particles.log_weights)
         return Terms(bound, bound)
 
 
-class CIWAE(Estimator):
+class CIWAE(Weighted):
     r"""A straight line between the ELBO and the importance-weighted bound, in nats per datum.
 
     .. math:: \beta \,\frac1K \sum_{k=1}^K \log w_k + (1 - \beta) \log \frac1K \sum_{k=1}^K w_k
@@ -82,7 +87,6 @@ class CIWAE(Estimator):
         True
     """
 
-    importance_weighted = True
     needs_rsample = True
 
     def __init__(self, beta: float = 0.5, num_particles: int = 10, *, max_plate_nesting: int = 1):
@@ -99,10 +103,9 @@ class CIWAE(Estimator):
         return Terms(bound, bound)
 
 
-class _Grouped(Estimator):
+class _Grouped(Weighted):
     """M groups of K particles each: M x K draws for each datum."""
 
-    importance_weighted = True
     needs_rsample = True
 
     def __init__(self, num_bounds: int = 4, num_particles: int = 10, *, max_plate_nesting: int = 1):
@@ -196,8 +199,5 @@ class PIWAE(_Grouped):
         within = self.grouped(log_w)
         shares = within.detach().softmax(1).flatten(0, 1) / self.num_bounds  # (MK, B)
         model = shared(log_w.detach().softmax(0), particles.log_p).sum()
-        guide = (
-            particles.pathwise(log_mean_exp(within, 1).mean(0).sum())
-            - (shares * particles.log_q).sum()
-        )
-        return Terms(bound, model + guide)
+        path = particles.pathwise(log_mean_exp(within, 1).mean(0).sum())
+        return Terms(bound, model + (path - (shares * particles.log_q).sum()))

@@ -10,7 +10,7 @@ import torch
 
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import ELBO, weighted
-from pyrovae.estimators.iwae import IWAE
+from pyrovae.estimators.iwae import IWAE, Weighted
 from pyrovae.estimators.rws import RWS
 from pyrovae.particles import Particles
 from pyrovae.weights import log_mean_exp
@@ -65,18 +65,14 @@ class STL(Estimator):
         )
 
 
-class _PathIWAE(Estimator):
+class _PathIWAE(Weighted):
     """IWAE whose gradient for the guide flows through the draws, weighted by a power of the
     normalised weights.
     """
 
-    importance_weighted = True
     draws = "bridged"
     needs_rsample = True
     power: int
-
-    def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
-        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
 
     def target(self) -> Estimator:
         return IWAE(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))
@@ -165,7 +161,7 @@ class STLIWAE(_PathIWAE):
     power = 1
 
 
-class RWSDReG(Estimator):
+class RWSDReG(Weighted):
     r"""Reweighted wake-sleep's wake update with a doubly reparameterised gradient, in nats per
     datum.
 
@@ -194,13 +190,9 @@ class RWSDReG(Estimator):
         torch.Size([2])
     """
 
-    importance_weighted = True
     draws = "bridged"
     needs_rsample = True
     takes_auxiliary = False
-
-    def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
-        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
 
     def target(self) -> Estimator:
         return RWS(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))

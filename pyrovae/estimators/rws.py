@@ -88,15 +88,12 @@ class RWS(Estimator):
         log_w = particles.log_weights
         shares = log_w.detach().softmax(0)
         model = shared(shares, particles.log_p).sum()
-        guide = (shares * particles.log_q).sum() if self.update != "sleep" else 0.0
+        guide = (shares * particles.log_q).sum()
         if self.update != "wake":
             if not isinstance(particles, _Dreaming):
                 raise TypeError(f"{self!r} needs the dreams that its own method `particles` makes.")
-            guide = (
-                particles.sleep.sum()
-                if self.update == "sleep"
-                else 0.5 * (guide + particles.sleep.sum())
-            )
+            sleep = particles.sleep.sum()
+            guide = sleep if self.update == "sleep" else 0.5 * (guide + sleep)
         return Terms(log_mean_exp(log_w), model + guide)
 
 

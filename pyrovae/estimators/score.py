@@ -6,7 +6,7 @@ import torch
 
 from pyrovae.estimators.base import Estimator, Terms
 from pyrovae.estimators.elbo import ELBO, log_ratio, score_term
-from pyrovae.estimators.iwae import IWAE
+from pyrovae.estimators.iwae import IWAE, Weighted
 from pyrovae.particles import Particles
 from pyrovae.weights import leave_one_out, log_mean_exp
 
@@ -53,16 +53,11 @@ class ScoreELBO(Estimator):
     def terms(self, particles: Particles) -> Terms:
         integrand = log_ratio(particles)
         bound = integrand.mean(0)
-        return Terms(
-            bound,
-            bound
-            + score_term(
-                integrand, [site.score for site in particles.sites.values() if site.is_random]
-            ),
-        )
+        scores = [site.score for site in particles.sites.values() if site.is_random]
+        return Terms(bound, bound + score_term(integrand, scores))
 
 
-class VIMCO(Estimator):
+class VIMCO(Weighted):
     r"""Importance-weighted bound with a leave-one-out score-function gradient, in nats per datum.
 
     .. math:: \nabla_\phi \approx \sum_k (\hat L - \hat L_{-k}) \nabla_\phi \log q(z_k \mid x)
@@ -92,12 +87,8 @@ class VIMCO(Estimator):
         torch.Size([2])
     """
 
-    importance_weighted = True
     draws = "detached"
     least_particles = 2  # the others make each one's baseline
-
-    def __init__(self, num_particles: int = 10, *, max_plate_nesting: int = 1):
-        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
 
     def target(self) -> Estimator:
         return IWAE(self.num_particles, max_plate_nesting=int(self.max_plate_nesting))

@@ -96,11 +96,7 @@ def _ends(partition: int | Sequence[float], first: float) -> tuple[float, ...]:
             raise ValueError(f"TVO needs at least one interval, found partition={partition}.")
         if not 0 < first < 1:
             raise ValueError(f"TVO needs 0 < first < 1, found {first}.")
-        inner = (
-            [first ** (1 - i / (partition - 1)) for i in range(partition - 1)]
-            if partition > 1
-            else []
-        )
+        inner = [first ** (1 - i / (partition - 1)) for i in range(partition - 1)]
         return (0.0, *inner, 1.0)
     ends = tuple(float(end) for end in partition)  # type: ignore[union-attr]
     if len(ends) < 2 or ends[0] != 0 or ends[-1] != 1 or any(a >= b for a, b in pairwise(ends)):

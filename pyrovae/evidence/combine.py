@@ -9,7 +9,7 @@ import numpy as np
 from pyrovae.evidence.numbers import Numbers
 
 _COUNTS = ("num_particles", "num_chains")
-_AVERAGED = ("acceptance", "refinement_gain", "rounding_error", "pareto_k")
+_AVERAGED = ("acceptance", "log_weight_variance", "pareto_k", "refinement_gain", "rounding_error")
 
 
 def combine(evidence: Sequence[Numbers]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -80,8 +80,6 @@ def _tail(
         found["degrees_of_freedom"] = np.where(
             np.isfinite(degrees), degrees, stacked["degrees_of_freedom"].sum(0)
         )
-    if "log_weight_variance" in stacked:
-        found["log_weight_variance"] = (share * stacked["log_weight_variance"]).sum(0)
     if "batch_log_mean" in stacked:  # (R, B, 8)
         with np.errstate(divide="ignore"):
             found["batch_log_mean"] = np.logaddexp.reduce(

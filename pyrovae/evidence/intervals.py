@@ -30,12 +30,10 @@ Columns = Mapping[str, np.ndarray]
 
 LEAST_WEIGHTS = 25  # fewer show no tail
 _LEAST_ESS = 5.0  # fewer show next to nothing
-_FEW_CHAINS = (
-    100  # annealed weights are nearly log-normal, which tells more than the tail of so few
-)
-_PRIOR_DATA = (
-    10  # how many data the theory counts for, against the data, in the rate at which the bias falls
-)
+# Annealed weights are nearly log-normal, which tells more than the tail of so few.
+_FEW_CHAINS = 100
+# How many data the theory counts for, against the data, in the rate at which the bias falls.
+_PRIOR_DATA = 10
 _MOST_RATE = 0.95
 _ROUNDINGS = 4.0
 

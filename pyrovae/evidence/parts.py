@@ -90,10 +90,9 @@ class Parts:
         except BaseException as error:
             self._tell(error)
             raise
-        for part in ranges:
-            found[part] = found.get(part) or self._wait(*part)
+        estimates = [found.get(part) or self._wait(*part) for part in ranges]
         self._meet()  # nobody removes files that another one has yet to read
-        return [found[part] for part in ranges]
+        return estimates
 
     def _meet(self) -> None:
         """Wait until all processes are here."""

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.compilation import pays_back
 from pyrovae.evidence.inspection import MEBIBYTE, Inspection
@@ -17,6 +16,7 @@ from pyrovae.evidence.streams import BLOCK
 from pyrovae.evidence.summing import Enumerate, choose_summed, describe_summed
 from pyrovae.evidence.tiles import Tiles
 from pyrovae.particles import Particles, SummedSites, draw
+from pyrovae.particles.random_operators import DispatchMode
 
 __all__ = ["Plan", "plan"]
 
@@ -205,12 +205,8 @@ def _bytes_per_particle(
     return max(1, math.ceil(counter.total / (num_data * num_particles))), streams.separate
 
 
-class _CountBytes(TorchDispatchMode):
+class _CountBytes(DispatchMode):
     """Adds up the bytes of all tensors made while active, except views."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise torch loads its compiler, which takes seconds
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,9 +6,12 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Gamma, Normal, TorchDistribution
+from pyro.distributions import Gamma, Normal
+from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 from torch.distributions import constraints
+
+from pyrovae.distributions.base import Broadcasting
 
 __all__ = ["DiagonalGuide"]
 
@@ -39,9 +42,9 @@ class DiagonalGuide:
         """The guide of some of the data."""
 
         def pick(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            axes = {name: t.dim() - self.event_dims[name] - 1 for name, t in tensors.items()}
+            every = slice(None)
             return {
-                name: t.movedim(axes[name], 0)[index].movedim(0, axes[name])
+                name: t[(..., index, *[every] * self.event_dims[name])]
                 for name, t in tensors.items()
             }
 
@@ -63,12 +66,11 @@ class DiagonalGuide:
                     pyro.sample(name, law)
 
 
-class _DiagonalStudentT(TorchDistribution):
+class _DiagonalStudentT(Broadcasting):
     """Multivariate Student t with a diagonal scale matrix: one chi-square for all elements of a
     site.
     """
 
-    arg_constraints: Any = {}  # noqa: RUF012 - as torch declares it
     has_rsample = True
 
     def __init__(self, df: float, loc: Tensor, scale: Tensor, event_dim: int):
@@ -80,11 +82,6 @@ class _DiagonalStudentT(TorchDistribution):
     def support(self) -> Any:  # type: ignore[override]
         """All real numbers."""
         return constraints.independent(constraints.real, len(self.event_shape))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "_DiagonalStudentT":
-        shape = (*batch_shape, *self.event_shape)
-        event_dim = len(self.event_shape)
-        return type(self)(self.df, self.loc.expand(shape), self.scale.expand(shape), event_dim)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         batch = (*sample_shape, *self.batch_shape)
@@ -99,9 +96,7 @@ class _DiagonalStudentT(TorchDistribution):
         df, num = self.df, math.prod(self.event_shape)
         offset = math.lgamma(0.5 * (df + num)) - math.lgamma(0.5 * df)
         offset -= 0.5 * num * math.log(df * math.pi)
-        squares = self._sum(((value - self.loc) / self.scale).square())
-        return offset - self._sum(self.scale.log()) - 0.5 * (df + num) * (squares / df).log1p()
-
-    def _sum(self, elements: Tensor) -> Tensor:
         dims = len(self.event_shape)
-        return elements.flatten(elements.dim() - dims).sum(-1) if dims else elements
+        squares: Any = sum_rightmost(((value - self.loc) / self.scale).square(), dims)
+        width: Any = sum_rightmost(self.scale.log(), dims)
+        return offset - width - 0.5 * (df + num) * (squares / df).log1p()

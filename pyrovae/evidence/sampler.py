@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.proposal import DiagonalGuide
-from pyrovae.evidence.streams import DatumStreams, further
+from pyrovae.evidence.streams import DatumStreams, mix_keys
 from pyrovae.evidence.tiles import Tiles
 from pyrovae.particles import (
     Particles,
@@ -80,7 +80,7 @@ class Sampler:
         """Random numbers of particles ``start`` to ``start + num_particles``; another ``salt``,
         other numbers.
         """
-        keys = self.keys if salt is None else further(self.keys, salt)
+        keys = self.keys if salt is None else mix_keys(self.keys, salt)
         return DatumStreams(keys, num_particles, start, axis=self.max_plate_nesting)
 
     def draw(

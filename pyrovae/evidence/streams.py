@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.data.rows import Rows
 from pyrovae.evidence import counters
-from pyrovae.particles.random_operators import FACTORIES, IN_PLACE, LIKE, SAMPLERS
+from pyrovae.particles.random_operators import (
+    FACTORIES,
+    IN_PLACE,
+    LIKE,
+    SAMPLERS,
+    DispatchMode,
+)
 
 BLOCK = 128
 """Particles of one datum that share the seed of a generator, where draws need one. Pieces of work
@@ -74,7 +79,7 @@ def _bytes(arg: Tensor | Rows, floating: torch.dtype = torch.float32) -> Iterato
             yield memoryview(row).cast("B") if row.size else b""
 
 
-def _mix(keys: np.ndarray, *salts: int) -> np.ndarray:
+def mix_keys(keys: np.ndarray, *salts: int) -> np.ndarray:
     """Other keys made of keys and numbers, each a step and the finaliser of SplitMix64."""
     for salt in salts:
         with np.errstate(over="ignore"):
@@ -83,12 +88,7 @@ def _mix(keys: np.ndarray, *salts: int) -> np.ndarray:
     return keys
 
 
-def further(keys: np.ndarray, salt: int) -> np.ndarray:
-    """Keys of other streams for the same data."""
-    return _mix(keys, salt)
-
-
-class DatumStreams(TorchDispatchMode):
+class DatumStreams(DispatchMode):
     """While active, every random tensor over (particles, ..., data, ...) is filled by the data's
     streams.
 
@@ -106,10 +106,6 @@ class DatumStreams(TorchDispatchMode):
         axis: Dimension of the data in a tensor whose first dimension is that of the particles.
     """
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise torch loads its compiler, which takes seconds
-
     def __init__(self, keys: np.ndarray, num_particles: int, start: int = 0, axis: int = 1):
         super().__init__()
         self.keys, self.num_particles, self.start, self.axis = keys, num_particles, start, axis
@@ -124,7 +120,7 @@ class DatumStreams(TorchDispatchMode):
         self._fork = torch.random.fork_rng(devices=devices)
         self._fork.__enter__()
         folded = np.bitwise_xor.reduce(self.keys) if len(self.keys) else np.uint64(0)
-        torch.manual_seed(int(_mix(np.array([folded]), self.start)[0] >> np.uint64(1)))
+        torch.manual_seed(int(mix_keys(np.array([folded]), self.start)[0] >> np.uint64(1)))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -174,7 +170,7 @@ class DatumStreams(TorchDispatchMode):
         :mod:`~pyrovae.evidence.counters`.
         """
         self._begin(particles)
-        keys = torch.from_numpy(_mix(self.keys, self.draws).view(np.int64)).to(device)
+        keys = torch.from_numpy(mix_keys(self.keys, self.draws).view(np.int64)).to(device)
         num = self.num_particles if particles else 1
         place = device, num, num_words
         if place not in self._counters:
@@ -205,7 +201,7 @@ class DatumStreams(TorchDispatchMode):
         self._begin(particles)
         for first in range(0, self.num_particles if particles else 1, BLOCK):
             part = slice(first, min(first + BLOCK, self.num_particles))
-            seeds = _mix(self.keys, self.draws, self.start + first) >> np.uint64(1)
+            seeds = mix_keys(self.keys, self.draws, self.start + first) >> np.uint64(1)
             for datum, seed in enumerate(seeds.tolist()):
                 generator.manual_seed(seed)
                 yield (datum, part) if particles else (datum,), generator

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrovae.declare import Declared
+from pyrovae.likelihoods.positive import Positive
 from pyrovae.nets import Recipe
 from pyrovae.nets.sized import Sized
 
@@ -70,6 +71,9 @@ class Likelihood(Declared, nn.Module):
 
     def build(self) -> None:
         """Make parameters and buffers, now that ``data_shape`` is known."""
+        for part in self.children():
+            if isinstance(part, Positive):
+                part.build(self.data_shape)
 
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the decoder's output for one datum: ``(num_outputs, *data_shape)``."""
@@ -151,6 +155,12 @@ class Likelihood(Declared, nn.Module):
         no such rule.
         """
         return None
+
+    def _first_outputs(self, values: Tensor) -> Tensor:
+        """``output_shape``: a value for the first output of each element, zeros for the others."""
+        bias = torch.zeros(self.output_shape(), dtype=values.dtype, device=values.device)
+        bias.select(self.output_dim, 0).copy_(values)
+        return bias
 
 
 def solve_increasing(

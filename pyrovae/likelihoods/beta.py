@@ -53,9 +53,6 @@ class Beta(Likelihood):
         )
         self.num_outputs = 1 + self.concentration_of.num_outputs
 
-    def build(self) -> None:
-        self.concentration_of.build(self.data_shape)
-
     def distribution(self, outputs: Tensor):
         logits, *raw = outputs.unbind(self.output_dim)
         concentration = self.concentration_of(*raw)
@@ -65,6 +62,4 @@ class Beta(Likelihood):
         )
 
     def initial_bias(self, mean: Tensor) -> Tensor:
-        bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
-        bias.select(self.output_dim, 0).copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
-        return bias
+        return self._first_outputs(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))

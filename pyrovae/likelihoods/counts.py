@@ -84,12 +84,11 @@ class Counts(Likelihood):
         """Elementwise distribution with these means, and the decoder's further outputs."""
 
     def initial_bias(self, mean: Tensor) -> Tensor:
-        bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
         mean = mean.clamp(min=1e-4)
-        softplus_inverse = mean + torch.log(-torch.expm1(-mean))
         log_link = self.link == "exp" or self.exposure == "total"
-        bias.select(self.output_dim, 0).copy_(mean.log() if log_link else softplus_inverse)
-        return bias
+        return self._first_outputs(
+            mean.log() if log_link else mean + torch.log(-torch.expm1(-mean))  # inverse softplus
+        )
 
 
 class OverdispersedCounts(Counts):
@@ -111,9 +110,6 @@ class OverdispersedCounts(Counts):
         name = f"{type(self).__name__} dispersion"
         self.dispersion_of = Positive(name, dispersion, initial_dispersion, floor=1e-8, link="exp")
         self.num_outputs = 1 + self.gates + self.dispersion_of.num_outputs
-
-    def build(self) -> None:
-        self.dispersion_of.build(self.data_shape)
 
 
 def log_softplus(raw: Tensor) -> Tensor:

@@ -54,23 +54,17 @@ class DiscretizedLogistic(Levels):
         self.scale_of = Positive("DiscretizedLogistic scale", scale, initial_scale, min_scale)
         self.num_outputs = 1 + self.scale_of.num_outputs
 
-    def build(self) -> None:
-        self.scale_of.build(self.data_shape)
-
     def distribution(self, outputs: Tensor):
         loc, *raw = outputs.unbind(self.output_dim)
         return discretized.DiscretizedLogistic(loc + 0.5, self.scale_of(*raw), self.num_levels)
 
     def initial_bias(self, mean: Tensor) -> Tensor:
-        bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
-        scale = self.scale_of(
-            bias.select(self.output_dim, 1) if self.scale_of.num_outputs else None
-        ).detach()
+        decoded = [torch.zeros_like(mean)] * self.scale_of.num_outputs
+        scale = self.scale_of(*decoded).detach()
 
         def mean_of(loc: Tensor) -> Tensor:
             return discretized.DiscretizedLogistic(
                 loc + 0.5, scale.to(mean.dtype), self.num_levels
             ).mean
 
-        bias.select(self.output_dim, 0).copy_(solve_increasing(mean_of, mean.clamp(0.01, 0.99)))
-        return bias
+        return self._first_outputs(solve_increasing(mean_of, mean.clamp(0.01, 0.99)))

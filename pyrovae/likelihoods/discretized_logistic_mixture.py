@@ -121,6 +121,5 @@ class DiscretizedLogisticMixture(Levels):
 
     def _spread(self, like: Tensor) -> Tensor:
         """``(M,)``: the middles of M equal stretches of [0, 1]."""
-        return (
-            torch.arange(self.num_components, dtype=like.dtype, device=like.device) + 0.5
-        ) / self.num_components
+        places = torch.arange(self.num_components, dtype=like.dtype, device=like.device)
+        return (places + 0.5) / self.num_components

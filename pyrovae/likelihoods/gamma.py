@@ -1,6 +1,5 @@
 """Positive values whose spread grows with their mean."""
 
-import torch
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -51,14 +50,9 @@ class Gamma(Likelihood):
         )
         self.num_outputs = 1 + self.concentration_of.num_outputs
 
-    def build(self) -> None:
-        self.concentration_of.build(self.data_shape)
-
     def distribution(self, outputs: Tensor):
         log_mean, *raw = outputs.unbind(self.output_dim)
         return positive.Gamma(log_mean, self.concentration_of(*raw))
 
     def initial_bias(self, mean: Tensor) -> Tensor:
-        bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
-        bias.select(self.output_dim, 0).copy_(mean.clamp(min=1e-30).log())
-        return bias
+        return self._first_outputs(mean.clamp(min=1e-30).log())

@@ -73,6 +73,5 @@ class Gaussian(LocationScale):
         """Mean of the first 100 variances, exponential average from there on."""
         with torch.no_grad():
             self.num_updates += 1
-            self.running_variance += (variance - self.running_variance) / self.num_updates.clamp(
-                max=100
-            )
+            num = self.num_updates.clamp(max=100)
+            self.running_variance += (variance - self.running_variance) / num

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyrovae.likelihoods.base import Likelihood
@@ -26,9 +25,6 @@ class LocationScale(Likelihood):
         self.scale_of = scale_of
         self.num_outputs = 1 + scale_of.num_outputs
 
-    def build(self) -> None:
-        self.scale_of.build(self.data_shape)
-
     def distribution(self, outputs: Tensor):
         loc, *raw = outputs.unbind(self.output_dim)
         return self.noise(loc, self.scale_of(*raw))
@@ -38,6 +34,4 @@ class LocationScale(Likelihood):
         """Elementwise distribution with this location and scale, which broadcast together."""
 
     def initial_bias(self, mean: Tensor) -> Tensor:
-        bias = torch.zeros(self.output_shape(), dtype=mean.dtype, device=mean.device)
-        bias.select(self.output_dim, 0).copy_(mean)
-        return bias
+        return self._first_outputs(mean)

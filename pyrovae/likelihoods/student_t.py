@@ -57,10 +57,6 @@ class StudentT(LocationScale):
         self.use_scale(Positive("StudentT scale", scale, initial_scale, min_scale))
         self.df_of = Positive("StudentT df", df)
 
-    def build(self) -> None:
-        super().build()
-        self.df_of.build(self.data_shape)
-
     def noise(self, loc: Tensor, scale: Tensor):
         return location_scale.StudentT(self.df_of(), loc, scale)
 

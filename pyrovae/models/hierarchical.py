@@ -136,17 +136,15 @@ class HierarchicalVAE(Model):
         self._take_precision_of(decoder)
 
     def _check_spaces(self) -> None:
-        *lower, (top, _) = self.posteriors.spaces
+        *lower, top = self.posteriors.parts
         check_spaces(self.prior, top)
-        for n, (above, (part, space)) in enumerate(
-            zip(self.conditionals, lower, strict=True), start=1
-        ):
-            if above.space != space:
+        for n, (above, part) in enumerate(zip(self.conditionals, lower, strict=True), start=1):
+            if above.space != part.space:
                 given = f"x, z{n + 1}" if isinstance(self.posteriors, TopDown) else "x"
                 raise ValueError(
                     f"p(z{n} | z{n + 1}) = {above!r} lives on the space {above.space!r}, but "
-                    f"q(z{n} | {given}) = {part!r} on {space!r}. Give conditional= the family of "
-                    "posterior=."
+                    f"q(z{n} | {given}) = {part!r} on {part.space!r}. Give conditional= the family "
+                    "of posterior=."
                 )
 
     def model(self, x: Tensor) -> Tensor:

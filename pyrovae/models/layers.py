@@ -68,8 +68,8 @@ class LayeredGuide(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def spaces(self) -> list[tuple[Any, str]]:
-        """Part and space of each layer, z1 first."""
+    def parts(self) -> list[Any]:
+        """The posterior of each layer, z1 first."""
 
 
 class TopDown(LayeredGuide):
@@ -94,9 +94,8 @@ class TopDown(LayeredGuide):
         return z
 
     @property
-    def spaces(self) -> list[tuple[Any, str]]:
-        parts = [*(lower.posterior for lower in self.lower), self.first]
-        return [(part, part.space) for part in parts]
+    def parts(self) -> list[Any]:
+        return [*(lower.posterior for lower in self.lower), self.first]
 
 
 class BottomUp(LayeredGuide):
@@ -116,9 +115,8 @@ class BottomUp(LayeredGuide):
         return z
 
     @property
-    def spaces(self) -> list[tuple[Any, str]]:
-        parts: list[Any] = [self.first, *self.upper]
-        return [(part, part.space) for part in parts]
+    def parts(self) -> list[Any]:
+        return [self.first, *self.upper]
 
 
 class Ladder(LayeredGuide):
@@ -148,9 +146,8 @@ class Ladder(LayeredGuide):
         return z
 
     @property
-    def spaces(self) -> list[tuple[Any, str]]:
-        parts: list[Any] = [*self.heads, self.first.head]
-        return [(part, part.space) for part in parts]
+    def parts(self) -> list[Any]:
+        return [*self.heads, self.first.head]
 
 
 class _Tower(nn.Module):

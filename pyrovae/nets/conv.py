@@ -117,13 +117,22 @@ class _Image(Recipe):
             sizes.append(tuple(-(-s // 2) for s in sizes[-1]))
         return sizes
 
-    @abstractmethod
     def _down(self, fan_in: int, fan_out: int) -> list[nn.Module]:
         """Layers of one encoder stage."""
+        halved = self._convolution(fan_in, fan_out, 3, stride=2, padding=1)
+        return [halved, *self._stage(fan_out)]
 
-    @abstractmethod
     def _up(self, fan_in: int, fan_out: int, size: tuple[int, ...]) -> list[nn.Module]:
         """Layers of one decoder stage, to an image of ``size``, with no activation at the end."""
+        return [
+            *self._stage(fan_in),
+            nn.Upsample(size=size),
+            self._convolution(fan_in, fan_out, 3, padding=1),
+        ]
+
+    @abstractmethod
+    def _stage(self, channels: int) -> list[nn.Module]:
+        """Layers of a stage that keep the size of the image."""
 
 
 class _Move(nn.Module):
@@ -182,18 +191,8 @@ class Conv(_Image):
         channels = check_widths("Conv channels", channels, *more, least=1)
         super().__init__(channels, hidden, activation, init, dims, channels_last)
 
-    def _down(self, fan_in: int, fan_out: int) -> list[nn.Module]:
-        return [
-            self._convolution(fan_in, fan_out, 3, stride=2, padding=1),
-            make_activation(self.activation),
-        ]
-
-    def _up(self, fan_in: int, fan_out: int, size: tuple[int, ...]) -> list[nn.Module]:
-        return [
-            make_activation(self.activation),
-            nn.Upsample(size=size),
-            self._convolution(fan_in, fan_out, 3, padding=1),
-        ]
+    def _stage(self, channels: int) -> list[nn.Module]:
+        return [make_activation(self.activation)]
 
 
 class _Block(nn.Module):
@@ -255,17 +254,6 @@ class Residual(_Image):
         channels = check_widths("Residual channels", channels, *more, least=1)
         super().__init__(channels, hidden, activation, init, dims, channels_last)
         (self.blocks,) = check_widths("blocks", blocks)
-
-    def _down(self, fan_in: int, fan_out: int) -> list[nn.Module]:
-        down = self._convolution(fan_in, fan_out, 3, stride=2, padding=1)
-        return [down, *self._stage(fan_out)]
-
-    def _up(self, fan_in: int, fan_out: int, size: tuple[int, ...]) -> list[nn.Module]:
-        return [
-            *self._stage(fan_in),
-            nn.Upsample(size=size),
-            self._convolution(fan_in, fan_out, 3, padding=1),
-        ]
 
     def _stage(self, channels: int) -> list[nn.Module]:
         return [

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.nets.recipe import Recipe
+from pyrovae.programs import evaluation_mode
 
 
 class Sized(nn.Module):
@@ -57,22 +58,17 @@ class Sized(nn.Module):
 def _check_sizes(
     net: nn.Module, in_shape: tuple[int, ...], out_shape: tuple[int, ...], role: str
 ) -> None:
-    modes = [(module, module.training) for module in net.modules()]
     like = next(net.parameters(), torch.zeros(()))
     dtype = like.dtype if like.is_floating_point() else None
     inputs = torch.zeros(2, *in_shape, dtype=dtype, device=like.device)
     try:
-        net.eval()  # the check must not update batch statistics
-        with torch.no_grad():
+        with evaluation_mode(net), torch.no_grad():  # batch statistics stay as they are
             outputs = net(inputs)
     except Exception as error:
         raise ValueError(
             f"{role} failed on a zero input of shape {tuple(inputs.shape)}: {error}. "
             f"It must map (N, *{in_shape}) to (N, *{out_shape}), flattened or not."
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     size, tensor = math.prod(out_shape), isinstance(outputs, Tensor)
     if not tensor or outputs.shape[0] != 2 or outputs[0].numel() != size:
         found = tuple(outputs.shape) if tensor else type(outputs).__name__

@@ -128,9 +128,8 @@ class AdamUpdate:
         for i, group in enumerate(self.groups):
             alike.setdefault((group["lr"], *(group[key] for key in _SETTINGS)), []).append(i)
         device = self.parameters[0].device
-        kind = (
-            torch.float64 if device.type == "cpu" else torch.float32
-        )  # as torch's kernels read it
+        # As torch's kernels read it.
+        kind = torch.float64 if device.type == "cpu" else torch.float32
         return [(places, torch.zeros((), dtype=kind, device=device)) for places in alike.values()]
 
     def _sign(self) -> list[Any]:

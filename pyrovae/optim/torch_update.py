@@ -49,9 +49,8 @@ def check_optimizer(optimizer: torch.optim.Optimizer | PyroOptim) -> None:
     Raises:
         TypeError: If the optimiser's ``step`` has an argument without a default.
     """
-    kind: Any = (
-        optimizer.pt_optim_constructor if isinstance(optimizer, PyroOptim) else type(optimizer)
-    )
+    pyros = isinstance(optimizer, PyroOptim)
+    kind: Any = optimizer.pt_optim_constructor if pyros else type(optimizer)
     step = getattr(kind, "step", None)
     if step is None:  # a function that makes the optimiser
         return

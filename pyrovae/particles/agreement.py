@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from pyrovae.particles.running import NestedPlates, is_point, nesting_of, run, sites_of
-from pyrovae.particles.scoring import over_plates
+from pyrovae.particles.scoring import log_prob_of, over_plates
 from pyrovae.particles.trial import identity, remember, runs_separately
 from pyrovae.programs import Program, evaluation_mode, undisturbed
 
@@ -107,7 +106,7 @@ def _scores(trace: Any) -> dict[str, Tensor]:
     """By site, ``(K, B)`` log-densities."""
     sites = sites_of(trace, observed=False) | sites_of(trace, observed=True)
     return {
-        name: over_plates(scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]))
+        name: over_plates(log_prob_of(site))
         for name, site in sites.items()
         if not is_point(site["fn"])  # whose density at a value that is rounded otherwise is zero
     }
@@ -115,11 +114,6 @@ def _scores(trace: Any) -> dict[str, Tensor]:
 
 def _agree(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(
-        torch.allclose(*_alike(one[name], other[name]), rtol=_CLOSE, atol=_CLOSE, equal_nan=True)
+        torch.allclose(one[name], other[name], rtol=_CLOSE, atol=_CLOSE, equal_nan=True)
         for name in one
     )
-
-
-def _alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    left, right = torch.broadcast_tensors(one, other)
-    return left, right

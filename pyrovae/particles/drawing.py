@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import Independent, Normal
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.distributions.base import innermost
 from pyrovae.particles.matching import data_frame
 from pyrovae.particles.result import Bridge, Draws, Particles
 from pyrovae.particles.running import given, is_point, run, sites_of
-from pyrovae.particles.scoring import over_plates, replay, score
+from pyrovae.particles.scoring import log_prob_of, over_plates, score
 from pyrovae.particles.trial import Mark, runs_separately
 from pyrovae.programs import Program
 
@@ -69,16 +68,14 @@ def draw(
     detach = draws != "attached"
 
     def trace_both(plate: bool) -> tuple[Any, Any, Bridge | None]:
-        nesting = max_plate_nesting
-        how: dict[str, Any] = {"max_plate_nesting": nesting, "detach": detach, "role": "guide"}
-        how["trace"] = None if values is None else given(values)
-        trace = run(guide, num_particles, args, kwargs, plate=plate, **how)
+        common: Any = (num_particles, args, kwargs)
+        how: dict[str, Any] = {"max_plate_nesting": max_plate_nesting}
+        known = None if values is None else given(values)
+        trace = run(guide, *common, trace=known, detach=detach, plate=plate, role="guide", **how)
         bridge, source = _bridge(trace) if draws == "bridged" else (None, trace)
         separate = any("raw" in site for site in sites_of(trace, observed=False).values())
-        replayed = replay(
-            model, source, num_particles, args, kwargs, nesting, plate and not separate
-        )
-        return trace, replayed, bridge
+        how["plate"] = plate and not separate
+        return trace, run(model, *common, trace=source, role="model", **how), bridge
 
     mark = Mark()
     trace, replayed, bridge = trace_both(plate)
@@ -107,9 +104,8 @@ def _bridge(trace: Any) -> tuple[Bridge | None, Any]:
     values = (site["attached"],) if together else site["drawn"]
     bridge = Bridge(values, len(site["fn"].event_shape), together=together)
     beyond = trace.copy()
-    beyond.nodes[name] = (
-        {**site, "value": bridge.values[0]} if together else {**site, "raw": bridge.values}
-    )
+    changed = {"value": bridge.values[0]} if together else {"raw": bridge.values}
+    beyond.nodes[name] = {**site, **changed}
     return bridge, beyond
 
 
@@ -156,8 +152,7 @@ def draw_latent(
     q ``(K, B)``.
     """
     site = draw_site(encoded, num_particles, max_plate_nesting)
-    log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-    return site["name"], site["value"], over_plates(log_q)
+    return site["name"], site["value"], over_plates(log_prob_of(site))
 
 
 def encoded_normal(encoded: Any) -> tuple[str, Tensor, Tensor, int] | None:
@@ -294,6 +289,6 @@ def guide_log_prob(
         )
     total: Any = 0.0
     for site in sites.values():
-        log_q = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-        total = total + over_plates(log_q).expand(num_particles, data_frame(site).size)
+        log_q = over_plates(log_prob_of(site))
+        total = total + log_q.expand(num_particles, data_frame(site).size)
     return total

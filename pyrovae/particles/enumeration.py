@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.distributions.base import double
 from pyrovae.particles.drawing import draw_site
 from pyrovae.particles.result import Particles
 from pyrovae.particles.running import given, particle_plate, run, run_errors, sites_of
+from pyrovae.particles.scoring import log_prob_of
 from pyrovae.particles.site import LatentSite
 from pyrovae.particles.supports import SummedSites
 from pyrovae.programs import Program
@@ -240,8 +240,7 @@ class _Shape:
         return found.expand(num, self.num_particles, self.num_data)
 
     def _per_value(self, site: Any, num: int) -> Tensor:
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        log_prob = scale_and_mask(log_prob, mask=site["mask"])
+        log_prob = log_prob_of(site)
         rank = self.nesting + (2 if self.wide else 1)
         log_prob = log_prob.reshape((1,) * (rank - log_prob.dim()) + log_prob.shape)
         if self.nesting > 1:

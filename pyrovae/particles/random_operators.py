@@ -1,12 +1,14 @@
-"""torch's operators that draw random numbers."""
+"""torch's operators that draw random numbers, and the modes that meet them."""
 
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["FACTORIES", "IN_PLACE", "LIKE", "SAMPLERS", "UNSTEADY", "Factory"]
+__all__ = ["DispatchMode", "FACTORIES", "IN_PLACE", "LIKE", "SAMPLERS", "UNSTEADY", "Factory"]
 
 _aten = torch.ops.aten
+
 _below, _between = _aten.random_.to, getattr(_aten.random_, "from")
 
 IN_PLACE = {
@@ -76,3 +78,11 @@ SAMPLERS = UNSTEADY | {
     _aten.bernoulli.default,
 }
 """Functions of tensors of parameters."""
+
+
+class DispatchMode(TorchDispatchMode):
+    """Base of the modes that look at operators while programs run."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise torch loads its compiler, which takes seconds

@@ -21,7 +21,7 @@ from pyrovae.particles.matching import (
 )
 from pyrovae.particles.result import Particles
 from pyrovae.particles.running import PARTICLE_PLATE, is_point, run, sites_of
-from pyrovae.particles.site import LatentSite
+from pyrovae.particles.site import LatentSite, element_support
 from pyrovae.programs import Program
 
 
@@ -49,8 +49,8 @@ def score(
         True
     """
     if model_trace is None:
-        nesting = max_plate_nesting
-        model_trace = replay(model, guide_trace, num_particles, args, kwargs, nesting)
+        how: dict[str, Any] = {"max_plate_nesting": max_plate_nesting, "role": "model"}
+        model_trace = run(model, num_particles, args, kwargs, trace=guide_trace, **how)
     guide_sites = sites_of(guide_trace, observed=False)
     model_sites = sites_of(model_trace, observed=False)
     observed = sites_of(model_trace, observed=True)
@@ -68,6 +68,7 @@ def score(
     latents, auxiliary = _latent_sites(guide_sites, model_sites, plate_scale, reduce)
     log_likelihood, likelihood_scaled = _score_observed(observed, plate_scale, reduce)
     kinds = [is_discrete(site["fn"]) for site in observed.values()]
+    num_elements = sum(_size(site["fn"].event_shape, site) for site in observed.values())
     return Particles(
         latents=latents,
         log_likelihood=log_likelihood,
@@ -75,7 +76,7 @@ def score(
         num_data=num_data,
         scale=plate_scale,
         likelihood_scaled=likelihood_scaled,
-        num_dims=sum(_numel(site) for site in observed.values()) // max(num_data, 1),
+        num_dims=num_elements // max(num_data, 1),
         discrete=all(kinds),
         mixed=len({*kinds}) > 1 or any(_is_mixed(site["fn"]) for site in observed.values()),
         completed=tuple(completed),
@@ -90,18 +91,10 @@ def over_plates(log_prob: Tensor) -> Tensor:
     return log_prob.sum(tuple(range(1, log_prob.dim() - 1))) if log_prob.dim() > 2 else log_prob
 
 
-def replay(model, guide_trace, num_particles, args, kwargs, max_plate_nesting, plate=True):
-    """Trace of the model at the latent values of a guide's trace."""
-    return run(
-        model,
-        num_particles,
-        args,
-        kwargs,
-        max_plate_nesting=max_plate_nesting,
-        trace=guide_trace,
-        plate=plate,
-        role="model",
-    )
+def log_prob_of(site: Any, scale: Any = 1.0) -> Tensor:
+    """The log-density of a site at its value, where no mask hides it."""
+    log_prob: Any = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return scale_and_mask(log_prob, scale=scale, mask=site["mask"])
 
 
 def _latent_sites(
@@ -172,11 +165,10 @@ def _is_map(guide_sites: dict[str, Any], model_sites: dict[str, Any]) -> bool:
 
 
 def _size(shape: Any, site: Any) -> int:
-    """Numbers of all data in a value of one particle."""
-    frames = {f.name: f.size for f in site["cond_indep_stack"] if f.vectorized}
-    batch = math.prod(size for name, size in frames.items() if name != PARTICLE_PLATE)
+    """Numbers of all data in a value of this shape, of one particle."""
     event = len(site["fn"].event_shape)
-    return batch * math.prod(shape[len(shape) - event :] if event else ())
+    sizes = [frame.size for frame in _frames(site)]
+    return math.prod([*sizes, *shape[len(shape) - event :]])
 
 
 def _score_observed(
@@ -189,27 +181,21 @@ def _score_observed(
         scale: Any = handler_scale(site, plate_scale)
         unscaled = isinstance(scale, float) and scale == 1.0
         scaled |= not unscaled
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        log_likelihood = log_likelihood + reduce(
-            scale_and_mask(log_prob, scale=1.0 if unscaled else scale, mask=site["mask"])
-        )
+        log_prob = log_prob_of(site, 1.0 if unscaled else scale)
+        log_likelihood = log_likelihood + reduce(log_prob)
     return log_likelihood, scaled
 
 
 def _plates(sites: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
     """Name, dimension and size of every plate of the programs."""
-    frames = {f for site in sites for f in site["cond_indep_stack"] if f.vectorized}
-    return tuple((f.name, f.dim, f.size) for f in frames if f.name != PARTICLE_PLATE)
+    frames = {frame for site in sites for frame in _frames(site)}
+    return tuple((f.name, f.dim, f.size) for f in frames)
 
 
-def _numel(site: Any) -> int:
-    """Elements of an observed site for all data, one particle."""
-    frames = [
-        frame.size
-        for frame in site["cond_indep_stack"]
-        if frame.vectorized and frame.name != PARTICLE_PLATE
-    ]
-    return math.prod([*site["fn"].event_shape, *frames])
+def _frames(site: Any) -> list[Any]:
+    """The plates that the program itself puts a site into."""
+    frames = site["cond_indep_stack"]
+    return [f for f in frames if f.vectorized and f.name != PARTICLE_PLATE]
 
 
 def is_discrete(distribution: Any) -> bool:
@@ -222,10 +208,4 @@ def is_discrete(distribution: Any) -> bool:
 
 def _is_mixed(distribution: Any) -> bool:
     """Whether some elements of a distribution's support are discrete and some are not."""
-    try:
-        support = distribution.support
-    except (AttributeError, NotImplementedError):
-        return False
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return getattr(support, "is_mixed", False)
+    return getattr(element_support(distribution), "is_mixed", False)

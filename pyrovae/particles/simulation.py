@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.particles.matching import data_frame
 from pyrovae.particles.running import given, run, sites_of
+from pyrovae.particles.scoring import log_prob_of
 from pyrovae.programs import Program
 
 
@@ -64,7 +64,7 @@ def dream(
     log_q: Any = 0.0
     for site in sites_of(replayed, observed=False).values():
         size = data_frame(site).size
-        log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+        log_prob = log_prob_of(site)
         log_q = log_q + log_prob.expand(*log_prob.shape[:-1], size).reshape(-1, size).sum(0)
     return log_q
 

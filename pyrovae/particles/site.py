@@ -226,16 +226,17 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def real_support(site: LatentSite) -> bool:
     """Whether a site's values may be any real numbers, as far as its two distributions say."""
-    supports = [_real(fn) for fn in (site.prior, site.posterior)]
-    return any(supports) and False not in supports
+    supports = [element_support(fn) for fn in (site.prior, site.posterior)]
+    known = [support for support in supports if support is not None]
+    return bool(known) and all(support is constraints.real for support in known)
 
 
-def _real(distribution: Any) -> bool | None:
-    """Whether a distribution lives on all real numbers; None if it does not say."""
+def element_support(distribution: Any) -> Any:
+    """The support of an element of a distribution; None if it does not say."""
     try:
         support = distribution.support
     except (AttributeError, NotImplementedError):
         return None
     while hasattr(support, "base_constraint"):  # of independent elements, or of a mixture
         support = support.base_constraint
-    return None if support is None else support is constraints.real
+    return support

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyrovae.distributions.exemplars import IsotropicNormalMixture
 from pyrovae.priors.base import Prior
+from pyrovae.programs import evaluation_mode
 
 __all__ = ["Exemplar"]
 
@@ -163,14 +164,8 @@ class Exemplar(Prior):
         tensors = [self.exemplars, *self.posterior.parameters(), *self.posterior.buffers()]
         if self._seen.same(tensors, self.table):
             return
-        modes = [(module, module.training) for module in self.posterior.modules()]
-        try:
-            for module, _ in modes:
-                module.training = False
+        with evaluation_mode(self.posterior):
             means = [self._means(chunk) for chunk in self.exemplars.split(_CHUNK)]
-        finally:
-            for module, mode in modes:
-                module.training = mode
         if len(self.table) != len(self.exemplars):
             self.table = self.raw_scale.new_zeros(len(self.exemplars), self.latent_dim)
         self.table.copy_(torch.cat(means))  # in place: captured graphs read this tensor

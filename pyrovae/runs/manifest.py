@@ -90,28 +90,23 @@ class Manifest:
     def _read(self) -> dict[str, Any]:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            version = content["format"]
-            if version > FORMAT:
-                raise _Newer
-            parts = content["files"], content.get("data", {}), content.get("versions", {})
-            if not all(isinstance(part, dict) for part in parts):
+            newer = content["format"] > FORMAT
+            parts = [content.get(name, {}) for name in ("data", "versions")]
+            if not newer and not all(isinstance(part, dict) for part in (content["files"], *parts)):
                 raise TypeError
         except PermissionError as error:
             raise PermissionError(f"{self.path} may not be read by this user.") from error
-        except _Newer:
-            raise ValueError(
-                f"{self.folder} was written by a newer version of pyrovae: its format is "
-                f"{version}, and this version reads formats up to {FORMAT}. Update pyrovae."
-            ) from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{self.path} is damaged. Put back a copy, or remove it to use the run unchecked."
             ) from error
+        if newer:
+            raise ValueError(
+                f"{self.folder} was written by a newer version of pyrovae: its format is "
+                f"{content['format']}, and this version reads formats up to {FORMAT}. Update "
+                "pyrovae."
+            )
         return content
-
-
-class _Newer(Exception):
-    """A format that this version does not know."""
 
 
 def fingerprint(array: Tensor) -> dict[str, Any]:

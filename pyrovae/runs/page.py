@@ -1,8 +1,6 @@
 """The report of a finished run: one HTML page that holds everything."""
 
 import base64
-import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,49 +27,34 @@ def report(
 
     In place of the evidence that a model does not have stands the reason.
     """
-    reason, found = (evidence, None) if isinstance(evidence, str) else ("", evidence)
-    pictures = pictures_of(run, vae, splits, found, history)
-    make = functools.partial(_page, run, vae, splits, found, history, pictures, reason)
-    if attempt(run.page.name, make):
+    if attempt(run.page.name, lambda: _page(run, vae, splits, evidence, history)):
         say("report", str(run.page))
 
 
-def _page(
-    run: Run,
-    vae: Model,
-    splits: Splits,
-    evidence: Evidence | None,
-    history: History,
-    pictures: Mapping[str, Picture],
-    reason: str,
-) -> None:
+def _page(run: Run, vae: Model, splits: Splits, evidence: Evidence | str, history: History) -> None:
+    known = None if isinstance(evidence, str) else evidence
+    figures = pictures_of(run, vae, splits, known, history)
     seconds = float(history["seconds"].sum())
     trust = " --trust" * names_code(vars(run.config))
     stopped = ", when patience ran out" if history.stopped_early else ""
-    found = None
-    if evidence is not None:
-        baseline: list[Any] = ["its fit failed, and a warning in the output says how"]
-
-        def fit() -> None:
-            baseline[0] = seeded(run.config.seed, lambda: without_latents(vae, splits))
-
-        attempt("comparison with a model without latent variables", fit)
-        found = result(evidence, splits.name, baseline[0])
+    found: dict[str, Any] = {"result": None, "diagnosis": None, "reason": evidence}
+    tables = [("Epochs", repr(history))]
+    if known is not None:
+        found["result"] = result(known, splits.name, _baseline(run, vae, splits))
+        found["diagnosis"] = diagnosis(known, str(run.path), trust)
+        tables.append(("Evidence in full", repr(known)))
     write_page(
         run.page,
         title=f"{type(vae).__name__} on {splits.name}",
         name=run.path.name,
-        result=found,
-        reason=reason,
+        **found,
         declaration=repr(vae),
         data=repr(splits).removeprefix("Splits(").removesuffix(")")
         + binarized(run.config.binarize),
         training=f"{len(history)} epochs in {seconds:.1f} s{stopped}; the weights of epoch "
         f"{history.best_epoch} were kept.",
-        diagnosis=None if evidence is None else diagnosis(evidence, str(run.path), trust),
-        figures=pictures,
-        tables=[("Epochs", repr(history))]
-        + ([] if evidence is None else [("Evidence in full", repr(evidence))]),
+        figures=figures,
+        tables=tables,
         commands=[
             f"pyrovae train --config {run.config_file}{trust}",
             f"pyrovae evaluate {run.path}{trust}",
@@ -83,6 +66,18 @@ def _page(
         ),
         versions=made_by(next(vae.parameters()).device),
     )
+
+
+def _baseline(run: Run, vae: Model, splits: Splits) -> Any:
+    """What a model without latent variables gives, or why that is not known."""
+    found: Any = "its fit failed, and a warning in the output says how"
+
+    def fit() -> None:
+        nonlocal found
+        found = seeded(run.config.seed, lambda: without_latents(vae, splits))
+
+    attempt("comparison with a model without latent variables", fit)
+    return found
 
 
 def made_by(where: object) -> str:

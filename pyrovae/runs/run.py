@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save as as_safetensors
 
 from pyrovae import files
-from pyrovae.data import Splits
+from pyrovae.data.splits import PARTS, Splits
 from pyrovae.evidence import Evidence
 from pyrovae.evidence.parts import remove_parts
 from pyrovae.models.base import Model
@@ -78,12 +78,9 @@ class Run:
         path = Path(path)  # type: ignore[arg-type]
         cls._check_empty(path)
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        created = []
-        for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
-            created.insert(0, folder)
+        path.mkdir(parents=True, exist_ok=True)
         run = cls(path, config)
-        run._created = created
+        run._created = missing
         run.own()
         try:
             cls._check_empty(path)  # another process may have come between
@@ -273,8 +270,7 @@ def load_run(path: str | PathLike, *, device: str | None = None, trust: bool = F
 
 def _arrays(splits: Splits) -> dict[str, torch.Tensor]:
     """The arrays of the three parts, by name."""
-    parts = ("train", "valid", "test")
-    found = {part: getattr(splits, part) for part in parts}
-    for part, labels in zip(parts, splits.labels or (), strict=False):
+    found = {part: getattr(splits, part) for part in PARTS}
+    for part, labels in zip(PARTS, splits.labels or (), strict=False):
         found[f"{part} labels"] = labels
     return {name: x for name, x in found.items() if isinstance(x, torch.Tensor)}

@@ -22,11 +22,9 @@ def result(evidence: Evidence, name: str, baseline: np.ndarray | str) -> dict[st
         baseline: log p(x) of the same data without latent variables, or why it is not known.
     """
     given = evidence.dataset.attrs.get("given")
-    facts = (
-        []
-        if _exact(evidence)
-        else [("Monte Carlo error", f"± {_short(evidence.monte_carlo_error())}")]
-    )
+    facts = []
+    if not _exact(evidence):
+        facts.append(("Monte Carlo error", f"± {_short(evidence.monte_carlo_error())}"))
     facts.append(("Test-set error", f"± {_short(evidence.test_set_error())}"))
     if not _exact(evidence) and math.isfinite(evidence.mean()):
         facts.append(("95 % Monte Carlo interval", with_minus(ends(*evidence.interval()))))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyrovae.files import written_whole
@@ -134,8 +133,3 @@ def _generators(loader: Any) -> list[torch.Generator]:
     holders = (loader, loader.sampler, batches, getattr(batches, "sampler", None))
     found = [getattr(holder, "generator", None) for holder in holders]
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-
-
-def tensors_match(saved: list[Tensor], current: list[Tensor]) -> bool:
-    """Whether saved tensors have the shapes of current ones."""
-    return [t.shape for t in saved] == [t.shape for t in current]

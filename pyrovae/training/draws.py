@@ -6,9 +6,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.particles.random_operators import FACTORIES, IN_PLACE, LIKE, UNSTEADY
+from pyrovae.particles.random_operators import (
+    FACTORIES,
+    IN_PLACE,
+    LIKE,
+    UNSTEADY,
+    DispatchMode,
+)
 
 __all__ = ["Layout", "Place", "SharedDraws", "draw_layouts"]
 
@@ -52,12 +57,8 @@ class Layout(NamedTuple):
     order: tuple[int, ...]
 
 
-class _Shapes(TorchDispatchMode):
+class _Shapes(DispatchMode):
     """Notes the shape of every random tensor."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise torch loads its compiler, which takes seconds
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +127,7 @@ def _shape(func: Any, args: Any) -> tuple[int, ...] | None:
     return tuple(tensor.shape[:-1] if func is _aten.multinomial.default else tensor.shape)
 
 
-class SharedDraws(TorchDispatchMode):
+class SharedDraws(DispatchMode):
     """While active, random tensors over the data hold what one process would draw for these rows.
 
     Each is drawn for the whole batch, and the rows at hand are kept, so that all processes go
@@ -138,10 +139,6 @@ class SharedDraws(TorchDispatchMode):
         layouts: Of the random tensors, in their order.
         place: The rows at hand.
     """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     def __init__(self, layouts: Sequence[Layout | None], place: Place):
         super().__init__()

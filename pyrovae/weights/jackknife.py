@@ -20,9 +20,8 @@ def leave_out(state: Any, order: int) -> Tensor:
     # Power sums of what is left beside the largest; without a remainder, exactly nothing.
     rest = (state.powers / (state.mean * num) ** degree - powers).clamp_min(0)
     rest = torch.where(num > kept, rest, 0.0)
-    for r in range(
-        1, POWERS
-    ):  # none of it exceeds the smallest of the largest: that also cuts rounding
+    # None of it exceeds the smallest of the largest, which also cuts rounding.
+    for r in range(1, POWERS):
         rest[r] = torch.minimum(rest[r], rest[r - 1] * share[-1])
     others = 1 - share
     others[0] = share[1:].sum(0) + rest[0]  # no difference: it may be tiny

@@ -126,9 +126,8 @@ def _fit_tail(top: Tensor, margin: float, horizon: float) -> tuple[Tensor, Tenso
     quartile = excess[int(size / 4 + 0.5) - 1]
     ties = (quartile <= 0) & ~flat
     k = _generalized_pareto(excess, torch.where(quartile > 0, quartile, 1.0))
-    for column in (
-        ties.nonzero().flatten().tolist()
-    ):  # discrete weights: fit those above the threshold
+    # Of discrete weights those above the threshold are fitted.
+    for column in ties.nonzero().flatten().tolist():
         positive = excess[:, column][excess[:, column] > 0].unsqueeze(1)
         n = positive.shape[0]
         enough = n >= _LEAST

@@ -67,11 +67,9 @@ class Sandwich:
 
     def gap_error(self) -> float:
         """Standard error of the mean gap over simulated data."""
-        return (
-            float(self.gap.std(ddof=1)) / math.sqrt(len(self.below))
-            if len(self.below) > 1
-            else math.inf
-        )
+        if len(self) < 2:
+            return math.inf
+        return float(self.gap.std(ddof=1)) / math.sqrt(len(self))
 
     def __len__(self) -> int:
         return len(self.below)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae import plots
@@ -18,6 +17,7 @@ from pyrovae.evidence.methods.base import Method, check_count
 from pyrovae.evidence.plan import Plan, plan
 from pyrovae.evidence.sampler import Sampler
 from pyrovae.particles import Particles, guide_log_prob, over_plates
+from pyrovae.particles.scoring import log_prob_of
 from pyrovae.programs import Program
 
 if TYPE_CHECKING:
@@ -250,8 +250,7 @@ def _under_all(everyone: Sampler, values: dict[str, Tensor]) -> Tensor:
     if everyone.encoded is not None:
         ((name, value),) = values.items()
         site = everyone.encoded.nodes[name]
-        log_prob = scale_and_mask(site["fn"].log_prob(value), mask=site["mask"])
-        return over_plates(log_prob.double())
+        return over_plates(log_prob_of({**site, "value": value}).double())
     repeated = {}
     for name, value in values.items():
         shape = list(value.shape)

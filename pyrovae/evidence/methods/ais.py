@@ -144,12 +144,11 @@ class AIS(Method):
     def run(self, sampler: Sampler, plan: Plan) -> Estimate:
         if plan.exact:  # nothing is left to move
             check_sites(replace(sampler, summed=None).select(slice(0, 1)).draw_prior(1))
+        return estimate_pieces(sampler, plan, self._anneal, label=type(self).__name__)
 
-        def anneal(some: Sampler) -> Estimate:
-            with self.in_precision(sampler.device):
-                return Anneal(self, some).estimate()
-
-        return estimate_pieces(sampler, plan, anneal, label=type(self).__name__)
+    def _anneal(self, sampler: Sampler, exact: Values | None = None) -> Estimate:
+        with self.in_precision(sampler.device):
+            return Anneal(self, sampler).estimate(exact)
 
     def run_reverse(self, sampler: Sampler, plan: Plan, exact: Values) -> Estimate:
         """Upper bounds, from exact posterior draws ``(B, *event)``: the same path walked backwards.
@@ -162,9 +161,4 @@ class AIS(Method):
             Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse et al.,
             2015), section 4, `arXiv:1511.02543 <https://arxiv.org/abs/1511.02543>`_.
         """
-
-        def anneal(some: Sampler, values: Values) -> Estimate:
-            with self.in_precision(sampler.device):
-                return Anneal(self, some).estimate(values)
-
-        return estimate_pieces(sampler, plan, anneal, exact, label=type(self).__name__)
+        return estimate_pieces(sampler, plan, self._anneal, exact, label=type(self).__name__)

@@ -51,7 +51,7 @@ class Anneal:
 
     def __init__(self, method: Settings, sampler: Sampler, last_beta: float = 1.0):
         self.method, self.sampler, self.last_beta = method, sampler, last_beta
-        self.first = self._begin(SCALE_DRAWS, self._streams(1, SCALE_DRAWS))
+        self.first = self._begin(SCALE_DRAWS, self.sampler.streams(SCALE_DRAWS, salt=1))
         check_sites(self.first)
         self.dtype = self.first.log_likelihood.dtype
         scales = {}
@@ -67,9 +67,6 @@ class Anneal:
             settings=(sampler.model, sampler.guide),
             captured=sampler.device.type == "cuda" or num_gradients > _CAPTURED,
         )
-
-    def _streams(self, salt: int, num: int) -> DatumStreams:
-        return self.sampler.streams(num, salt=salt)
 
     def _begin(self, num: int, streams: DatumStreams) -> Particles:
         from_guide = self.method.start == "guide"
@@ -91,14 +88,13 @@ class Anneal:
     def estimate(self, exact: Values | None = None) -> Estimate:
         path = self.warm_up()
         chains = self.method.num_chains
-        streams = self._streams(3, chains)
+        streams = self.sampler.streams(chains, salt=3)
         if exact is None:
             log_w, acceptance = self.walk(self._start(streams), path, streams, backwards=False)
         else:
             values = repeat_values(exact, self.first, chains)
-            if (
-                self.first.auxiliary
-            ):  # under the density p(x, z) q(u), auxiliary draws u are independent of z
+            # Under the density p(x, z) q(u), auxiliary draws u are independent of z.
+            if self.first.auxiliary:
                 values = {**self._begin(chains, streams).random_values, **values}
             state = evaluate(self.densities, values)
             state = self.scatter(state, path, streams)
@@ -118,7 +114,7 @@ class Anneal:
     def forward(self, watch: Watch) -> AnnealingPath:
         """Walk from the start, and let ``watch`` see each temperature."""
         path = self.warm_up()
-        streams = self._streams(3, self.method.num_chains)
+        streams = self.sampler.streams(self.method.num_chains, salt=3)
         self.walk(self._start(streams), path, streams, backwards=False, watch=watch)
         return path
 
@@ -187,7 +183,7 @@ class Anneal:
         if num == 1:
             return AnnealingPath(betas, steps)
         chains = method.num_chains if method.schedule == "adaptive" else min(4, method.num_chains)
-        streams = self._streams(2, chains)
+        streams = self.sampler.streams(chains, salt=2)
         state = self._start(streams)
         spread[0] = state.log_ratio.std(0, correction=min(1, chains - 1))
         for t in range(1, num):

@@ -29,9 +29,8 @@ class DoublePrecision(TorchFunctionMode):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         super().__exit__(kind, error, traceback)
         torch.set_default_dtype(self._default)
-        if isinstance(
-            error, RuntimeError
-        ):  # such as from TorchScript, which looks at dtypes by itself
+        # Such as from TorchScript, which looks at dtypes by itself.
+        if isinstance(error, RuntimeError):
             error.add_note(
                 "AIS computes in float64. AIS(precision='program') leaves the precision of the "
                 "programs as it is."
@@ -49,9 +48,7 @@ class DoublePrecision(TorchFunctionMode):
 
     def _widen(self, value: Any) -> Any:
         if isinstance(value, (tuple, list)):
-            return (
-                type(value)(self._widen(one) for one in value) if _holds_tensors(value) else value
-            )
+            return type(value)(map(self._widen, value)) if _holds_tensors(value) else value
         if not isinstance(value, Tensor) or value.dtype not in _LOWER:
             return value
         if not isinstance(value, nn.Parameter):

@@ -154,26 +154,21 @@ class Declaration:
         Raises:
             ValueError: If a value is refused whatever else is chosen.
         """
-        first = None
-        for axis in self.axes or (None,):
-            others = [other for other in self.axes if other is not axis]
-            for name in [None] if axis is None else examples(axis):
-                config = self._first_with(axis, name, others)
-                first = first or config
-        assert first is not None
-        return first
+        if not self.axes:
+            return self.config({}, self.seeds[0])
+        found = [self._first_with(axis, name) for axis in self.axes for name in examples(axis)]
+        return found[0]
 
-    def _first_with(self, axis: Axis | None, name: Any, others: list[Axis]) -> Config:
-        own = {} if axis is None else {axis.option: name}
-        refused = None
-        for rest in itertools.product(*(examples(other) for other in others)):
+    def _first_with(self, axis: Axis, name: Any) -> Config:
+        others = [other for other in self.axes if other is not axis]
+        refusals = []
+        for rest in itertools.product(*map(examples, others)):
             beside = {other.option: value for other, value in zip(others, rest, strict=True)}
             try:
-                return self.config({**own, **beside}, self.seeds[0])
+                return self.config({axis.option: name, **beside}, self.seeds[0])
             except ValueError as error:
-                refused = refused or error
-        assert refused is not None
-        raise refused
+                refusals.append(error)
+        raise refusals[0]
 
     def epochs(self, values: Values) -> int | None:
         """How many epochs a run has at most, as declared; None where the default holds."""

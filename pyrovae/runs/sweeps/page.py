@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae import files, plots
-from pyrovae.compare.table import share
+from pyrovae.compare.table import interval, known, share
 from pyrovae.declare import number, with_minus
 from pyrovae.runs import figures
 from pyrovae.runs.page import made_by, write_page
@@ -107,11 +107,11 @@ def _model(model: table.Model, place: int) -> dict[str, Any]:
         "errors": [
             ("Monte Carlo", f"{row['monte_carlo_error']:.3f}"),
             ("test set", f"{row['test_set_error']:.3f}"),
-            ("seeds", table.known(row["seeds_error"])),
+            ("seeds", known(row["seeds_error"])),
         ],
         "seeds": row["num_seeds"],
         "difference": number(row["difference"]) if place else "",
-        "interval": with_minus(table.ends(row)) if place else "",
+        "interval": with_minus(interval(row)) if place else "",
         "flagged": share(row["flagged"]),
         "parameters": f"{model.parameters:,}",
         "seconds": f"{model.seconds:,.1f}",

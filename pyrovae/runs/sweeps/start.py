@@ -81,7 +81,11 @@ def sweep(
         _fill(queue, retry_failed, folder, jobs)
         screen = Screen(study, declaration, bars=progress)
         try:
-            _work(folder, declaration, storage, queue, screen, jobs)
+            if jobs == 1:
+                Worker(folder, declaration, study, partial(screen.refresh, force=False)).work()
+            else:
+                run_workers(folder, storage, queue, jobs, screen)
+            screen.refresh()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"what is finished is kept in {folder}: go on with the same command"
@@ -134,19 +138,3 @@ def _fill(queue: Queue, retry_failed: bool, folder: Path, jobs: int) -> None:
     waiting, trials = len(queue.trials(queue.states.WAITING)), queue.declaration.trials
     draws = f", {trials} models drawn by a sampler" if trials else ""
     say("sweep", f"{folder}: {waiting} runs to train{draws}, {jobs} at a time")
-
-
-def _work(
-    folder: Path,
-    declaration: Declaration,
-    storage: str | None,
-    queue: Queue,
-    screen: Screen,
-    jobs: int,
-) -> None:
-    if jobs == 1:
-        shown = partial(screen.refresh, force=False)
-        Worker(folder, declaration, queue.study, shown).work()
-    else:
-        run_workers(folder, storage, queue, jobs, screen)
-    screen.refresh()

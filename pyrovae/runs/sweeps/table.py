@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.compare.checks import effort_of
-from pyrovae.compare.table import share
+from pyrovae.compare.table import interval, known, share
 from pyrovae.declare import html_table
 from pyrovae.files import written_whole
 from pyrovae.runs.sweeps.rows import Group, Row, unlike
@@ -154,21 +154,14 @@ def _models(models: list[Model]) -> list[str]:
     ]
     for i, m in enumerate(models):
         row = m.numbers
-        beside = f"{'':>10}  {'':>20}" if not i else f"{row['difference']:>10.3f}  {ends(row):>20}"
+        first, second = (f"{row['difference']:.3f}", interval(row)) if i else ("", "")
         lines.append(
             f"{m.name:<{width}}  {m.rank:>5}  {row['mean']:>10.3f}  "
             f"{row['monte_carlo_error']:>7.3f}  {row['test_set_error']:>7.3f}  "
-            f"{known(row['seeds_error']):>7}  {row['num_seeds']:>5}  {beside}  "
+            f"{known(row['seeds_error']):>7}  {row['num_seeds']:>5}  {first:>10}  {second:>20}  "
             f"{share(row['flagged']):>7}  {m.parameters:>10,}  {m.seconds:>7.1f} s"
         )
     return lines
-
-
-def ends(numbers: dict[str, Any]) -> str:
-    """The interval of a difference."""
-    if math.isinf(numbers["lower"]):
-        return "unknown"
-    return f"[{numbers['lower']:.3f}, {numbers['upper']:.3f}]"
 
 
 def _runs(rows: Sequence[Row]) -> list[str]:
@@ -197,11 +190,6 @@ def what_became(row: Row) -> str:
     if row.state == "fail":
         return f"failed. {row.reason or 'It was interrupted.'}"
     return {"pruned": "pruned: others had a better validation bound"}.get(row.state, row.state)
-
-
-def known(value: float) -> str:
-    """A number, or a question mark."""
-    return "?" if math.isnan(value) else f"{value:.3f}"
 
 
 def write_csv(

@@ -72,7 +72,12 @@ class Worker:
             trial.set_user_attr("run", name := self._free_name(trial))
         log = self.folder / "logs" / f"{name}.txt"
         try:
-            with log.open("a", encoding="utf-8") as text, _writing_to(text), _pulse(trial):
+            with (
+                log.open("a", encoding="utf-8") as text,
+                redirect_stdout(text),
+                redirect_stderr(text),
+                _pulse(trial),
+            ):
                 run, value = self._train(trial, name)
                 facts = _facts(run, value)
             for key, fact in facts.items():
@@ -161,13 +166,6 @@ def _facts(run: Run, bound: float) -> dict[str, Any]:
         "seconds": math.fsum(row["seconds"] for row in _rows(run)),
         "parameters": sum(p.numel() for p in vae.parameters() if p.requires_grad),
     }
-
-
-@contextmanager
-def _writing_to(text: Any):
-    """What a run prints and warns goes to its own file."""
-    with redirect_stdout(text), redirect_stderr(text):
-        yield
 
 
 @contextmanager
