@@ -8,9 +8,8 @@ A ConditionalVAE with a classifier takes labels of which most are -1. EnumELBO s
 exactly. The script prints the share of wrong labels of held-out data, for the model and for the
 same classifier trained on the labelled data alone.
 
-The paper has 11.97 % wrong on MNIST with 100 labels (arXiv:1406.5298, table 1, M2). There each step
-sees labelled and unlabelled data in equal numbers; here labelled data are repeated in each epoch.
-This script does not reach that figure: docs/examples.md has what it gives.
+The paper has 11.97 % wrong on MNIST with 100 labels (arXiv:1406.5298, table 1, M2). This script does
+not reach that figure: docs/examples.md has what it gives, and what was tried.
 """
 
 import argparse
@@ -68,7 +67,7 @@ def main(quick, name, seed):
         decoder=net,
         joint=net,
         classifier=net,
-        # 0.1 N for each labelled datum, as in the paper, over its repetitions.
+        # In an epoch, each known label weighs as much as 0.1 N data.
         classification_weight=0.1 * len(x) / repeats,
     )
     pv.fit(
