@@ -8,8 +8,8 @@ A ConditionalVAE with a classifier takes labels of which most are -1. EnumELBO s
 exactly. The script prints the share of wrong labels of held-out data, for the model and for the
 same classifier trained on the labelled data alone.
 
-The paper has 11.97 % wrong on MNIST with 100 labels (arXiv:1406.5298, table 1, M2). This script does
-not reach that figure: docs/examples.md has what it gives, and what was tried.
+The paper has 11.97 % wrong on MNIST with 100 labels (arXiv:1406.5298, table 1, M2). This script
+does not reach that figure: docs/examples.md has what it gives, and what was tried.
 """
 
 import argparse

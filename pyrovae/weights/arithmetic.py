@@ -72,7 +72,11 @@ def leave_one_out(log_w: Tensor) -> Tensor:
         >>> leave_one_out(weights.log()).exp().round().flatten().tolist()
         [5.0, 4.0, 3.0]
     """
-    edge = torch.full_like(log_w[:1], -math.inf)
+    # A finite stand-in for the logarithm of zero, of which torch's gradients make NaN.
+    nothing = torch.finfo(log_w.dtype).min / 8
+    log_w = log_w.clamp(min=nothing)
+    edge = torch.full_like(log_w[:1], nothing)
     before = torch.cat([edge, log_w.logcumsumexp(0)[:-1]])
     after = torch.cat([log_w.flip(0).logcumsumexp(0).flip(0)[1:], edge])
-    return torch.logaddexp(before, after)
+    rest = torch.logaddexp(before, after)
+    return torch.where(rest < nothing / 2, -math.inf, rest)

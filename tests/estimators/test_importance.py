@@ -320,6 +320,7 @@ def test_bias_falls_faster_with_particles_for_the_jackknife():
     [
         *(RWS(60), VIMCO(60), TVO(60, partition=2, upper=True)),
         *(DReG(60), STLIWAE(60), RWSDReG(60), IWAE(60), PIWAE(2, 30), CIWAE(0.0, 60)),
+        *(Jackknife(1, 60), Jackknife(2, 60)),
     ],
     ids=repr,
 )
