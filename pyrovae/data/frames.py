@@ -181,7 +181,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # Python reads 1_2 as 12
 
 
 def classes_of(series: Any, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
