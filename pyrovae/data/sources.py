@@ -86,15 +86,22 @@ def load(
     text = str(name)
     if text in NAMES:
         _check_options(given, (), text)
-    if text == "digits":
-        return _digits(options)
-    if text in NAMES:
-        return _parts(_named(text, _root(text, root), download, size), text, options)
     path = Path(name).expanduser()
-    if path.exists():
+    if text == "digits":
+        found = _digits(options)
+    elif text in NAMES:
+        found = _parts(_named(text, _root(text, root), download, size), text, options)
+    elif path.exists():
         options["missing"] = reading is not None
-        return _parts(_read(path, size, given), path.resolve().stem, options)
-    raise _not_found(text, path)
+        found = _parts(_read(path, size, given), path.resolve().stem, options)
+    else:
+        raise _not_found(text, path)
+    if size is not None and found.data_shape[-2:] != (size, size):
+        raise ValueError(
+            f"size={size} does not go with {text}, whose data have the shape {found.data_shape}: "
+            "only folders of images and Omniglot are shrunk. Leave it out."
+        )
+    return found
 
 
 def _named(name: str, folder: Path, download: bool, size: int | None) -> dict[str, Tensor]:

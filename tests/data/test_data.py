@@ -249,3 +249,11 @@ def test_real_counts(real_path):
     totals = torch.cat([splits.train, splits.valid, splits.test]).sum(1)
     assert (totals.min().item(), totals.max().item()) == (425, 13_483)
     assert splits.labels is not None
+
+
+def test_a_size_that_shrinks_nothing_is_refused(tmp_path):
+    assert data.load("digits", size=8).data_shape == (8, 8)
+    np.save(tmp_path / "a.npy", np.zeros((9, 6, 6), np.float32))
+    for name in ("digits", tmp_path / "a.npy"):
+        with pytest.raises(ValueError, match="size=4 does not go with .*Leave it out"):
+            data.load(name, size=4)
