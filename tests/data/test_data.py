@@ -255,5 +255,5 @@ def test_a_size_that_shrinks_nothing_is_refused(tmp_path):
     assert data.load("digits", size=8).data_shape == (8, 8)
     np.save(tmp_path / "a.npy", np.zeros((9, 6, 6), np.float32))
     for name in ("digits", tmp_path / "a.npy"):
-        with pytest.raises(ValueError, match="size=4 does not go with .*Leave it out"):
+        with pytest.raises(ValueError, match=r"size=4 does not go with .*Leave it out"):
             data.load(name, size=4)
