@@ -257,3 +257,10 @@ def test_a_size_that_shrinks_nothing_is_refused(tmp_path):
     for name in ("digits", tmp_path / "a.npy"):
         with pytest.raises(ValueError, match=r"size=4 does not go with .*Leave it out"):
             data.load(name, size=4)
+
+
+@pytest.mark.parametrize("names", [("x", "labels", "y"), ("train", "x_train")])
+def test_two_arrays_of_one_meaning_are_refused(tmp_path, names):
+    np.savez(tmp_path / "a.npz", **{name: np.ones((9, 2), int) for name in names})
+    with pytest.raises(ValueError, match=rf"two arrays for .*{names[-1]!r}\. Leave one out"):
+        data.load(tmp_path / "a.npz")
