@@ -44,13 +44,21 @@ def from_frame(data: Any, what: str, *, missing: bool = False) -> np.ndarray | N
             "train with a mask: see the page on missing values."
         )
     if isinstance(frame, nw.Series):
-        return _numbers(frame) if not gaps else frame.cast(nw.Float64).to_numpy()
+        return _numbers(frame) if not gaps else _floats(frame)
     small = (nw.Float32, nw.Boolean, nw.Int8, nw.Int16, nw.UInt8, nw.UInt16)
     dtype = np.float32 if all(column.dtype in small for column in columns) else np.float64
     found = np.empty((len(frame), len(columns)), dtype)
     for i, column in enumerate(columns):
-        found[:, i] = column.cast(nw.Float64).to_numpy()
+        found[:, i] = _floats(column)
     return found
+
+
+def _floats(series: Any) -> np.ndarray:
+    """A series as floating-point numbers or what rounds to them, with NaN for gaps."""
+    import narwhals as nw
+
+    found = series.to_numpy()  # no cast: pyarrow refuses one that rounds integers
+    return series.cast(nw.Float64).to_numpy() if found.dtype == object else found
 
 
 def _numbers(series: Any) -> np.ndarray:

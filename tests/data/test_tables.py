@@ -3,6 +3,7 @@
 import numpy as np
 import pandas
 import polars
+import pyarrow
 import pytest
 import scipy.sparse
 import torch
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 
 from pyrovae import data
 from pyrovae.data import rows as rows_module
-from pyrovae.data.frames import read_frame
+from pyrovae.data.frames import from_frame, read_frame
 from pyrovae.data.rows import Rows
 
 
@@ -73,6 +74,18 @@ def test_tables_by_each_library(tmp_path, frame, suffix, library):
     _, y = rejoined(given)
     expected = np.column_stack([pandas.get_dummies(sorted_frame["kind"]), sorted_frame["count"]])
     np.testing.assert_array_equal(y, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pandas.DataFrame, polars.from_pandas, pyarrow.Table.from_pandas],
+    ids=["pandas", "polars", "pyarrow"],
+)
+def test_whole_numbers_beyond_double_precision_are_rounded(make):
+    ids = pandas.array([2**60 + 1, None, 3], dtype="Int64")
+    frame = make(pandas.DataFrame({"id": ids, "x": [0.5, 1.0, 1.5]}))
+    expected = [[2.0**60, 0.5], [np.nan, 1.0], [3.0, 1.5]]
+    np.testing.assert_array_equal(from_frame(frame, "data", missing=True), expected)
 
 
 def test_what_stands_for_missing_numbers(tmp_path, library):

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from pyrovae.evidence import counters
-from pyrovae.evidence.streams import DatumStreams, data_keys, further
+from pyrovae.evidence.streams import DatumStreams, data_keys, mix_keys
 
 CPU = torch.device("cpu")
 WORD = 1 << 64
@@ -90,7 +90,7 @@ def test_neighbours_are_independent(dtype):
     """Values, squares, and values with squares do not correlate: between elements, the two of a
     pair, particles, data, draws, and keys that differ in one bit.
     """
-    keys = torch.from_numpy(further(np.arange(60, dtype=np.uint64), 4).view(np.int64))
+    keys = torch.from_numpy(mix_keys(np.arange(60, dtype=np.uint64), 4).view(np.int64))
     z = normal(keys, 100, 40, dtype).double()
     pairs = {
         "element": (z[..., :-1], z[..., 1:]),
