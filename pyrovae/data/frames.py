@@ -57,6 +57,8 @@ def _floats(series: Any) -> np.ndarray:
     """A series as floating-point numbers or what rounds to them, with NaN for gaps."""
     import narwhals as nw
 
+    if series.dtype in (nw.Int128, nw.UInt128):  # which NumPy lacks
+        series = series.cast(nw.Float64)
     found = series.to_numpy()  # no cast: pyarrow refuses one that rounds integers
     return series.cast(nw.Float64).to_numpy() if found.dtype == object else found
 

@@ -116,6 +116,16 @@ def test_codes_with_underscores_are_no_numbers(tmp_path, library):
         data.load(tmp_path / "a.csv")
 
 
+def test_whole_numbers_beyond_64_bits(tmp_path, library):
+    """Each library has a type of its own for them."""
+    (tmp_path / "a.csv").write_text("a,b\n" + "12345678901234567890123,2\n3,4\n" * 6)
+    splits = data.load(tmp_path / "a.csv")
+    found = torch.cat([splits.train, splits.valid, splits.test])[:, 0].double()
+    assert_close(
+        found.sort().values, torch.tensor([3.0] * 6 + [1.2345678901234568e22] * 6).double()
+    )
+
+
 def test_columns_that_are_separated_otherwise(tmp_path, library):
     (tmp_path / "a.csv").write_text("a;b\n1,5;2\n")
     with pytest.raises(ValueError, match=r"has semicolons .* commas as \.csv"):
