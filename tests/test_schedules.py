@@ -215,6 +215,18 @@ def test_fit_resumes_a_controller(tmp_path):
     assert len(set(whole["beta"])) == 4
 
 
+@pytest.mark.parametrize("before", [1.0, GECO(-20.0)])
+def test_a_controller_cannot_go_on_from_another_schedule(tmp_path, before):
+    oracle = LinearGaussian()
+    x, path = oracle.sample(10), tmp_path / "state.pt"
+    pv.fit(oracle.model, oracle.guide, x, beta=before, epochs=1, checkpoint=path)
+    with pytest.raises(ValueError, match=r"another schedule of beta than ControlVAE\(target=2"):
+        pv.fit(
+            oracle.model, oracle.guide, x, beta=ControlVAE(2.0), epochs=2, checkpoint=path,
+            resume=True,
+        )  # fmt: skip
+
+
 def test_fit_moves_a_capacity_along_its_schedule():
     estimator = Capacity(capacity=Linear(0.0, 1.0, steps=60), gamma=20.0)
     oracle = LinearGaussian(shift=1.0, seed=3)

@@ -140,7 +140,12 @@ def _named(arrays: dict[str, Any], path: Path) -> dict[str, Tensor]:
             bits = name.endswith("_bits")
             if bits and shape is not None:
                 array = _unpack(array, [int(s) for s in shape], f"{name} in {path}")
-            found[_common_name(name.removesuffix("_bits") if bits else name)] = array
+            common = _common_name(name.removesuffix("_bits") if bits else name)
+            if common in found:
+                raise ValueError(
+                    f"{path} has two arrays for {common!r}, one of them {name!r}. Leave one out."
+                )
+            found[common] = array
     x = {k: a for k, a in found.items() if a.dim() > 1 and not k.endswith("labels")}
     if not set(x) & {*PARTS, "x"}:
         if len(x) != 1:

@@ -57,6 +57,8 @@ def _floats(series: Any) -> np.ndarray:
     """A series as floating-point numbers or what rounds to them, with NaN for gaps."""
     import narwhals as nw
 
+    if series.dtype in (nw.Int128, nw.UInt128):  # which NumPy lacks
+        series = series.cast(nw.Float64)
     found = series.to_numpy()  # no cast: pyarrow refuses one that rounds integers
     return series.cast(nw.Float64).to_numpy() if found.dtype == object else found
 
@@ -189,7 +191,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # Python reads 1_2 as 12
 
 
 def classes_of(series: Any, what: str) -> tuple[np.ndarray, tuple[str, ...]]:

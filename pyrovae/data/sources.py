@@ -86,15 +86,22 @@ def load(
     text = str(name)
     if text in NAMES:
         _check_options(given, (), text)
-    if text == "digits":
-        return _digits(options)
-    if text in NAMES:
-        return _parts(_named(text, _root(text, root), download, size), text, options)
     path = Path(name).expanduser()
-    if path.exists():
+    if text == "digits":
+        found = _digits(options)
+    elif text in NAMES:
+        found = _parts(_named(text, _root(text, root), download, size), text, options)
+    elif path.exists():
         options["missing"] = reading is not None
-        return _parts(_read(path, size, given), path.resolve().stem, options)
-    raise _not_found(text, path)
+        found = _parts(_read(path, size, given), path.resolve().stem, options)
+    else:
+        raise _not_found(text, path)
+    if size is not None and found.data_shape[-2:] != (size, size):
+        raise ValueError(
+            f"size={size} does not go with {text}, whose data have the shape {found.data_shape}: "
+            "only folders of images and Omniglot are shrunk. Leave it out."
+        )
+    return found
 
 
 def _named(name: str, folder: Path, download: bool, size: int | None) -> dict[str, Tensor]:
@@ -160,7 +167,7 @@ def _parts(arrays: dict[str, Any], name: str, options: dict[str, Any]) -> Splits
     y = {
         k.removesuffix("_labels"): _conditions(a) for k, a in arrays.items() if k.endswith("labels")
     }
-    levels = _grey_levels(list(raw.values()))
+    levels = _grey_levels(list(raw.values()), name)
     gaps = options.get("missing", False)
     x = {k: _scaled(a, levels) if levels else _floating(a, k, name, gaps) for k, a in raw.items()}
     first = "train" if "train" in x else "x"
@@ -194,11 +201,18 @@ def _conditions(labels: Tensor) -> Tensor:
     return labels.float().reshape(labels.shape[0], -1)
 
 
-def _grey_levels(arrays: list[Tensor | Rows]) -> int | None:
+def _grey_levels(arrays: list[Tensor | Rows], name: str) -> int | None:
     """How many grey levels the arrays can hold if they are images of 8 or 16 bits, else None."""
     for dtype, levels in ((torch.uint8, 2**8), (torch.uint16, 2**16)):
-        images = all(a.dtype == dtype and a.dim() > 2 for a in arrays)
-        if images and any(_goes_above_one(a) for a in arrays):
+        images = [a for a in arrays if a.dtype == dtype and a.dim() > 2]
+        if any(map(_goes_above_one, images)):
+            if len(images) < len(arrays):
+                kinds = sorted({str(a.dtype).removeprefix("torch.") for a in arrays})
+                raise ValueError(
+                    f"The parts of {name} hold numbers of different kinds: {' and '.join(kinds)}. "
+                    f"Grey levels of {dtype.itemsize * 8} bits are scaled to [0, 1], and others "
+                    "are not. Convert all parts to one kind."
+                )
             return levels
     return None
 

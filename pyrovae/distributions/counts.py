@@ -38,7 +38,7 @@ class Poisson(Elementwise):
         return torch.where(value > 0, -peak, 0.0) - poisson_deviance(self.log_mean, value)
 
     def draw(self, log_mean: Tensor) -> Tensor:
-        return torch.poisson(log_mean.exp())
+        return _poisson(log_mean.exp())
 
     @property
     def mean(self) -> Tensor:
@@ -82,7 +82,7 @@ class NegativeBinomial(Elementwise):
         rate = torch.distributions.Gamma(
             theta, torch.ones_like(theta), validate_args=False
         ).sample()
-        return torch.poisson(rate * (log_mean - theta.log()).exp())
+        return _poisson(rate * (log_mean - theta.log()).exp())
 
     @property
     def mean(self) -> Tensor:
@@ -130,3 +130,17 @@ class ZeroInflatedNegativeBinomial(Elementwise):
     @property
     def mean(self) -> Tensor:
         return (self.log_mean.exp() * torch.sigmoid(-self.gate_logits)).expand(self._batch_shape)
+
+
+def _poisson(rate: Tensor) -> Tensor:
+    """Poisson draws of any mean, at most the largest number of the dtype.
+
+    torch draws whole numbers of 64 bits, on a GPU of 32, which turn negative where they overflow.
+    Noise of a larger mean is scaled from that of 2^31, where both are normal to 1e-5.
+    """
+    largest = torch.finfo(rate.dtype).max
+    rate = rate.clamp(max=largest)
+    held = rate.clamp(max=2.0**31)
+    draw = torch.poisson(held)
+    scaled = (rate + (draw - held) * (rate / held).sqrt()).round().clamp(max=largest)
+    return torch.where(rate > held, scaled, draw)

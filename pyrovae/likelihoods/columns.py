@@ -203,8 +203,9 @@ class Columns(Likelihood):
     def only(self, *names: str) -> Tensor:
         """``(D,)`` truth values: which columns have one of these names.
 
-        As a mask of :func:`pyrovae.observe_part` or :func:`pyrovae.impute` it leaves these columns
-        observed and hides the others.
+        Expanded to the shape of the data, ``only("age").expand(x.shape)``, it is a mask of
+        :func:`pyrovae.observe_part` or :func:`pyrovae.impute` that leaves these columns observed
+        and hides the others.
 
         Raises:
             ValueError: If there is no such column.

@@ -90,7 +90,8 @@ class State:
         """Put a run back to where it was saved.
 
         Raises:
-            ValueError: If the file is no checkpoint, or that of another model or optimiser.
+            ValueError: If the file is no checkpoint, or that of another model, optimiser or
+                schedule.
         """
         state, warning = files.load(path)
         if warning:
@@ -103,6 +104,11 @@ class State:
             raise ValueError(
                 f"{path} was written with {state['optimizer_class']}, and the optimiser is {kind}. "
                 "Give the same optimiser, or another checkpoint."
+            )
+        if not set(self.beta.state_dict()) <= set(state["beta"]):
+            raise ValueError(
+                f"{path} was written with another schedule of beta than {self.beta!r}. Give the "
+                "same schedule, or another checkpoint."
             )
         tensors = self.weights.tensors
         if [w.shape for w in state["weights"]] != [t.shape for t in tensors]:

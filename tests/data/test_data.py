@@ -249,3 +249,18 @@ def test_real_counts(real_path):
     totals = torch.cat([splits.train, splits.valid, splits.test]).sum(1)
     assert (totals.min().item(), totals.max().item()) == (425, 13_483)
     assert splits.labels is not None
+
+
+def test_a_size_that_shrinks_nothing_is_refused(tmp_path):
+    assert data.load("digits", size=8).data_shape == (8, 8)
+    np.save(tmp_path / "a.npy", np.zeros((9, 6, 6), np.float32))
+    for name in ("digits", tmp_path / "a.npy"):
+        with pytest.raises(ValueError, match=r"size=4 does not go with .*Leave it out"):
+            data.load(name, size=4)
+
+
+@pytest.mark.parametrize("names", [("x", "labels", "y"), ("train", "x_train")])
+def test_two_arrays_of_one_meaning_are_refused(tmp_path, names):
+    np.savez(tmp_path / "a.npz", **{name: np.ones((9, 2), int) for name in names})
+    with pytest.raises(ValueError, match=rf"two arrays for .*{names[-1]!r}\. Leave one out"):
+        data.load(tmp_path / "a.npz")

@@ -108,6 +108,24 @@ def test_what_stands_for_missing_numbers(tmp_path, library):
         data.load(tmp_path / "a.csv", columns=["age", "income"])
 
 
+def test_codes_with_underscores_are_no_numbers(tmp_path, library):
+    (tmp_path / "a.csv").write_text("a_1,code\n" + "1.5,1_2\n2,3_4\n" * 9)
+    assert read_frame(tmp_path / "a.csv")["code"].to_list() == ["1_2", "3_4"] * 9
+    assert data.load(tmp_path / "a.csv", labels="code").classes == ("1_2", "3_4")
+    with pytest.raises(TypeError, match="without numbers: 'code'"):
+        data.load(tmp_path / "a.csv")
+
+
+def test_whole_numbers_beyond_64_bits(tmp_path, library):
+    """Each library has a type of its own for them."""
+    (tmp_path / "a.csv").write_text("a,b\n" + "12345678901234567890123,2\n3,4\n" * 6)
+    splits = data.load(tmp_path / "a.csv")
+    found = torch.cat([splits.train, splits.valid, splits.test])[:, 0].double()
+    assert_close(
+        found.sort().values, torch.tensor([3.0] * 6 + [1.2345678901234568e22] * 6).double()
+    )
+
+
 def test_columns_that_are_separated_otherwise(tmp_path, library):
     (tmp_path / "a.csv").write_text("a;b\n1,5;2\n")
     with pytest.raises(ValueError, match=r"has semicolons .* commas as \.csv"):
@@ -301,6 +319,25 @@ def test_floating_images_are_scaled_by_their_range(tmp_path):
         found = torch.cat([splits.train, splits.valid, splits.test]).flatten().sort().values
         np.testing.assert_allclose(found, np.sort(expected.flatten()), atol=2e-6)
         assert splits.levels is None
+
+
+@pytest.mark.parametrize("kinds", ["uint8 uint16", "uint16 uint8", "float32 uint8"])
+def test_parts_of_different_depths_are_refused(tmp_path, kinds):
+    """One part would be scaled by another number than the other, or not at all."""
+    for part, kind in zip(("train", "test"), kinds.split(), strict=True):
+        for i in range(4):
+            image = np.full((4, 4), 40 * (i + 1)).astype(kind)
+            save(image, tmp_path / part / f"{i}.{'tif' if kind == 'float32' else 'png'}")
+    wanted = " and ".join(sorted(kinds.split()))
+    with pytest.raises(ValueError, match=f"different kinds: {wanted}.*Convert all parts"):
+        data.load(tmp_path)
+    images = {
+        f"x_{p}": np.full((9, 4, 4), 40, k)
+        for p, k in zip(("train", "test"), kinds.split(), strict=True)
+    }
+    np.savez(tmp_path / "a.npz", **images)
+    with pytest.raises(ValueError, match="different kinds"):
+        data.load(tmp_path / "a.npz")
 
 
 def test_images_that_are_too_many_for_memory_are_read_in_batches(tmp_path, monkeypatch):

@@ -266,6 +266,27 @@ def test_float32_counts_keep_their_digits():
         assert_close(single[:3].double(), double[:3], atol=5e-4, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("log_mean", [20.0, 25.0, 50.0, 80.0])
+def test_counts_beyond_64_bits_are_drawn(log_mean, dtype):
+    """torch's own Poisson draws turn negative at means of 2^63 and more."""
+    torch.manual_seed(0)
+    location, theta = torch.full((20_000,), log_mean, dtype=dtype), torch.tensor(4.0, dtype=dtype)
+    poisson, mean = counts.Poisson(location), math.exp(log_mean)
+    x = poisson.sample()
+    assert torch.equal(x, x.round())
+    assert torch.isfinite(poisson.log_prob(x)).all()
+    if dtype == F64:
+        scaled = (x - mean) / math.sqrt(mean)
+        # Five standard errors; beyond e^50 the spacing of doubles hides the noise.
+        assert log_mean > 50 or abs(scaled.mean()) < 5 / math.sqrt(20_000)
+        assert log_mean > 50 or abs(scaled.var() - 1) < 5 * math.sqrt(2 / 20_000)
+    ratio = counts.NegativeBinomial(location, theta).sample() / mean  # gamma, of variance 1/4
+    assert ratio.min() > 0
+    assert abs(ratio.mean() - 1) < 5 * math.sqrt(0.25 / 20_000)
+    assert torch.isfinite(counts.Poisson(torch.tensor(1e3, dtype=dtype)).sample())
+
+
 def test_negative_binomial_tends_to_poisson():
     x = torch.arange(50, dtype=F64)
     near = counts.NegativeBinomial(torch.tensor(2.0, dtype=F64), torch.tensor(1e6, dtype=F64))
