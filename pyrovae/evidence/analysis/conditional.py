@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pyro.distributions import MaskedDistribution
-from pyro.infer.inspect import site_is_deterministic
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -21,6 +20,7 @@ from pyrovae.evidence.methods.base import check_count
 from pyrovae.evidence.plan import plan
 from pyrovae.evidence.sampler import Sampler, check_log_weights
 from pyrovae.particles import predict
+from pyrovae.particles.separate import is_deterministic
 from pyrovae.programs import Program
 from pyrovae.weights import ess
 
@@ -37,7 +37,7 @@ class _Part(Messenger):
         self.mask = mask
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] or site_is_subsample(msg) or site_is_deterministic(msg):
+        if not msg["is_observed"] or site_is_subsample(msg) or is_deterministic(msg):
             return
         if tuple(msg["value"].shape[-self.mask.dim() :]) != tuple(self.mask.shape):
             return  # other data than x, such as labels

@@ -1,6 +1,7 @@
 """Refinement, defence, convergence in K, and evidence of a part of x, against exact values."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pyro
@@ -198,6 +199,27 @@ def test_evidence_of_a_part_of_discrete_data():
     assert float(abs(scores).max()) < 4.5
     summed = log_marginal(*programs, (x, mask))
     np.testing.assert_allclose(summed.log_marginal, truth, rtol=1e-12, atol=1e-12)
+
+
+def test_values_that_a_program_notes_are_no_part_of_x():
+    """As much as x in shape, the mean is not hidden with it."""
+    x, mask = torch.randn(4, 3, dtype=torch.float64), torch.tensor([True, False, True])
+
+    def model(x, note):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+            z = pyro.deterministic("mean", z, event_dim=1) if note else z
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))
+
+    one, other = (
+        log_marginal(*observe_part(partial(model, note=note), guide), (x, mask.expand(4, 3)))
+        for note in (True, False)
+    )
+    np.testing.assert_array_equal(one.log_marginal, other.log_marginal)
 
 
 def test_parts_of_a_vae_and_refusals():
