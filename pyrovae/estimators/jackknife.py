@@ -5,14 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from pyrovae.estimators.base import Estimator, Terms, check_count
+from pyrovae.estimators.base import Terms, check_count
+from pyrovae.estimators.iwae import Weighted
 from pyrovae.particles import Particles
 from pyrovae.weights import leave_one_out, log_mean_exp
 
 __all__ = ["Jackknife"]
 
 
-class Jackknife(Estimator):
+class Jackknife(Weighted):
     r"""Importance-weighted estimate of log p(x) with its leading bias terms taken away, in nats per
     datum.
 
@@ -46,7 +47,6 @@ class Jackknife(Estimator):
         True
     """
 
-    importance_weighted = True
     needs_rsample = True
 
     def __init__(self, order: int = 1, num_particles: int = 10, *, max_plate_nesting: int = 1):

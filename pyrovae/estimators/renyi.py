@@ -2,14 +2,15 @@
 
 import math
 
-from pyrovae.estimators.base import Estimator, Terms
+from pyrovae.estimators.base import Terms
+from pyrovae.estimators.iwae import Weighted
 from pyrovae.particles import Particles
 from pyrovae.weights import log_mean_exp
 
 __all__ = ["Renyi"]
 
 
-class Renyi(Estimator):
+class Renyi(Weighted):
     r"""Variational Renyi bound of order alpha, in nats per datum.
 
     .. math:: \frac{1}{1 - \alpha} \log \frac1K \sum_{k=1}^K w_k^{1 - \alpha},
@@ -44,7 +45,6 @@ class Renyi(Estimator):
         True
     """
 
-    importance_weighted = True
     needs_rsample = True
 
     def __init__(self, alpha: float = 0.5, num_particles: int = 10, *, max_plate_nesting: int = 1):

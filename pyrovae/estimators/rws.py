@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from pyrovae.estimators.base import Estimator, Terms
+from pyrovae.estimators.base import Terms
+from pyrovae.estimators.iwae import Weighted
 from pyrovae.particles import Particles, dream
 from pyrovae.weights import log_mean_exp, shared
 
@@ -14,7 +15,7 @@ __all__ = ["RWS"]
 UPDATES = ("wake", "sleep", "both")
 
 
-class RWS(Estimator):
+class RWS(Weighted):
     r"""Reweighted wake-sleep: the model maximises the importance-weighted bound, the guide fits the
     posterior.
 
@@ -54,7 +55,6 @@ class RWS(Estimator):
         torch.Size([2])
     """
 
-    importance_weighted = True
     draws = "detached"
     takes_auxiliary = False
 

@@ -6,14 +6,15 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from pyrovae.estimators.base import Estimator, Terms
+from pyrovae.estimators.base import Terms
+from pyrovae.estimators.iwae import Weighted
 from pyrovae.particles import Particles
 from pyrovae.weights import shared
 
 __all__ = ["TVO"]
 
 
-class TVO(Estimator):
+class TVO(Weighted):
     r"""Thermodynamic variational objective: an integral over temperatures as a sum, in nats per
     datum.
 
@@ -56,7 +57,6 @@ class TVO(Estimator):
         torch.Size([2])
     """
 
-    importance_weighted = True
     draws = "detached"
     least_particles = 2  # its gradient is a covariance over particles
 
